@@ -1,0 +1,1 @@
+"""One block of frames: pure functions from arrays to arrays; no dask, no files."""

@@ -1,0 +1,1 @@
+"""Dask graphs: lazy videos and the tasks of each job. Never computes, knows no file format."""

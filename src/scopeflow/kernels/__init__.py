@@ -1,0 +1,1 @@
+"""How, on one frame: numpy, scipy and numba only. Arrays in, arrays out."""

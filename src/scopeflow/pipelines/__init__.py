@@ -1,0 +1,1 @@
+"""The story of each job, readable from top to bottom."""

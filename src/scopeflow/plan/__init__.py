@@ -1,0 +1,1 @@
+"""Integers only: blocks, batches, spine, memory. No data, no dask, no files."""

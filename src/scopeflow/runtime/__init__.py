@@ -1,0 +1,1 @@
+"""Where work runs: clients, clusters, submission, progress. The only importer of distributed."""

@@ -1,0 +1,1 @@
+"""Bytes in every format: sources, the native zarr store, the ledger, exports. No dask."""

@@ -1,0 +1,1 @@
+"""One module per input format; each holds a frozen, picklable source class."""

@@ -1,0 +1,1 @@
+"""Public helpers for tests and demonstrations: synthetic recordings with known motion."""
