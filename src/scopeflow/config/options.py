@@ -129,8 +129,15 @@ class OFOptions(BaseModel):
         Arguments of the solver's factory.
     temporal_boundary : {"halo", "batch"}
         Temporal filters see the neighbouring frames, or stop at every ``buffer_size`` frames.
-    preproc_funct, get_displacement_impl, get_displacement_factory : callable, optional
-        Never stored in files.
+    non_finite : {"error", "mask"}
+        NaN and infinite pixels stop the run, or are filled from the reference and become invalid.
+    preproc_funct : callable, optional
+        ``f(frame (H, W, C)) -> (H, W, C)``, applied to each frame before normalisation; what is
+        registered and written is still the raw frame. Never stored in files.
+    get_displacement_impl : callable, optional
+        ``f(reference, moving, *, uv, weight, **parameters) -> (H, W, 2)`` in place of the solver.
+    get_displacement_factory : callable, optional
+        ``f(**backend_params)`` that makes such a function.
 
     Raises
     ------
@@ -208,6 +215,7 @@ class OFOptions(BaseModel):
     flow_backend: str = Field(default="flowreg", min_length=1)
     backend_params: dict[str, Any] = Field(default_factory=dict)
     temporal_boundary: Literal["halo", "batch"] = "halo"
+    non_finite: Literal["error", "mask"] = "error"
 
     preproc_funct: Callable[..., Any] | None = Field(default=None, exclude=True)
     get_displacement_impl: Callable[..., Any] | None = Field(default=None, exclude=True)

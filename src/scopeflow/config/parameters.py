@@ -47,7 +47,7 @@ def check_supported(options: OFOptions) -> None:
     Raises
     ------
     OptionsError
-        For an output format without a writer, or a ``preproc_funct``.
+        For an output format without a writer.
 
     Examples
     --------
@@ -63,11 +63,6 @@ def check_supported(options: OFOptions) -> None:
         raise OptionsError(
             f"output_format {options.output_format.value} cannot be written. "
             f"Use one of {available}.{instead}"
-        )
-    if options.preproc_funct is not None:
-        raise OptionsError(
-            "preproc_funct is not called. Apply the function to the recording first and pass the "
-            "result (a lazy array is fine) as input_file"
         )
     if options.warping_steps is not None and options.gnc_schedule is None:
         logger.warning("warping_steps=%d acts with gnc_schedule only", options.warping_steps)

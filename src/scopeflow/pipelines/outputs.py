@@ -27,6 +27,9 @@ EXTENSIONS = {
 }
 
 
+SIDE_FILES = ("w.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
+
+
 @dataclass(frozen=True)
 class OutputFiles:
     """Names of everything that one correction writes.
@@ -39,11 +42,14 @@ class OutputFiles:
         The registered video; for formats without one, a name for the state only.
     format : OutputFormat
         Format of the target.
+    side_prefix : str
+        Start of the names of side files, where several recordings share a folder.
     """
 
     folder: Path
     target: Path
     format: OutputFormat
+    side_prefix: str = ""
 
     @property
     def state(self) -> Path:
@@ -70,9 +76,13 @@ class OutputFiles:
         """The reference of the run."""
         return self.state / "reference.npz"
 
-    def beside(self, name: str) -> Path:
+    def side_file(self, name: str) -> Path:
         """Return the path of a side file such as ``statistics.npz``."""
-        return self.folder / name
+        return self.folder / f"{self.side_prefix}{name}"
+
+    def named_files(self) -> list[Path]:
+        """Return every file that a run may write under its final name, outside of the state."""
+        return [self.target, *(self.side_file(name) for name in SIDE_FILES)]
 
     def ledger(self, mark: str) -> Ledger:
         """Return the ledger for settings with the fingerprint `mark`."""
@@ -96,16 +106,16 @@ def output_files(options: OFOptions, input_paths: Iterable[str]) -> OutputFiles:
     """
     folder = Path(options.output_path).expanduser().absolute()
     output_format = options.output_format
+    prefix = ""
     extension = EXTENSIONS.get(output_format, output_format.value.lower())
     if options.output_file_name:
         target = Path(options.output_file_name).expanduser().absolute()
     else:
-        name = "compensated"
         first = next(iter(input_paths), None)
         if options.naming_convention is NamingConvention.BATCH and first is not None:
-            name = f"{_stem(first)}_compensated"
-        target = folder / f"{name}.{extension}"
-    return OutputFiles(folder, target, output_format)
+            prefix = f"{_stem(first)}_"
+        target = folder / f"{prefix}compensated.{extension}"
+    return OutputFiles(folder, target, output_format, prefix)
 
 
 def _stem(path: str) -> str:
@@ -190,9 +200,10 @@ def check_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -
     """
     existing = load_json(files.settings)
     if existing is None:
-        if files.target.exists():
+        foreign = [path for path in files.named_files() if path.exists()]
+        if foreign:
             raise OutputExistsError(
-                f"{files.target} exists and there is no record that scopeflow wrote it; move it "
+                f"{foreign[0]} exists and there is no record that scopeflow wrote it; move it "
                 "away or choose another output folder"
             )
         return False
@@ -237,7 +248,7 @@ def discard(files: OutputFiles) -> None:
     """Remove the results and records of an earlier run of ours."""
     forget_open_arrays()
     with write_errors(files.target):
-        for path in (files.target, files.state):
+        for path in (*files.named_files(), files.state):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

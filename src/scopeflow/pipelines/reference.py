@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from scopeflow.errors import InputError
 from scopeflow.graph.correct import CorrectionJob, grid_of
 from scopeflow.graph.video import LazyVideo, load_frames
 from scopeflow.kernels.filters import temporal_radius
-from scopeflow.pipelines.run_graph import run_job
+from scopeflow.pipelines.run_graph import OnBlock, run_job
 from scopeflow.pipelines.sinks import LedgerSink
 from scopeflow.plan.grid import choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor
@@ -161,7 +160,7 @@ def build_reference_image(
     weight: NDArray[Any],
     executor: Executor,
     ledger: Ledger | None = None,
-    progress: Callable[[int], None] | None = None,
+    on_finish: OnBlock | None = None,
 ) -> NDArray[np.float64]:
     """Return the raw reference image.
 
@@ -182,8 +181,8 @@ def build_reference_image(
         Where to compute.
     ledger : Ledger, optional
         Records finished blocks, for resuming.
-    progress : callable, optional
-        Told the number of frames that each block finished.
+    on_finish : callable, optional
+        ``on_finish(block, outcome)``, called as each block of reference frames finishes.
 
     Returns
     -------
@@ -200,7 +199,7 @@ def build_reference_image(
     sums, count = _measure(selected, parameters, options, executor)
     job = _registration_job(selected, parameters, options, weight, sums, count, ledger)
     total = np.zeros(video.shape[1:])
-    for outcome in run_job(job, executor, progress):
+    for outcome in run_job(job, executor, on_finish):
         assert outcome.result is not None
         total += outcome.result.registered_sum
     return total / count

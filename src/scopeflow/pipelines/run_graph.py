@@ -9,12 +9,14 @@ from scopeflow.graph.correct import CorrectionJob, windows
 from scopeflow.plan.grid import Block
 from scopeflow.runtime.executor import Executor
 
+OnBlock = Callable[[Block, BlockOutcome], None]
+
 
 def run_job(
     job: CorrectionJob,
     executor: Executor,
-    progress: Callable[[int], None] | None = None,
-    on_block: Callable[[Block, BlockOutcome], None] | None = None,
+    on_finish: OnBlock | None = None,
+    on_block: OnBlock | None = None,
 ) -> list[BlockOutcome]:
     """Compute all blocks of a job.
 
@@ -24,8 +26,8 @@ def run_job(
         What to compute.
     executor : Executor
         Where.
-    progress : callable, optional
-        ``progress(n_frames)``, called as each block finishes, in any order.
+    on_finish : callable, optional
+        ``on_finish(block, outcome)``, called as each block finishes, in any order.
     on_block : callable, optional
         ``on_block(block, outcome)``, called in the order of time while the run goes on.
 
@@ -35,7 +37,7 @@ def run_job(
         In the order of time.
     """
     outcomes: list[BlockOutcome] = []
-    for blocks, results in _computed_windows(job, executor, progress, on_block):
+    for blocks, results in _computed_windows(job, executor, on_finish, on_block):
         outcomes.extend(results[block.index] for block in blocks)
     return outcomes
 
@@ -43,8 +45,8 @@ def run_job(
 def _computed_windows(
     job: CorrectionJob,
     executor: Executor,
-    progress: Callable[[int], None] | None,
-    on_block: Callable[[Block, BlockOutcome], None] | None,
+    on_finish: OnBlock | None,
+    on_block: OnBlock | None,
 ) -> Iterator[tuple[list[Block], dict[int, BlockOutcome]]]:
     generator = windows(job)
     window = next(generator, None)
@@ -65,8 +67,8 @@ def _computed_windows(
             assert isinstance(value, BlockOutcome)
             block = blocks[position]
             results[block.index] = value
-            if progress is not None:
-                progress(block.length)
+            if on_finish is not None:
+                on_finish(block, value)
             # Results arrive in any order; hand them on in the order of time.
             while due is not None and due.index in results:
                 if on_block is not None:

@@ -16,6 +16,7 @@ import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 from distributed import Client, LocalCluster, as_completed, get_client
+from distributed.system import MEMORY_LIMIT
 from distributed.worker import thread_state
 
 from scopeflow.config.registration import RegistrationConfig
@@ -65,7 +66,7 @@ class Executor:
     def memory_per_worker(self) -> tuple[int, int] | None:
         """Return (bytes, threads) of the tightest worker, or None where there is no limit."""
         if self.client is None:
-            return None
+            return int(MEMORY_LIMIT), self.n_workers
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [
             (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
