@@ -14,9 +14,8 @@ from scopeflow.config.enums import OutputFormat
 from scopeflow.config.options import OFOptions
 from scopeflow.config.registration import RegistrationConfig
 from scopeflow.errors import InputError
-from scopeflow.pipelines.correct import BatchMotionCorrector, plan_correction
+from scopeflow.pipelines.correct import BatchMotionCorrector
 from scopeflow.pipelines.delivery import BatchCallback, ProgressCallback
-from scopeflow.pipelines.video import open_recording
 
 
 def compensate_arr(
@@ -105,10 +104,8 @@ def compensate_arr(
         corrector.register_w_callback(w_callback)
     if registered_callback is not None:
         corrector.register_registered_callback(registered_callback)
-    plan = plan_correction(
-        options, registration_config, reference, recording=open_recording(frames, axes="TYXC")
-    )
-    corrector.run_plan(plan)
+    options.input_file = xr.DataArray(frames, dims=("T", "Y", "X", "C"))
+    corrector.run(reference)
     registered, flow = corrector.registered, corrector.w
     assert registered is not None
     assert flow is not None
@@ -122,8 +119,6 @@ def compensate_arr(
 def _for_arrays(options: OFOptions) -> OFOptions:
     options = options.copy()
     options.output_format = OutputFormat.ARRAY
-    options.channel_idx = None
-    options.bin_size = 1
     return options
 
 
