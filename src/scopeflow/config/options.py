@@ -20,6 +20,7 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from scopeflow.config import option_values as values
 from scopeflow.config.enums import (
@@ -156,7 +157,11 @@ class OFOptions(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, arbitrary_types_allowed=True
+        extra="forbid",
+        validate_assignment=True,
+        arbitrary_types_allowed=True,
+        # Not null, so that saving refuses them.
+        ser_json_inf_nan="constants",
     )
 
     callables: ClassVar[tuple[str, ...]] = (
@@ -380,11 +385,18 @@ class OFOptions(BaseModel):
 
         Raises
         ------
+        OptionsError
+            When ``backend_params`` holds what JSON cannot.
         OutputError
             When the file cannot be written.
         """
         target = options_path(path, self.output_path)
-        data = self.model_dump(mode="json", exclude={"reference_frames"})
+        try:
+            data = self.model_dump(mode="json", exclude={"reference_frames"})
+        except PydanticSerializationError as error:
+            raise OptionsError(
+                f"backend_params cannot be stored as JSON: {error}. Use numbers, strings and lists"
+            ) from error
         if "output_typename" not in self.model_fields_set:
             # Reading it back would make the default an explicit wish for files of doubles.
             del data["output_typename"]

@@ -51,6 +51,8 @@ def write_options(data: dict[str, Any], reference: Any, path: Path, *, in_memory
 
     Raises
     ------
+    OptionsError
+        When a value has no form in JSON.
     OutputError
         When the folder or file cannot be written.
 
@@ -64,18 +66,26 @@ def write_options(data: dict[str, Any], reference: Any, path: Path, *, in_memory
     """
     if in_memory and data.get("input_file") is None:
         logger.warning("input_file is held in memory: %s stores null in its place", path)
+    array = None
+    if isinstance(reference, list):
+        stored: Any = reference
+    elif isinstance(reference, (str, Path)):
+        stored = str(reference)
+    else:
+        # Relative, so that the folder can be moved.
+        stored, array = REFERENCE_NAME, reference
+    today = datetime.date.today().isoformat()
+    try:
+        body = json.dumps({**data, "reference_frames": stored}, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise OptionsError(
+            f"Options cannot be stored as JSON: {error}. Use finite numbers"
+        ) from error
+    text = f"Compensation options {today}\n\n{body}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(reference, list):
-            data = {**data, "reference_frames": reference}
-        elif isinstance(reference, (str, Path)):
-            data = {**data, "reference_frames": str(reference)}
-        else:
-            _replace(path.with_name(REFERENCE_NAME), lambda part: _write_image(part, reference))
-            # Relative, so that the folder can be moved.
-            data = {**data, "reference_frames": REFERENCE_NAME}
-        today = datetime.date.today().isoformat()
-        text = f"Compensation options {today}\n\n{json.dumps(data, indent=2, allow_nan=False)}\n"
+        if array is not None:
+            _replace(path.with_name(REFERENCE_NAME), lambda part: _write_image(part, array))
         _replace(path, lambda part: _write_text(part, text))
     except OSError as error:
         raise OutputError(
