@@ -336,9 +336,7 @@ def _rigid_start(
 class _Solver:
     """The displacement of one frame, by our solver or by the user's function."""
 
-    def __init__(
-        self, reference: Reference, start: BatchStart, request: BlockRequest
-    ) -> None:
+    def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:
         height, width, _ = reference.raw.shape
         self._shape = (height, width)
         self._grid = request.motion_shape(height, width)
@@ -371,9 +369,7 @@ class _Solver:
         function = self._request.displacement_function
         assert function is not None
         flow = np.asarray(
-            function(
-                self._reference.processed, moving, uv=initial, weight=self._reference.weight
-            ),
+            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight),
             dtype=np.float32,
         )
         if flow.shape != (*self._shape, 2):

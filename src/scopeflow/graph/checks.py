@@ -1,4 +1,4 @@
-"""Tasks that look at every frame before a run, so that bad data stop it before anything is written."""
+"""Tasks that look at every frame first, so that bad data stop a run before anything is written."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ numbers are those of a plain loop over the batches.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask
@@ -50,6 +51,8 @@ class CorrectionJob:
         Where the arrays of a block go; None lets them travel with the outcome.
     seed_sink : BlockSink or None
         Where the blocks of the first start are recorded.
+    mark : str
+        Ends the key of every task, so that two jobs on one cluster never share results.
     """
 
     video: LazyVideo
@@ -58,6 +61,7 @@ class CorrectionJob:
     request: BlockRequest
     sink: BlockSink | None = None
     seed_sink: BlockSink | None = None
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
 
 @dataclass
@@ -111,7 +115,7 @@ def _block_task(
         _limits(job, block.batch),
         job.request,
         sink,
-        dask_key_name=f"{name}-{block.start:09d}-{dask.base.tokenize(id(job))[:8]}",
+        dask_key_name=f"{name}-{block.start:09d}-{job.mark}",
     )
 
 
@@ -128,7 +132,9 @@ def first_start(job: CorrectionJob, reference: Any) -> Any:
         for index, start in enumerate(range(0, n_frames, FIRST_SEED_BLOCK)):
             stop = min(start + FIRST_SEED_BLOCK, n_frames)
             read = halo_range(start, stop, job.grid.halo, *limits)
-            block = Block(index, start, stop, *read, 0, seed_tail_start=start, reference_tail_start=stop)
+            block = Block(
+                index, start, stop, *read, 0, seed_tail_start=start, reference_tail_start=stop
+            )
             tasks.append(
                 _block_task(
                     seed_job, block, BatchStart(), reference, job.seed_sink, "first-start-block"
@@ -147,9 +153,7 @@ def _without_tail(outcome: BlockOutcome) -> BlockOutcome:
     return outcome.without_tail()
 
 
-def windows(
-    job: CorrectionJob, start: Any = None, max_tasks: int = 5000
-) -> Iterator[Window]:
+def windows(job: CorrectionJob, start: Any = None, max_tasks: int = 5000) -> Iterator[Window]:
     """Build the graph in windows of whole batches.
 
     Each window must be computed, and the value of its ``next_start`` sent back into the generator,
@@ -169,7 +173,7 @@ def windows(
     Window
         Lazy tasks; nothing is computed here.
     """
-    reference = delayed(job.reference, pure=False, name=f"reference-{dask.base.tokenize(id(job))}")
+    reference = delayed(job.reference, pure=False, name=f"reference-{job.mark}")
     if start is None:
         start = first_start(job, reference)
     by_batch: list[list[Block]] = [[] for _ in range(job.grid.n_batches)]
@@ -195,7 +199,7 @@ def windows(
                         [computed[block.index] for block in tail],
                         sum(block.stop - block.seed_tail_start for block in tail),
                         sum(block.stop - block.reference_tail_start for block in tail),
-                        dask_key_name=f"batch-start-{batch + 1:06d}-{dask.base.tokenize(id(job))[:8]}",
+                        dask_key_name=f"batch-start-{batch + 1:06d}-{job.mark}",
                     )
         for block in members:
             blocks.append(block)

@@ -56,7 +56,7 @@ def compensate_arr(
     registered : ndarray
         Corrected frames, shape of `c1`, dtype ``options.output_typename`` (float64 by default).
     w : ndarray of float32, shape (T, H, W, 2)
-        Displacements ``u`` (right) and ``v`` (down), pixels; ``(H, W, 2)`` for one ``(H, W)`` frame.
+        Displacements ``u`` (right), ``v`` (down), pixels; ``(H, W, 2)`` for one ``(H, W)`` frame.
 
     Raises
     ------
@@ -143,4 +143,3 @@ def compensate_pair(
     """
     _, flow = compensate_arr(np.asarray(frame2)[None], frame1, options)
     return flow[0]
-

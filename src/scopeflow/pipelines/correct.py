@@ -20,10 +20,10 @@ from scopeflow.blocks.correct import (
     Reference,
     make_reference,
 )
+from scopeflow.config.enums import OutputFormat
 from scopeflow.config.fingerprint import settings_dict
 from scopeflow.config.options import OFOptions
 from scopeflow.config.parameters import check_supported, weight_map
-from scopeflow.config.enums import OutputFormat
 from scopeflow.config.registration import RegistrationConfig
 from scopeflow.config.specs import CorrectionParameters
 from scopeflow.errors import OptionsError
@@ -40,7 +40,7 @@ from scopeflow.pipelines.delivery import (
     ProgressCallback,
     StoredFrames,
 )
-from scopeflow.pipelines.exports import export_results, write_side_files
+from scopeflow.pipelines.exports import export_results
 from scopeflow.pipelines.outputs import (
     OutputFiles,
     check_claim,
@@ -260,13 +260,15 @@ def _settings(
     functions = {
         name: f"{function.__module__}.{function.__qualname__}"
         for name in options.callables
-        if (function := getattr(options, name)) is not None
-        and hasattr(function, "__qualname__")
+        if (function := getattr(options, name)) is not None and hasattr(function, "__qualname__")
     }
     settings: dict[str, Any] = settings_dict(
         {
             "input": recording.identity,
-            **{field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)},
+            **{
+                field.name: getattr(parameters, field.name)
+                for field in dataclasses.fields(parameters)
+            },
             "weight": weight,
             "reference": reference,
             "backend": [options.flow_backend, options.backend_params, functions],
@@ -567,9 +569,7 @@ class BatchMotionCorrector:
         """Return the reference that an interrupted run had built, or build it."""
         record = ledger.find("reference")
         if record is not None:
-            return make_reference(
-                record.arrays["raw"], plan.parameters.preprocess, plan.weight
-            )
+            return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
         reference = self._reference(plan, executor, ledger)
         ledger.complete("reference", {}, arrays={"raw": reference.raw})
         save_arrays(files.reference, raw=reference.raw)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
+from scopeflow.blocks.correct import BatchStart
 from scopeflow.graph.block_task import BlockOutcome
-from scopeflow.graph.correct import CorrectionJob, windows
+from scopeflow.graph.correct import CorrectionJob, Window, windows
 from scopeflow.plan.grid import Block
 from scopeflow.runtime.executor import Executor
 
@@ -37,47 +39,40 @@ def run_job(
         In the order of time.
     """
     outcomes: list[BlockOutcome] = []
-    for blocks, results in _computed_windows(job, executor, on_finish, on_block):
-        outcomes.extend(results[block.index] for block in blocks)
-    return outcomes
-
-
-def _computed_windows(
-    job: CorrectionJob,
-    executor: Executor,
-    on_finish: OnBlock | None,
-    on_block: OnBlock | None,
-) -> Iterator[tuple[list[Block], dict[int, BlockOutcome]]]:
     generator = windows(job)
     window = next(generator, None)
     while window is not None:
-        blocks, results = window.blocks, {}
-        tasks = list(window.tasks)
-        next_start = []
-        if window.next_start is not None:
-            tasks.append(window.next_start)
-        waiting = iter(blocks)
-        due = next(waiting, None)
-
-        def finish(position: int, value: object) -> None:
-            nonlocal due
-            if position == len(blocks):
-                next_start.append(value)
-                return
-            assert isinstance(value, BlockOutcome)
-            block = blocks[position]
-            results[block.index] = value
-            if on_finish is not None:
-                on_finish(block, value)
-            # Results arrive in any order; hand them on in the order of time.
-            while due is not None and due.index in results:
-                if on_block is not None:
-                    on_block(due, results[due.index])
-                due = next(waiting, None)
-
-        executor.run(tasks, finish)
-        yield blocks, results
+        results = _WindowResults(window, on_finish, on_block)
+        tasks = [*window.tasks, *([] if window.next_start is None else [window.next_start])]
+        executor.run(tasks, results.take)
+        outcomes.extend(results.in_order)
         try:
-            window = generator.send(next_start[0] if next_start else None)
+            window = generator.send(results.next_start)
         except StopIteration:
             window = None
+    return outcomes
+
+
+class _WindowResults:
+    """Takes results in any order; hands blocks on in the order of time."""
+
+    def __init__(self, window: Window, on_finish: OnBlock | None, on_block: OnBlock | None) -> None:
+        self._blocks = window.blocks
+        self._on_finish = on_finish
+        self._on_block = on_block
+        self._early: dict[int, BlockOutcome] = {}
+        self.in_order: list[BlockOutcome] = []
+        self.next_start: BatchStart | None = None
+
+    def take(self, position: int, value: Any) -> None:
+        if position == len(self._blocks):
+            self.next_start = value
+            return
+        if self._on_finish is not None:
+            self._on_finish(self._blocks[position], value)
+        self._early[position] = value
+        while (due := len(self.in_order)) in self._early:
+            outcome = self._early.pop(due)
+            self.in_order.append(outcome)
+            if self._on_block is not None:
+                self._on_block(self._blocks[due], outcome)

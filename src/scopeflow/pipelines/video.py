@@ -69,7 +69,7 @@ def open_recording(
     channels : sequence of int, optional
         Channels to keep.
     **selection
-        Passed to :func:`scopeflow.store.source.open_source`: ``axes``, ``dataset``, ``position`` ...
+        Passed to :func:`scopeflow.store.source.open_source`: ``axes``, ``dataset`` and others.
 
     Returns
     -------
@@ -85,18 +85,14 @@ def open_recording(
         given, selection["axes"] = _from_xarray(given, selection.pop("axes", None))
     if isinstance(given, da.Array):
         return _from_dask(given, selection.pop("axes", None), bin_size, channels)
-    source = select_bins(
-        select_channels(open_source(given, **selection), channels), bin_size
-    )
+    source = select_bins(select_channels(open_source(given, **selection), channels), bin_size)
     return from_source(source)
 
 
 def from_source(source: Source) -> Recording:
     """Return the recording of an open source."""
     metadata = source.metadata
-    scale = VideoScale(
-        metadata.pixel_size_um, metadata.frame_interval_s, metadata.channel_names
-    )
+    scale = VideoScale(metadata.pixel_size_um, metadata.frame_interval_s, metadata.channel_names)
     return Recording(SourceVideo(source), dict(source.identity()), tuple(source.paths), scale)
 
 
@@ -172,7 +168,11 @@ def check_video_shape(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -
         )
     if shape[3] == 0:
         raise InputError(f"{what} has no channels (shape {shape})")
-    if dtype.kind not in "biuf" or dtype.itemsize > 8 or (dtype.kind in "iu" and dtype.itemsize > 4):
+    if (
+        dtype.kind not in "biuf"
+        or dtype.itemsize > 8
+        or (dtype.kind in "iu" and dtype.itemsize > 4)
+    ):
         raise InputError(
             f"{what} has pixels of type {dtype}; needed are bool, integers up to 32 bits, or "
             "floating point"
@@ -237,9 +237,7 @@ def open_video(
         selection["dataset"] = dataset
     if position is not None:
         selection["position"] = position
-    recording = open_recording(
-        path_or_array, bin_size=bin_size, channels=channels, **selection
-    )
+    recording = open_recording(path_or_array, bin_size=bin_size, channels=channels, **selection)
     return to_dataarray(recording, frames_per_chunk)
 
 

@@ -97,9 +97,7 @@ class Grid:
         return index * self.batch_length, min((index + 1) * self.batch_length, self.n_frames)
 
 
-def halo_range(
-    start: int, stop: int, halo: int, lowest: int, highest: int
-) -> tuple[int, int]:
+def halo_range(start: int, stop: int, halo: int, lowest: int, highest: int) -> tuple[int, int]:
     """Return the frames to read for ``[start, stop)`` with a temporal halo inside given limits.
 
     The limits are the ends of the recording, or of the batch; beyond them the filter reflects, so
@@ -182,10 +180,7 @@ def make_grid(
         stop = min(start + block_length, n_frames)
         batch = start // batch_length
         batch_stop = min((batch + 1) * batch_length, n_frames)
-        if halo_stops_at_batches:
-            limits = batch * batch_length, batch_stop
-        else:
-            limits = 0, n_frames
+        limits = (batch * batch_length, batch_stop) if halo_stops_at_batches else (0, n_frames)
         is_last_batch = batch == n_batches - 1
         tails = [
             stop if is_last_batch or tail == 0 else min(max(start, batch_stop - tail), stop)
@@ -250,8 +245,8 @@ def choose_block_length(
         return fitting_block_length(batch_length, requested)
     affordable = max(1, TARGET_BLOCK_BYTES // max(1, bytes_per_frame))
     target = min(TARGET_BLOCK_FRAMES, affordable)
-    if n_frames <= batch_length:
-        return min(target, n_frames)
+    if n_frames <= batch_length or batch_length <= target:
+        return min(target, n_frames, batch_length)
     divisors = [n for n in range(1, batch_length + 1) if batch_length % n == 0]
     fitting = max(n for n in divisors if n <= target)
     if 2 * fitting >= target:

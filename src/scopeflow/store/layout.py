@@ -193,8 +193,6 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
                 shards=shard,
                 chunks=chunk,
                 compressors=_codec(np.dtype(dtype)),
-                # Completion is never judged by which chunks exist, but a reader should find all.
-                config={"write_empty_chunks": True},
                 dimension_names={
                     REGISTERED: ("t", "c", "y", "x"),
                     MOTION: ("t", "component", "y", "x"),
@@ -212,18 +210,17 @@ def read_layout(path: Path) -> StoreLayout | None:
     """Return the layout of an existing store, or None if it is missing or incomplete."""
     try:
         group = zarr.open_group(str(path), mode="r")
-        arrays = {name: array for name, array in group.arrays() if name in (REGISTERED, MOTION, VALID)}
-        recorded = dict(group.attrs)["scopeflow"]["layout"]  # type: ignore[call-overload, index]
+        recorded: Any = group.attrs["scopeflow"]
+        found = recorded["layout"]
         layout = StoreLayout(
-            tuple(recorded["shape"]),
-            recorded["dtype"],
-            tuple(recorded["motion_shape"]),
-            recorded["block_length"],
-            tuple(recorded["arrays"]),
+            tuple(found["shape"]),
+            found["dtype"],
+            tuple(found["motion_shape"]),
+            found["block_length"],
+            tuple(found["arrays"]),
         )
+        arrays = {name: zarr.open_array(f"{path}/{name}", mode="r") for name in layout.arrays}
     except (OSError, KeyError, ValueError, TypeError):
-        return None
-    if set(arrays) != set(layout.arrays):
         return None
     for name, (shape, dtype) in layout.array_shapes().items():
         if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
@@ -245,7 +242,9 @@ def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _open_array(path: str, name: str) -> Any:
     """Return one array of a store, opened once in each process."""
-    return zarr.open_array(f"{path}/{name}", mode="r+")
+    # Not part of the metadata: completion is never judged by which files exist, but a shard of
+    # zeros should be a file like any other, for the ledger and for whoever copies the store.
+    return zarr.open_array(f"{path}/{name}", mode="r+", config={"write_empty_chunks": True})
 
 
 def forget_open_arrays() -> None:

@@ -98,7 +98,8 @@ class Ledger:
         arrays: dict[str, NDArray[Any]] = {}
         if stored.get("has_arrays"):
             try:
-                with np.load(self._arrays_path(name)) as archive:
+                # np.load leaves a file that it was given by name open when the archive is damaged.
+                with open(self._arrays_path(name), "rb") as stream, np.load(stream) as archive:
                     arrays = {key: archive[key] for key in archive.files}
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 return None

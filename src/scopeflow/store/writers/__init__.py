@@ -1,1 +1,1 @@
-"""One module per export format; each writes a stream of blocks to a temporary name, then renames."""
+"""One module per export format; each streams blocks to a temporary name, then renames."""
