@@ -76,3 +76,10 @@ def test_ngff_metadata_names_axes_units_and_scale():
     assert [axis["name"] for axis in image["axes"]] == ["t", "c", "y", "x"]
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.1, 1.0, 0.5, 0.25]
     assert image["axes"][2]["unit"] == "micrometer"
+
+
+def test_a_damaged_shard_is_replaced(store, tmp_path):
+    shard = tmp_path / "compensated.zarr" / store.write("valid", 0, 4, np.ones((4, 12, 14), bool))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    store.write("valid", 0, 4, np.ones((4, 12, 14), bool))
+    assert store.read("valid", 0, 4).all()

@@ -73,7 +73,7 @@ class KilledAnywhere(RuleBasedStateMachine):
 
         self.folder = Path(tempfile.mkdtemp())
         self.mark = "a"
-        self.truth: dict[str, bytes] = {}
+        self.truth: dict[str, tuple[str, bytes]] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -90,17 +90,11 @@ class KilledAnywhere(RuleBasedStateMachine):
             (self.folder / block).write_bytes(content)
         if steps >= 3:
             self.ledger.complete(block, {"length": len(content)}, [block])
-            self.truth[block] = content
+            self.truth[block] = (self.mark, content)
 
     @rule(mark=st.sampled_from("ab"))
     def change_settings(self, mark):
-        if mark != self.mark:
-            self.mark = mark
-            self.truth = {
-                block: content
-                for block, content in self.truth.items()
-                if self.ledger.find(block) is not None
-            }
+        self.mark = mark
 
     @rule(block=st.sampled_from("xyz"))
     def damage(self, block):
@@ -112,12 +106,10 @@ class KilledAnywhere(RuleBasedStateMachine):
     @invariant()
     def finished_means_whole(self):
         for block in "xyz":
-            record = self.ledger.find(block)
-            if record is not None:
-                assert block in self.truth
-                assert (self.folder / block).read_bytes() == self.truth[block]
-        for block in self.truth:
-            assert self.ledger.find(block) is not None
+            mark, content = self.truth.get(block, (None, b""))
+            assert (self.ledger.find(block) is not None) == (mark == self.mark)
+            if mark == self.mark:
+                assert (self.folder / block).read_bytes() == content
 
 
 KilledAnywhere.TestCase.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)

@@ -244,7 +244,8 @@ def _open_array(path: str, name: str) -> Any:
     """Return one array of a store, opened once in each process."""
     # Not part of the metadata: completion is never judged by which files exist, but a shard of
     # zeros should be a file like any other, for the ledger and for whoever copies the store.
-    return zarr.open_array(f"{path}/{name}", mode="r+", config={"write_empty_chunks": True})
+    array = zarr.open_array(f"{path}/{name}", mode="r+")
+    return array.with_config({"write_empty_chunks": True})
 
 
 def forget_open_arrays() -> None:
@@ -294,6 +295,8 @@ class ResultStore:
         if values.ndim == 4:
             values = np.moveaxis(values, -1, 1)
         with write_errors(self.path):
+            # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
+            (Path(self.path) / shard).unlink(missing_ok=True)
             _open_array(self.path, name)[start:stop] = np.ascontiguousarray(values)
         return shard
 
