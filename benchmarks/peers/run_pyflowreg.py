@@ -29,6 +29,12 @@ def run_flow(job: np.lib.npyio.NpzFile) -> dict[str, np.ndarray]:
     # The first call compiles; it is not timed.
     get_displacement(fixed[:32, :32], moving[0, :32, :32], min_level=3)
     for row, parameters in enumerate(parameter_sets):
+        # JSON has no arrays: a constant initial flow is a pair, values per channel are lists.
+        if "uv" in parameters:
+            parameters["uv"] = np.tile(np.float64(parameters["uv"]), (height, width, 1))
+        for name in ("weight", "a_data"):
+            if isinstance(parameters.get(name), list):
+                parameters[name] = np.float64(parameters[name])
         for frame in range(frames):
             start = time.perf_counter()
             flow[row, frame] = get_displacement(fixed, moving[frame], **parameters)
