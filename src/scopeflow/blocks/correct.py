@@ -17,6 +17,7 @@ from scopeflow.kernels.filters import (
     intensity_range,
     preprocess_frame,
     temporal_radius,
+    temporal_weight_table,
 )
 from scopeflow.kernels.flow import FlowReference, prepare_reference, solve_flow
 from scopeflow.kernels.pyramid import motion_grid_shape
@@ -231,7 +232,7 @@ def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArr
     """
     if frames.dtype.kind != "f":
         return None
-    finite = np.isfinite(frames).all(axis=-1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(frames).all(axis=-1))
     if finite.all():
         return None
     if policy == "error":
@@ -311,7 +312,9 @@ class _Preprocessor:
             self._spatial(stage, self._reflect(index + offset))
             for offset in range(-radius, radius + 1)
         ]
-        return filter_in_time(np.stack(window), sigma)
+        return filter_in_time(
+            np.stack(window), temporal_weight_table(sigma, self._frames.shape[-1])
+        )
 
 
 def _rigid_start(
