@@ -13,16 +13,16 @@ import pytest
 import tifffile
 
 from scopeflow.errors import InputError, OptionsError, OutputError
-from scopeflow.store.writers.exports import (
-    ValidIndexWriter,
-    open_displacement_writer,
-    open_writer,
-)
-from scopeflow.store.writers.files import (
+from scopeflow.store.files import (
     atomic_save_npy,
     atomic_save_npz,
     output_error,
     prepare_target,
+)
+from scopeflow.store.writers.exports import (
+    ValidIndexWriter,
+    open_displacement_writer,
+    open_writer,
 )
 from scopeflow.store.writers.protocol import RecordingMetadata
 from scopeflow.store.writers.tiff import TiffWriter

@@ -63,7 +63,7 @@ from scopeflow.plan.grid import Block, Grid, choose_block_length
 from scopeflow.plan.memory import MemoryProjection, check_memory, project_correction
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
-from scopeflow.store.files import load_json, save_arrays, save_json
+from scopeflow.store.files import atomic_save_npz, load_json, save_json
 from scopeflow.store.layout import (
     MOTION,
     REGISTERED,
@@ -572,7 +572,7 @@ class BatchMotionCorrector:
             return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
         reference = self._reference(plan, executor, ledger)
         ledger.complete("reference", {}, arrays={"raw": reference.raw})
-        save_arrays(files.reference, raw=reference.raw)
+        atomic_save_npz(files.reference, raw=reference.raw)
         return reference
 
 

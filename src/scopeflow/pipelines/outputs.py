@@ -13,7 +13,7 @@ from scopeflow.config.enums import NamingConvention, OutputFormat
 from scopeflow.config.fingerprint import diff_settings, fingerprint
 from scopeflow.config.options import OFOptions
 from scopeflow.errors import OutputError, OutputExistsError
-from scopeflow.store.files import file_digest, load_json, save_json, write_errors
+from scopeflow.store.files import file_digest, load_json, save_json, writing
 from scopeflow.store.layout import forget_open_arrays
 from scopeflow.store.ledger import Ledger
 
@@ -247,7 +247,7 @@ def claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
 def discard(files: OutputFiles) -> None:
     """Remove the results and records of an earlier run of ours."""
     forget_open_arrays()
-    with write_errors(files.target):
+    with writing(files.target):
         for path in (*files.named_files(), files.state):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from scopeflow.errors import UnreadableFileError
-from scopeflow.store.files import write_errors
+from scopeflow.store.files import writing
 
 REGISTERED = "registered"
 MOTION = "motion"
@@ -178,7 +178,7 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
     OutputError
         If the folder cannot be written.
     """
-    with write_errors(path):
+    with writing(path):
         if path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True)
@@ -294,7 +294,7 @@ class ResultStore:
         shard = self._owned_shard(name, start, stop)
         if values.ndim == 4:
             values = np.moveaxis(values, -1, 1)
-        with write_errors(self.path):
+        with writing(self.path):
             # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
             (Path(self.path) / shard).unlink(missing_ok=True)
             _open_array(self.path, name)[start:stop] = np.ascontiguousarray(values)
@@ -307,14 +307,14 @@ class ResultStore:
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
-        with write_errors(self.path):
+        with writing(self.path):
             group = zarr.open_group(self.path, mode="r+").require_group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any]) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
-        with write_errors(self.path):
+        with writing(self.path):
             group = zarr.open_group(self.path, mode="r+").require_group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
                 group.create_array(
@@ -323,7 +323,7 @@ class ResultStore:
 
     def set_attributes(self, **attributes: Any) -> None:
         """Add attributes to the group."""
-        with write_errors(self.path):
+        with writing(self.path):
             zarr.open_group(self.path, mode="r+").attrs.update(attributes)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.store.files import file_digest, load_json, save_arrays, save_json
+from scopeflow.store.files import atomic_save_npz, file_digest, load_json, save_json
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Ledger:
             path = Path(self.root) / relative
             proofs[relative] = {"size": path.stat().st_size, "digest": file_digest(path)}
         if arrays:
-            save_arrays(self._arrays_path(name), **arrays)
+            atomic_save_npz(self._arrays_path(name), **arrays)
         save_json(
             self._record_path(name),
             {

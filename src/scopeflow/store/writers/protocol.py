@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.errors import InputError, OutputError
-from scopeflow.store.writers.files import (
+from scopeflow.store.files import (
     output_error,
     partial_path,
     prepare_target,
