@@ -142,6 +142,7 @@ def test_alpha_forms(given, kept):
         ({"reference_frames": [0.5]}, "reference_frames must be"),
         ({"reference_frames": [True, False]}, "reference_frames must be"),
         ({"reference_frames": np.zeros((2, 2, 2, 2))}, "shape"),
+        ({"reference_frames": b"ab"}, "reference_frames must be"),
         ({"reference_frames": None}, "reference_frames must be"),
         ({"channel_idx": -1}, "not negative"),
         ({"channel_idx": [0, 0]}, "twice"),

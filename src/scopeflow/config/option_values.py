@@ -237,6 +237,8 @@ def reference_choice(value: Any) -> Any:
     need = "reference_frames must be a list of frame indices, a path to an image, or an image array"
     if isinstance(value, (str, Path)):
         return value
+    if isinstance(value, (bytes, bytearray)):
+        raise ValueError(need)  # noqa: TRY004 - pydantic reports ValueError only
     if isinstance(value, (range, Sequence)) and all(is_integer(entry) for entry in value):
         if len(value) == 0:
             raise ValueError(f"{need}; an empty list names no frame")
