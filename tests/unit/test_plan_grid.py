@@ -108,7 +108,13 @@ def test_blocks_that_do_not_fill_a_batch_are_refused_with_the_nearest_that_do():
 
 def test_memory_grows_with_every_dimension_and_is_refused_when_too_large():
     small = project_correction((256, 256, 1), (128, 128), 2, 2, 10, 0)
-    for shape, block, halo in (((512, 256, 1), 10, 0), ((256, 256, 2), 10, 0), ((256, 256, 1), 20, 0), ((256, 256, 1), 10, 3)):  # fmt: skip
+    larger = [
+        ((512, 256, 1), 10, 0),
+        ((256, 256, 2), 10, 0),
+        ((256, 256, 1), 20, 0),
+        ((256, 256, 1), 10, 3),
+    ]
+    for shape, block, halo in larger:
         assert project_correction(shape, (128, 128), 2, 2, block, halo).total > small.total
     check_memory(small, small.total, 1)
     with pytest.raises(MemoryLimitError, match="n_jobs"):

@@ -9,12 +9,12 @@ import zarr
 from scopeflow.store.layout import (
     ResultStore,
     StoreLayout,
-    VideoScale,
     create_store,
     layout_attributes,
     ngff_attributes,
     read_layout,
 )
+from scopeflow.store.video_metadata import VideoMetadata
 
 LAYOUT = StoreLayout((10, 12, 14, 2), "uint16", (6, 7), 4)
 
@@ -23,14 +23,15 @@ LAYOUT = StoreLayout((10, 12, 14, 2), "uint16", (6, 7), 4)
 def store(tmp_path):
     path = tmp_path / "compensated.zarr"
     attributes = {
-        **ngff_attributes("compensated", VideoScale((0.5, 0.5), 0.1, ("green", "red"))),
+        **ngff_attributes("compensated", VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red"))),
         "scopeflow": {"layout": layout_attributes(LAYOUT)},
     }
     create_store(path, LAYOUT, attributes)
     return ResultStore(str(path), LAYOUT)
 
 
-def test_blocks_come_back_and_each_is_one_file(store, tmp_path, rng=np.random.default_rng(0)):
+def test_blocks_come_back_and_each_is_one_file(store, tmp_path):
+    rng = np.random.default_rng(0)
     video = rng.integers(0, 60000, LAYOUT.shape, dtype=np.uint16)
     files = [store.write("registered", a, min(a + 4, 10), video[a : a + 4]) for a in (0, 4, 8)]
     assert len(set(files)) == 3
@@ -71,7 +72,7 @@ def test_the_store_travels_by_pickle(store):
 
 
 def test_ngff_metadata_names_axes_units_and_scale():
-    ome = ngff_attributes("x", VideoScale((0.5, 0.25), 0.1, ("green",)))["ome"]
+    ome = ngff_attributes("x", VideoMetadata((0.5, 0.25), None, 0.1, ("green",)))["ome"]
     (image,) = ome["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["t", "c", "y", "x"]
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.1, 1.0, 0.5, 0.25]

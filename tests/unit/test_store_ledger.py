@@ -56,9 +56,14 @@ def test_damaged_records_and_arrays_are_not_finished(ledger, tmp_path):
 def test_a_failed_write_leaves_neither_the_file_nor_a_partial_one(tmp_path):
     target = tmp_path / "result.json"
     save_json(target, {"old": True})
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_halfway():
+        with atomic_path(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert target.read_text() == '{\n  "old": true\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 

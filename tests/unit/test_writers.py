@@ -19,18 +19,20 @@ from scopeflow.store.files import (
     output_error,
     prepare_target,
 )
+from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import (
     ValidIndexWriter,
     open_displacement_writer,
     open_writer,
 )
-from scopeflow.store.writers.protocol import RecordingMetadata
 from scopeflow.store.writers.tiff import TiffWriter
 
 DTYPES = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
 DTYPES += ["float16", "float32", "float64"]
 FORMATS = ["HDF5", "TIFF", "MAT"]
-KNOWN = RecordingMetadata((0.5, 0.25), 0.04, ("GCaMP", "tdTomato"))
+KNOWN = VideoMetadata(
+    pixel_size_um=(0.5, 0.25), frame_interval_s=0.04, channel_names=("GCaMP", "tdTomato")
+)
 
 
 def recording(shape, dtype, seed=3):
@@ -198,7 +200,7 @@ def test_large_tiff_opens_with_every_page_in_place(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint16", "float64", "float16"])
 def test_names_beyond_ascii(tmp_path, dtype):
     video = recording((2, 10, 10, 2), dtype)
-    names = RecordingMetadata(channel_names=("488 µm", "β"))
+    names = VideoMetadata(channel_names=("488 µm", "β"))
     export(tmp_path / "a.tif", "TIFF", video, metadata=names)
     np.testing.assert_array_equal(
         read_independently(tmp_path / "a.tif", "TIFF", video.shape), video
@@ -238,7 +240,7 @@ def test_hdf5_layout_is_the_documented_one(tmp_path):
     [("bool", b"logical"), ("float32", b"single"), ("float64", b"double"), ("int16", b"int16")],
 )
 def test_mat_has_the_header_and_classes_of_matlab(tmp_path, dtype, matlab):
-    export(tmp_path / "a.mat", "MAT", recording((3, 10, 12, 1), dtype), metadata=RecordingMetadata(
+    export(tmp_path / "a.mat", "MAT", recording((3, 10, 12, 1), dtype), metadata=VideoMetadata(
         (0.5, 0.25), 0.04, ("GCaMP",)
     ))  # fmt: skip
     header = (tmp_path / "a.mat").read_bytes()[:512]
@@ -334,7 +336,7 @@ def test_blocks_that_do_not_fit_are_refused(tmp_path, shape, dtype, message):
         ({"shape": (0, 10, 10, 1)}, "each at least 1"),
         ({"dtype": "complex64"}, "complex64 cannot be stored"),
         ({"dtype": object}, "cannot be stored"),
-        ({"metadata": RecordingMetadata(channel_names=("a", "b"))}, "2 channel names"),
+        ({"metadata": VideoMetadata(channel_names=("a", "b"))}, "2 channel names"),
     ],
 )
 @pytest.mark.parametrize("name", FORMATS)

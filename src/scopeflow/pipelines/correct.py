@@ -264,7 +264,7 @@ def _settings(
     }
     settings: dict[str, Any] = settings_dict(
         {
-            "input": recording.identity,
+            "input": recording.identify(),
             **{
                 field.name: getattr(parameters, field.name)
                 for field in dataclasses.fields(parameters)
@@ -510,7 +510,9 @@ class BatchMotionCorrector:
         )
         delivery = Delivery(self._callbacks, grid, StoredFrames(store))
         statistics = self._run_blocks(job, executor, delivery)
-        written = export_results(plan.options, files, store, reference, statistics, plan.recording)
+        written = export_results(
+            plan.options, files, store, reference, statistics, plan.recording.metadata
+        )
         facts = run_facts(
             plan.options,
             plan.recording,
@@ -557,7 +559,7 @@ class BatchMotionCorrector:
                 return ResultStore(str(files.store), existing), grid
         shutil.rmtree(files.ledger("").folder, ignore_errors=True)
         attributes = {
-            **ngff_attributes(files.target.stem, plan.recording.scale),
+            **ngff_attributes(files.target.stem, plan.recording.metadata),
             "scopeflow": {"layout": layout_attributes(wanted), "settings": plan.settings},
         }
         create_store(files.store, wanted, attributes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from dask.base import tokenize
 
 from scopeflow.errors import InputError
 from scopeflow.graph.video import ArrayVideo, LazyVideo, SourceVideo, lazy_array
-from scopeflow.store.layout import VideoScale
-from scopeflow.store.source import Source, open_source, select_bins, select_channels
+from scopeflow.store.open_source import open_source
+from scopeflow.store.source import Source
+from scopeflow.store.video_metadata import VideoMetadata
 
 DIMS = ("T", "Y", "X", "C")
 _TARGET_CHUNK_BYTES = 64 * 2**20
@@ -37,18 +38,18 @@ class Recording:
     ----------
     video : LazyVideo
         Its frames, ``(T, H, W, C)``.
-    identity : dict
-        JSON-able facts that change when the data change.
+    identify : callable
+        Returns JSON-able facts that change when the data change; hashes arrays in memory.
     paths : tuple of str
         Files that it is read from; empty for arrays.
-    scale : VideoScale
-        Physical sizes, where known.
+    metadata : VideoMetadata
+        Physical sizes and names, where known.
     """
 
     video: LazyVideo
-    identity: dict[str, Any]
+    identify: Callable[[], dict[str, Any]]
     paths: tuple[str, ...] = ()
-    scale: VideoScale = field(default_factory=VideoScale)
+    metadata: VideoMetadata = field(default_factory=VideoMetadata)
 
 
 def open_recording(
@@ -69,7 +70,7 @@ def open_recording(
     channels : sequence of int, optional
         Channels to keep.
     **selection
-        Passed to :func:`scopeflow.store.source.open_source`: ``axes``, ``dataset`` and others.
+        Passed to :func:`scopeflow.store.open_source.open_source`: ``axes``, ``dataset`` and others.
 
     Returns
     -------
@@ -91,9 +92,11 @@ def open_recording(
 
 def from_source(source: Source) -> Recording:
     """Return the recording of an open source."""
-    metadata = source.metadata
-    scale = VideoScale(metadata.pixel_size_um, metadata.frame_interval_s, metadata.channel_names)
-    return Recording(SourceVideo(source), dict(source.identity()), tuple(source.paths), scale)
+    video: LazyVideo = SourceVideo(source)
+    if not source.paths:
+        # An array here: its blocks travel with their tasks, not the whole with each of them.
+        video = ArrayVideo(source.read(0, source.shape[0]))
+    return Recording(video, source.identity, tuple(source.paths), source.metadata)
 
 
 def _from_xarray(array: xr.DataArray, axes: str | None) -> tuple[Any, str]:
@@ -141,7 +144,7 @@ def _from_dask(
         "dtype": str(array.dtype),
         "token": tokenize(array),
     }
-    return Recording(ArrayVideo(array), identity)
+    return Recording(ArrayVideo(array), lambda: identity)
 
 
 def _bin(array: da.Array, bin_size: int) -> da.Array:
@@ -211,7 +214,7 @@ def open_video(
     frames_per_chunk : int, optional
         Frames that are read together; by default about 64 MB.
     **selection
-        More choices of :func:`scopeflow.store.source.open_source`, such as ``z`` or ``combine``.
+        More choices of :func:`scopeflow.store.open_source.open_source`, such as ``z`` or ``combine``.
 
     Returns
     -------
@@ -248,29 +251,28 @@ def to_dataarray(recording: Recording, frames_per_chunk: int | None = None) -> x
         source: Any = video.source
         if frames_per_chunk is None:
             frames_per_chunk = _frames_per_chunk(source)
-        mark = hashlib.blake2b(repr(sorted(recording.identity.items())).encode(), digest_size=16)
+        mark = hashlib.blake2b(repr(sorted(recording.identify().items())).encode(), digest_size=16)
         data = lazy_array(source, frames_per_chunk, name=f"video-{mark.hexdigest()}")
         attributes = {"source": source.description}
-        times = source.metadata.frame_times_s
     else:
         data = video.array
-        attributes, times = {}, None
+        attributes = {}
     coords: dict[str, Any] = {}
+    metadata = recording.metadata
     frames, height, width, _ = video.shape
-    scale = recording.scale
-    if times is not None:
-        coords["T"] = ("T", np.asarray(times), {"units": "s"})
-    elif scale.frame_interval_s:
-        coords["T"] = ("T", np.arange(frames) * scale.frame_interval_s, {"units": "s"})
-    if scale.pixel_size_um:
-        y, x = scale.pixel_size_um
+    if metadata.frame_times_s is not None:
+        coords["T"] = ("T", np.asarray(metadata.frame_times_s), {"units": "s"})
+    elif metadata.frame_interval_s:
+        coords["T"] = ("T", np.arange(frames) * metadata.frame_interval_s, {"units": "s"})
+    if metadata.pixel_size_um:
+        y, x = metadata.pixel_size_um
         coords["Y"] = ("Y", np.arange(height) * y, {"units": "µm"})
         coords["X"] = ("X", np.arange(width) * x, {"units": "µm"})
-        attributes["pixel_size_um"] = scale.pixel_size_um
-    if scale.frame_interval_s:
-        attributes["frame_interval_s"] = scale.frame_interval_s
-    if scale.channel_names and len(scale.channel_names) == video.shape[3]:
-        coords["C"] = ("C", list(scale.channel_names))
+        attributes["pixel_size_um"] = metadata.pixel_size_um
+    if metadata.frame_interval_s:
+        attributes["frame_interval_s"] = metadata.frame_interval_s
+    if metadata.channel_names and len(metadata.channel_names) == video.shape[3]:
+        coords["C"] = ("C", list(metadata.channel_names))
     name = Path(recording.paths[0]).name if recording.paths else "video"
     return xr.DataArray(data, dims=DIMS, coords=coords, attrs=attributes, name=os.fspath(name))
 

@@ -28,6 +28,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.store.files import writing
+from scopeflow.store.video_metadata import VideoMetadata
 
 REGISTERED = "registered"
 MOTION = "motion"
@@ -74,25 +75,6 @@ class StoreLayout:
         return {name: known[name] for name in self.arrays}
 
 
-@dataclass(frozen=True)
-class VideoScale:
-    """Physical size of a pixel and a frame, where the recording tells it.
-
-    Attributes
-    ----------
-    pixel_size_um : tuple of float or None
-        ``(y, x)`` in micrometres.
-    frame_interval_s : float or None
-        Seconds between frames.
-    channel_names : tuple of str or None
-        One name for each channel.
-    """
-
-    pixel_size_um: tuple[float, float] | None = None
-    frame_interval_s: float | None = None
-    channel_names: tuple[str, ...] | None = None
-
-
 def _codec(dtype: np.dtype[Any]) -> BloscCodec:
     return BloscCodec(
         cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle, typesize=max(1, dtype.itemsize)
@@ -103,14 +85,14 @@ def _frames_per_chunk(block_length: int) -> int:
     return max(n for n in range(1, _FRAMES_PER_CHUNK + 1) if block_length % n == 0)
 
 
-def ngff_attributes(name: str, scale: VideoScale) -> dict[str, Any]:
+def ngff_attributes(name: str, metadata: VideoMetadata) -> dict[str, Any]:
     """Return the OME-NGFF 0.5 attributes of a group whose image is ``registered``.
 
     Parameters
     ----------
     name : str
         Name of the image.
-    scale : VideoScale
+    metadata : VideoMetadata
         Physical sizes; 1 without unit where unknown.
 
     Returns
@@ -118,18 +100,18 @@ def ngff_attributes(name: str, scale: VideoScale) -> dict[str, Any]:
     dict
         ``{"ome": {...}}`` as in the OME-NGFF 0.5 specification.
     """
-    y, x = scale.pixel_size_um or (1.0, 1.0)
+    y, x = metadata.pixel_size_um or (1.0, 1.0)
     time_axis: dict[str, str] = {"name": "t", "type": "time"}
-    if scale.frame_interval_s:
+    if metadata.frame_interval_s:
         time_axis["unit"] = "second"
-    space = {"unit": "micrometer"} if scale.pixel_size_um else {}
+    space = {"unit": "micrometer"} if metadata.pixel_size_um else {}
     axes = [
         time_axis,
         {"name": "c", "type": "channel"},
         {"name": "y", "type": "space", **space},
         {"name": "x", "type": "space", **space},
     ]
-    transform = {"type": "scale", "scale": [scale.frame_interval_s or 1.0, 1.0, y, x]}
+    transform = {"type": "scale", "scale": [metadata.frame_interval_s or 1.0, 1.0, y, x]}
     ome: dict[str, Any] = {
         "version": "0.5",
         "multiscales": [
@@ -140,13 +122,13 @@ def ngff_attributes(name: str, scale: VideoScale) -> dict[str, Any]:
             }
         ],
     }
-    if scale.channel_names:
+    if metadata.channel_names:
         ome["omero"] = {
             "channels": [
                 {"label": label, "color": color, "active": True}
                 for label, color in zip(
-                    scale.channel_names,
-                    _channel_colors(len(scale.channel_names)),
+                    metadata.channel_names,
+                    _channel_colors(len(metadata.channel_names)),
                     strict=True,
                 )
             ]

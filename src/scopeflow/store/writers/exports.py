@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.config.enums import OutputFormat
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.hdf5 import Hdf5Writer, MatWriter
-from scopeflow.store.writers.protocol import FrameWriter, RecordingMetadata, StreamedFile
+from scopeflow.store.writers.protocol import FrameWriter, StreamedFile
 from scopeflow.store.writers.tiff import TiffWriter
 
 _WRITERS: dict[OutputFormat, type[StreamedFile]] = {
@@ -28,7 +29,7 @@ def open_writer(
     *,
     shape: tuple[int, int, int, int],
     dtype: DTypeLike,
-    metadata: RecordingMetadata | None = None,
+    metadata: VideoMetadata | None = None,
 ) -> FrameWriter:
     """Open a streamed export of a recording.
 
@@ -42,7 +43,7 @@ def open_writer(
         ``(T, H, W, C)`` of the whole recording.
     dtype : dtype
         Of every block of frames.
-    metadata : RecordingMetadata, optional
+    metadata : VideoMetadata, optional
         Pixel size, frame interval, channel names.
 
     Returns

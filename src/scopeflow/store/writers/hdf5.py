@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.errors import InputError
-from scopeflow.store.writers.protocol import RecordingMetadata, StreamedFile
+from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.store.writers.protocol import StreamedFile
 
 _CHUNK_BYTES = 1 << 20
 _MATLAB_CLASSES = {
@@ -32,7 +33,7 @@ class _ChannelFile(StreamedFile):
         path: str | Path,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
-        metadata: RecordingMetadata | None = None,
+        metadata: VideoMetadata | None = None,
         dataset_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(path, shape, dtype, metadata)
@@ -159,7 +160,7 @@ class MatWriter(_ChannelFile):
         path: str | Path,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
-        metadata: RecordingMetadata | None = None,
+        metadata: VideoMetadata | None = None,
         dataset_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(path, shape, dtype, metadata, dataset_names)

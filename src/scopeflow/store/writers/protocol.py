@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,32 +19,9 @@ from scopeflow.store.files import (
     publish,
     writing,
 )
+from scopeflow.store.video_metadata import VideoMetadata
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RecordingMetadata:
-    """What is known of a recording besides its numbers.
-
-    Attributes
-    ----------
-    pixel_size_um : tuple of float, optional
-        Pixel height and width ``(y, x)``, micrometres.
-    frame_interval_s : float, optional
-        Time between frames, seconds.
-    channel_names : tuple of str, optional
-        One name a channel.
-
-    Examples
-    --------
-    >>> RecordingMetadata(pixel_size_um=(0.5, 0.5)).frame_interval_s is None
-    True
-    """
-
-    pixel_size_um: tuple[float, float] | None = None
-    frame_interval_s: float | None = None
-    channel_names: tuple[str, ...] | None = None
 
 
 class FrameWriter(Protocol):
@@ -79,7 +55,7 @@ class StreamedFile(ABC):
         ``(T, H, W, C)`` of the whole recording.
     dtype : dtype
         Of every block; nothing is cast.
-    metadata : RecordingMetadata, optional
+    metadata : VideoMetadata, optional
         Stored where the format has a place for it.
 
     Raises
@@ -95,12 +71,12 @@ class StreamedFile(ABC):
         path: str | Path,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
-        metadata: RecordingMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
         self.path = Path(path)
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]))
         self.dtype = np.dtype(dtype)
-        self.metadata = metadata or RecordingMetadata()
+        self.metadata = metadata or VideoMetadata()
         self.frames_written = 0
         self._partial = partial_path(self.path)
         self._open = False
