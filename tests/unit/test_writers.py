@@ -241,7 +241,7 @@ def test_hdf5_layout_is_the_documented_one(tmp_path):
 )
 def test_mat_has_the_header_and_classes_of_matlab(tmp_path, dtype, matlab):
     export(tmp_path / "a.mat", "MAT", recording((3, 10, 12, 1), dtype), metadata=VideoMetadata(
-        (0.5, 0.25), 0.04, ("GCaMP",)
+        pixel_size_um=(0.5, 0.25), frame_interval_s=0.04, channel_names=("GCaMP",)
     ))  # fmt: skip
     header = (tmp_path / "a.mat").read_bytes()[:512]
     assert header.startswith(b"MATLAB 7.3 MAT-file")
