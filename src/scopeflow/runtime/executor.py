@@ -88,6 +88,8 @@ class Executor:
         Exception
             The first exception of a task or of `on_result`; unfinished tasks are cancelled.
         """
+        if not tasks:
+            return
         if self.client is None:
             self._run_here(tasks, on_result)
         else:
@@ -120,7 +122,7 @@ class Executor:
             futures: list[Future] = client.compute(list(tasks), retries=2)
         positions = {future.key: position for position, future in enumerate(futures)}
         try:
-            for future, value in as_completed(futures, with_results=True):
+            for future, value in as_completed(futures, loop=client.loop, with_results=True):
                 on_result(positions[future.key], value)
                 future.release()
         except BaseException:
