@@ -1,0 +1,142 @@
+"""Facts about a recording besides its pixels, and where each fact was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["VideoMetadata", "micrometres", "seconds"]
+
+# Spellings of length units in OME, ImageJ and NGFF files, in micrometres.
+_LENGTH_UNITS = {
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "\\u00b5m": 1.0,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "m": 1e6,
+    "meter": 1e6,
+    "inch": 25400.0,
+}
+_TIME_UNITS = {
+    "ms": 1e-3,
+    "millisecond": 1e-3,
+    "µs": 1e-6,
+    "us": 1e-6,
+    "microsecond": 1e-6,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+}
+
+
+@dataclass(frozen=True)
+class VideoMetadata:
+    """What a file says about its recording.
+
+    Attributes
+    ----------
+    pixel_size_um : tuple of float, optional
+        Height and width ``(y, x)`` of one pixel in micrometres.
+    frame_times_s : tuple of float, optional
+        Time of each frame in seconds, one for every frame.
+    frame_interval_s : float, optional
+        Time between frames in seconds.
+    channel_names : tuple of str, optional
+        One name for each channel.
+    origins : tuple of tuple of str
+        Pairs ``(fact, origin)``, such as ``("axes", "OME-XML")``.
+
+    Examples
+    --------
+    >>> VideoMetadata(pixel_size_um=(0.5, 0.5), origins=(("pixel_size", "OME-XML"),)).origin(
+    ...     "pixel_size")
+    'OME-XML'
+    """
+
+    pixel_size_um: tuple[float, float] | None = None
+    frame_times_s: tuple[float, ...] | None = None
+    frame_interval_s: float | None = None
+    channel_names: tuple[str, ...] | None = None
+    origins: tuple[tuple[str, str], ...] = ()
+
+    def origin(self, fact: str) -> str:
+        """Return where a fact was read, or an empty string when that is unknown.
+
+        Parameters
+        ----------
+        fact : str
+            ``"axes"``, ``"shape"``, ``"dtype"``, ``"frame_count"``, ``"pixel_size"``,
+            ``"frame_interval"``, ``"frame_times"`` or ``"channels"``.
+
+        Returns
+        -------
+        str
+            The origin.
+
+        Examples
+        --------
+        >>> VideoMetadata().origin("axes")
+        ''
+        """
+        return dict(self.origins).get(fact, "")
+
+
+def micrometres(value: float, unit: str) -> float | None:
+    """Convert a length to micrometres.
+
+    Parameters
+    ----------
+    value : float
+        The length.
+    unit : str
+        Its unit as written in the file, such as ``"µm"`` or ``"nanometer"``.
+
+    Returns
+    -------
+    float or None
+        Micrometres; None for an unknown unit or a length that is not above zero.
+
+    Examples
+    --------
+    >>> micrometres(650.0, "nm")
+    0.65
+    """
+    factor = _LENGTH_UNITS.get(unit.strip().lower())
+    return value * factor if factor is not None and value > 0 else None
+
+
+def seconds(value: float, unit: str) -> float | None:
+    """Convert a duration to seconds.
+
+    Parameters
+    ----------
+    value : float
+        The duration.
+    unit : str
+        Its unit as written in the file, such as ``"ms"`` or ``"second"``.
+
+    Returns
+    -------
+    float or None
+        Seconds; None for an unknown unit or a duration that is not above zero.
+
+    Examples
+    --------
+    >>> seconds(500.0, "ms")
+    0.5
+    """
+    factor = _TIME_UNITS.get(unit.strip().lower())
+    return value * factor if factor is not None and value > 0 else None
