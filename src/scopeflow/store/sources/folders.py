@@ -1,0 +1,117 @@
+"""Names of files: which belong together, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from scopeflow.errors import InputError
+
+__all__ = ["combination", "natural_key", "results_in", "tiff_files"]
+
+_CHANNEL = re.compile(r"(.*(?:^|[\W_\d]))(?:channel|chan|ch|c)[\s_.]*(\d+)", re.IGNORECASE)
+_RESULTS = {".zarr", ".hdf5", ".h5", ".hdf", ".tiff", ".tif", ".mat"}
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key that puts ``t2`` before ``t10``.
+
+    Parameters
+    ----------
+    name : str
+        A file name.
+
+    Returns
+    -------
+    tuple
+        The key.
+
+    Examples
+    --------
+    >>> sorted(["t10.tif", "t2.tif", "t1.tif"], key=natural_key)
+    ['t1.tif', 't2.tif', 't10.tif']
+    """
+    return tuple(
+        (0, int(part)) if part.isdecimal() else (1, part.lower())
+        for part in re.split(r"(\d+)", name)
+        if part
+    )
+
+
+def tiff_files(folder: Path) -> list[Path]:
+    """Return the TIFF files of a folder in natural order, hidden files left out."""
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
+    ]
+    return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def results_in(folder: Path) -> list[Path]:
+    """Return the corrected recordings ``compensated.*`` in a folder of results."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.stem == "compensated" and path.suffix.lower() in _RESULTS
+    )
+
+
+def combination(paths: Sequence[Path], combine: str | None) -> tuple[str, list[Path]]:
+    """Decide whether files are frames or channels of one recording, and their order.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Two or more files.
+    combine : {"frames", "channels"} or None
+        The choice of the user.
+
+    Returns
+    -------
+    how : {"frames", "channels"}
+        What they are.
+    paths : list of Path
+        The files in order.
+
+    Raises
+    ------
+    InputError
+        The names do not tell, or a file is listed twice.
+
+    Examples
+    --------
+    >>> combination([Path("m_ch2.tif"), Path("m_ch1.tif")], None)[0]
+    'channels'
+    >>> [path.name for path in combination([Path("t10.tif"), Path("t9.tif")], None)[1]]
+    ['t9.tif', 't10.tif']
+    """
+    if len(set(paths)) != len(paths):
+        twice = next(path for path in paths if list(paths).count(path) > 1)
+        raise InputError(f"{twice}: the file is listed more than once. List each file once.")
+    if combine == "channels":
+        return "channels", list(paths)
+    natural = sorted(paths, key=lambda path: (natural_key(str(path.parent)), natural_key(path.name)))
+    if combine == "frames":
+        return "frames", natural
+    matches = [_CHANNEL.fullmatch(path.stem) for path in paths]
+    if all(matches) and len({match[1].lower() for match in matches if match}) == 1:
+        numbers = {int(match[2]): path for match, path in zip(matches, paths, strict=True) if match}
+        if len(numbers) == len(paths):
+            return "channels", [numbers[number] for number in sorted(numbers)]
+    if len({re.sub(r"\d+", "#", path.stem).lower() for path in paths}) == 1 and all(
+        re.search(r"\d", path.stem) for path in paths
+    ):
+        if any(matches):
+            raise InputError(
+                f"{paths[0]} …: the names of {len(paths)} files number both channels and something "
+                "else, which cannot be told apart safely. List the files of one channel, or open "
+                'each channel with combine="frames" and join them with combine="channels".'
+            )
+        return "frames", natural
+    raise InputError(
+        f"{paths[0].name}, {paths[1].name} …: the names of {len(paths)} files do not tell whether "
+        'they are successive frames or channels. Say which with combine="frames" or '
+        'combine="channels".'
+    )
