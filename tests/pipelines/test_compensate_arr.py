@@ -228,7 +228,7 @@ def test_a_changed_frame_decides_the_flow_but_the_raw_frame_is_registered(
         return np.zeros_like(frame)
 
     registered, flow = run(video, reference, quick_options(preproc_funct=blank))
-    plain, plain_flow = run(video, reference, quick_options())
+    _, plain_flow = run(video, reference, quick_options())
     assert not same_bits(flow, plain_flow)
     assert registered.max() > 0
 
@@ -260,13 +260,14 @@ def test_bad_arrays_get_one_clear_error(small_recording, quick_options, quiet):
     refuse("cannot be empty", video[:0], reference, options)
     refuse(r"shape \(40, 50, 2\).*\(40, 52, 2\)", video, reference[:, :50], options)
     refuse(r"shape \(40, 52, 1\)", video, reference[..., :1], options)
-    refuse("at least 10 x 10", video[:, :8], reference[:8], options)
+    refuse("at least 10 × 10", video[:, :8], reference[:8], options)
     refuse("complex", video.astype(complex), reference, options)
     not_finite = reference.astype(float).copy()
     not_finite[3, 3] = np.nan
     refuse("NaN or infinite", video, not_finite, options)
     refuse("'flowreg'", video, reference, quick_options(flow_backend="flowrag"), error=ValueError)
-    refuse("weight is a map", video, reference, quick_options(weight=np.ones((5, 5))), error=OptionsError)  # fmt: skip
+    other_map = quick_options(weight=np.ones((5, 5)))
+    refuse("weight is a map", video, reference, other_map, error=OptionsError)
 
 
 def test_a_displacement_of_the_wrong_shape_is_named(small_recording, quick_options, run):

@@ -33,7 +33,7 @@ from scopeflow.pipelines.sinks import LedgerSink
 from scopeflow.plan.grid import choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor
 from scopeflow.store.ledger import Ledger
-from scopeflow.store.open_source import open_source
+from scopeflow.store.source import open_source
 
 logger = logging.getLogger(__name__)
 

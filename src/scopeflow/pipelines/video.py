@@ -16,8 +16,9 @@ from dask.base import tokenize
 
 from scopeflow.errors import InputError
 from scopeflow.graph.video import ArrayVideo, LazyVideo, SourceVideo, lazy_array
-from scopeflow.store.open_source import open_source
-from scopeflow.store.source import Source
+from scopeflow.store.source import Source, open_source
+from scopeflow.store.sources.axes import check_video
+from scopeflow.store.sources.views import BinnedSource, ChannelSelection
 from scopeflow.store.video_metadata import VideoMetadata
 
 DIMS = ("T", "Y", "X", "C")
@@ -70,7 +71,7 @@ def open_recording(
     channels : sequence of int, optional
         Channels to keep.
     **selection
-        Passed to :func:`scopeflow.store.open_source.open_source`: ``axes``, ``dataset`` and others.
+        Passed to :func:`scopeflow.store.source.open_source`: ``axes``, ``dataset`` and others.
 
     Returns
     -------
@@ -86,7 +87,11 @@ def open_recording(
         given, selection["axes"] = _from_xarray(given, selection.pop("axes", None))
     if isinstance(given, da.Array):
         return _from_dask(given, selection.pop("axes", None), bin_size, channels)
-    source = select_bins(select_channels(open_source(given, **selection), channels), bin_size)
+    source = open_source(given, **selection)
+    if channels is not None:
+        source = ChannelSelection(source, tuple(channels))
+    if bin_size > 1:
+        source = BinnedSource(source, bin_size)
     return from_source(source)
 
 
@@ -132,7 +137,7 @@ def _from_dask(
     for missing in set("TYXC") - set(axes):
         array, axes = array[None], missing + axes
     array = array.transpose([axes.index(letter) for letter in "TYXC"])
-    check_video_shape(tuple(array.shape), array.dtype, "the dask array")
+    check_video(tuple(array.shape), array.dtype, "dask array")
     if channels is not None:
         array = array[..., list(channels)]
     if bin_size > 1:
@@ -153,33 +158,6 @@ def _bin(array: da.Array, bin_size: int) -> da.Array:
     means = [array[a : a + bin_size].mean(axis=0, dtype="float64") for a in starts]
     binned = da.stack(means)
     return da.rint(binned).astype(dtype) if dtype.kind in "iu" else binned.astype(dtype)
-
-
-def check_video_shape(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
-    """Refuse videos without frames, too small frames, or pixels that are no numbers.
-
-    Raises
-    ------
-    InputError
-        Says what is wrong with `what`.
-    """
-    if shape[0] == 0:
-        raise InputError(f"{what} has no frames (shape {shape})")
-    if min(shape[1:3]) < 10:
-        raise InputError(
-            f"{what} has frames of {shape[1]} x {shape[2]} pixels; at least 10 x 10 are needed"
-        )
-    if shape[3] == 0:
-        raise InputError(f"{what} has no channels (shape {shape})")
-    if (
-        dtype.kind not in "biuf"
-        or dtype.itemsize > 8
-        or (dtype.kind in "iu" and dtype.itemsize > 4)
-    ):
-        raise InputError(
-            f"{what} has pixels of type {dtype}; needed are bool, integers up to 32 bits, or "
-            "floating point"
-        )
 
 
 def open_video(
@@ -214,7 +192,7 @@ def open_video(
     frames_per_chunk : int, optional
         Frames that are read together; by default about 64 MB.
     **selection
-        More choices of :func:`scopeflow.store.open_source.open_source`, such as ``z`` or ``combine``.
+        More choices of :func:`scopeflow.store.source.open_source`, such as ``z`` or ``combine``.
 
     Returns
     -------

@@ -1,2 +1,5 @@
 """Recordings in Nikon ND2 files."""
-def open_nd2(path, **kw): raise NotImplementedError
+
+
+def open_nd2(path, **kw):
+    raise NotImplementedError

@@ -259,9 +259,7 @@ def open_tiff(
             else:
                 letters, shape, page_axes = "T" + letters, (len(chosen), *shape), page_axes + 1
         if deinterleave is not None:
-            letters, shape, page_axes = _deinterleave(
-                letters, shape, page_axes, deinterleave, name
-            )
+            letters, shape, page_axes = _deinterleave(letters, shape, page_axes, deinterleave, name)
             origin, note = "deinterleave= argument", ""
         if axes is not None:
             letters, origin, note = parse_axes(axes, len(shape), name), "axes= argument", ""

@@ -166,9 +166,7 @@ def _scales(multiscale: Mapping[str, Any], letters: str) -> dict[str, tuple[floa
         for axis in multiscale.get("axes", [])
     ]
     units += [""] * (len(letters) - len(units))
-    return {
-        letter: (step, unit) for letter, step, unit in zip(letters, steps, units, strict=True)
-    }
+    return {letter: (step, unit) for letter, step, unit in zip(letters, steps, units, strict=True)}
 
 
 def open_zarr(
