@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -123,11 +124,17 @@ def stamp_folder(path: str | Path) -> FileStamp:
 
 
 class Handle(Generic[T]):
-    """An open file of this process and the lock under which it is read."""
+    """An open file of this process and the lock under which it is read.
+
+    The file is closed when nobody refers to the handle any more, or the process ends.
+    """
 
     def __init__(self, value: T) -> None:
         self.value = value
         self.lock = threading.RLock()
+        close = getattr(value, "close", None)
+        if close is not None:
+            weakref.finalize(self, close)
 
 
 class HandleCache(Generic[T]):
