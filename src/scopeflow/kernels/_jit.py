@@ -209,7 +209,7 @@ def compile_all() -> int:
     int
         Number of kernels.
     """
-    for each in list(_registry):
+    for each in _registry:
         each.compile()
     return len(_registry)
 
@@ -218,7 +218,7 @@ def compile_all() -> int:
 
 
 @numba.extending.intrinsic
-def pointer(typing_context, array, offset):  # noqa: ARG001, D417 - numba's calling convention
+def pointer(typing_context, array, offset):  # noqa: ARG001 - numba's calling convention
     """Address of the element ``offset`` of a C-contiguous array, in elements from its start.
 
     Rows passed as pointers cost nothing, are indexed without numba's test for negative indices,

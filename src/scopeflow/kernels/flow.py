@@ -268,8 +268,8 @@ def prepare_reference(
     exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
     if exponents.size not in (1, channels):
         raise InputError(
-            f"{exponents.size} exponents a_data were given for {channels} channels; give one number "
-            "or one for each channel."
+            f"{exponents.size} exponents a_data were given for {channels} channels; give one "
+            "number or one for each channel."
         )
     planes = np.require(np.moveaxis(reference, -1, 0), np.float32, ["C", "A"])
     images, level_maps = [], []
@@ -379,9 +379,7 @@ def _pyramid_pass(
                     round_positions=round_positions,
                     out=warped,
                 )
-            increment = _refine(
-                prepared, position, warped, padded, 1.0 if share is None else share
-            )
+            increment = _refine(prepared, position, warped, padded, 1.0 if share is None else share)
             if share is None:
                 if filtered:
                     increment[:, 1:-1, 1:-1] = median_5x5(_interior(increment))
@@ -392,7 +390,7 @@ def _pyramid_pass(
                     pad_replicate(median_5x5(_interior(padded)), 1, 1, padded)
         flow = _interior(padded)
         size = (level.rows, level.cols)
-    assert flow is not None  # noqa: S101 - there is always a level
+    assert flow is not None
     return flow
 
 
@@ -589,7 +587,9 @@ def _parameters(
     }
     for name, (value, least) in whole.items():
         if isinstance(value, bool) or int(value) != value or value < least:
-            raise OptionsError(f"{name} = {value!r} was given; a whole number >= {least} is needed.")
+            raise OptionsError(
+                f"{name} = {value!r} was given; a whole number >= {least} is needed."
+            )
     if not 0 < eta <= 1:
         raise OptionsError(f"eta = {eta!r} was given; 0 < eta <= 1 is needed.")
     if not (math.isfinite(a_smooth) and a_smooth > 0):

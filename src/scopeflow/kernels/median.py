@@ -14,7 +14,7 @@ _RADIUS = 2
 
 @inner(finite=True)
 def _ordered(a, b):
-    return (a if a < b else b), (b if a < b else a)
+    return (min(b, a)), (max(a, b))
 
 
 @inner(finite=True)

@@ -42,8 +42,8 @@ def power(value, exponent):
     t = mantissa - _ONE
     log2 = whole + t * (_L0 + t * (_L1 + t * (_L2 + t * (_L3 + t * (_L4 + t * _L5)))))
     y = exponent * log2
-    y = y if y < _LIMIT else _LIMIT  # keep the exponent bits from running over
-    y = y if y > -_LIMIT else -_LIMIT
+    y = min(_LIMIT, y)  # keep the exponent bits from running over
+    y = max(-_LIMIT, y)
     n = round_half_even(y)
     f = y - n
     return scale_by_power_of_two(_E0 + f * (_E1 + f * (_E2 + f * (_E3 + f * _E4))), n)

@@ -3,11 +3,11 @@
 Each sweep updates ``du`` and then ``dv`` of one pixel after the other, with relaxation 1.95. Fifty
 sweeps do not converge, so the order is part of the method. A pixel needs the new values of its
 left and upper and the old values of its right and lower neighbour; all pixels of one
-anti-diagonal ``d = x + y`` are therefore independent. Planes are stored skewed, row ``d`` and column
-``x``, so that a plain loop over ``x`` visits independent pixels in contiguous memory, and LLVM
-vectorises it without changing one update. Between two updates of the robust weights the sweeps run
-as a wavefront: while sweep ``k`` is at diagonal ``s - k``, the coefficients of diagonal ``s`` are made;
-they live in a small ring.
+anti-diagonal ``d = x + y`` are therefore independent. Planes are stored skewed, row ``d`` and
+column ``x``, so that a plain loop over ``x`` visits independent pixels in contiguous memory, and
+LLVM vectorises it without changing one update. Between two updates of the robust weights the
+sweeps run as a wavefront: while sweep ``k`` is at diagonal ``s - k``, the coefficients of diagonal
+``s`` are made; they live in a small ring.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def _robust_row(n, j11, j22, j33, j12, j13, j23, du, dv, out, exponent, base, ga
         along_u = j11[i] * u + _TWO * (j12[i] * v + j13[i])
         along_v = j22[i] * v + _TWO * j23[i]
         residual = along_u * u + (along_v * v + j33[i])
-        residual = residual if residual > _ZERO else _ZERO
+        residual = max(_ZERO, residual)
         out[i] = base + gain * power(residual + _PENALTY_EPSILON, exponent)
 
 
@@ -562,9 +562,7 @@ def _solve(
                     share,
                 )
             for k in range(max(0, s - h - w), min(sweeps, s - 1)):
-                _sweep_diagonal(
-                    s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform
-                )
+                _sweep_diagonal(s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform)
         done = until
     for k in range(2):
         _unskew(increment[k], out[k])

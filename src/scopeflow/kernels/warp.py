@@ -69,10 +69,10 @@ def _positions_row(
         py = y + v[x] * to_rows
         # Written so that NaN is outside, and is clipped to 0 rather than used as an address.
         inside[x] = _ONE if (px >= _ZERO) & (px < w) & (py >= _ZERO) & (py < h) else _ZERO
-        px = px if px > _ZERO else _ZERO
-        py = py if py > _ZERO else _ZERO
-        px = px if px < last_x else last_x
-        py = py if py < last_y else last_y
+        px = max(_ZERO, px)
+        py = max(_ZERO, py)
+        px = min(last_x, px)
+        py = min(last_y, py)
         if rounded != 0:
             px = round_half_even(px * _POSITION_STEPS) / _POSITION_STEPS
             py = round_half_even(py * _POSITION_STEPS) / _POSITION_STEPS
@@ -136,9 +136,7 @@ def _warp_planes(
                 )
         for c in range(channels):
             source = pointer(padded, c * padded.shape[1] * stride)
-            given = pointer(
-                fill, (c * fill.shape[1] + y + border) * fill.shape[2] + border
-            )
+            given = pointer(fill, (c * fill.shape[1] + y + border) * fill.shape[2] + border)
             target = pointer(out, (c * out.shape[1] + y + border) * out.shape[2] + border)
             for x in range(w):
                 if rows[4, x] == _ZERO:
