@@ -47,6 +47,7 @@ _RHS_U, _RHS_V, _COUPLING, _INVERSE_U, _INVERSE_V, _ROBUST, _COEFFICIENTS = rang
 _EDGE_X, _EDGE_Y, _EDGE_SUM, _PULL_U, _PULL_V, _SMOOTHNESS = range(6)
 # Planes for the robust smoothness weight: the flow with its increment, and the weight.
 _TOTAL_U, _TOTAL_V, _WEIGHT, _TOTALS = range(4)
+_TILE = 16  # columns that are skewed together: their cache lines are filled before they leave
 _ROW_GAP = 16  # elements between skewed rows: keeps writes down a column in different cache sets
 
 
@@ -66,24 +67,53 @@ def _last_x(d, w):
 
 
 @inner
-def _skew(plane, top, left, out):
-    """Store a plane with its element (0, 0) at grid position ``(top, left)``, in skewed order."""
-    h, w = plane.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y + top + x + left, x + left] = plane[y, x]
+def _scatter(n, source, target, step):
+    disjoint()
+    for i in range(n):
+        target[i * step] = source[i]
 
 
 @inner
-def _unskew(plane, out):
-    h, w = out.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y, x] = plane[y + x, x]
+def _gather(n, source, target, step):
+    disjoint()
+    for i in range(n):
+        target[i] = source[i * step]
+
+
+@inner
+def _skew(planes, margin, out):
+    """Store planes with element (0, 0) at grid position ``(margin, margin)``, in skewed order."""
+    count, h, w = planes.shape
+    stride = out.shape[2]
+    for k in range(count):
+        for x0 in range(0, w, _TILE):
+            n = min(_TILE, w - x0)
+            first = (k * out.shape[1] + x0 + 2 * margin) * stride + x0 + margin
+            for y in range(h):
+                _scatter(
+                    n,
+                    pointer(planes, (k * h + y) * w + x0),
+                    pointer(out, first + y * stride),
+                    stride + 1,
+                )
+
+
+@inner
+def _unskew(planes, out):
+    """Reverse of `_skew` for planes that fill the grid."""
+    count, h, w = out.shape
+    stride = planes.shape[2]
+    for k in range(count):
+        for x0 in range(0, w, _TILE):
+            n = min(_TILE, w - x0)
+            first = (k * planes.shape[1] + x0) * stride + x0
+            for y in range(h):
+                _gather(
+                    n,
+                    pointer(planes, first + y * stride),
+                    pointer(out, (k * h + y) * w + x0),
+                    stride + 1,
+                )
 
 
 # ----------------------------------------------------------------------------------- smoothness
@@ -178,6 +208,17 @@ def _edge_row(n, here, before, half_alpha, out):
 
 
 @inner
+def _pull_row_uniform(n, u_before, u, u_after, ax, ay, out):
+    """As `_pull_row` with constant edge weights."""
+    disjoint()
+    for i in range(n):
+        twice = u[i] + u[i]
+        out[i] = ax * ((u_before[i - 1] + u_after[i + 1]) - twice) + ay * (
+            (u_before[i] + u_after[i]) - twice
+        )
+
+
+@inner
 def _pull_row(n, u_before, u, u_after, x_here, x_after, y_here, y_after, total, out):
     """Pull of the present flow towards its neighbours, and the sum of the edge weights."""
     disjoint()
@@ -191,41 +232,71 @@ def _pull_row(n, u_before, u, u_after, x_here, x_after, y_here, y_after, total, 
 
 
 @inner
-def _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, robust):
-    """Weights of the edges between neighbours; constant while the weight is quadratic."""
-    stride = smoothness.shape[2]
-    plane = smoothness.shape[1] * stride
-    for d in range(2, h + w + 2):
-        first, last = _first_x(d, h), min(w + 1, d - 1)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride - 1),
-                _HALF * alpha_x,
-                pointer(smoothness, _EDGE_X * plane + start),
-            )
-        else:
-            smoothness[_EDGE_X, d, first : last + 1] = alpha_x
-        first, last = max(1, d - h - 1), _last_x(d, w)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride),
-                _HALF * alpha_y,
-                pointer(smoothness, _EDGE_Y * plane + start),
-            )
-        else:
-            smoothness[_EDGE_Y, d, first : last + 1] = alpha_y
+def _clear_grid(planes, h, w):
+    """Zeros on the grid with its ring; elements beyond it are never read."""
+    for k in range(planes.shape[0]):
+        for d in range(h + w + 3):
+            first, last = max(0, d - h - 1), min(w + 1, d)
+            start = (k * planes.shape[1] + d) * planes.shape[2] + first
+            _constant_row(last - first + 1, pointer(planes, start), _ZERO)
 
 
 @inner
-def _update_pull(flow, smoothness, h, w):
+def _set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, with_edges):
+    """Quadratic smoothness; its edge weights are stored only where a robust one may follow."""
     stride = flow.shape[2]
     plane = flow.shape[1] * stride
+    for d in range(2, h + w + 1):
+        first, last = _first_x(d, h), _last_x(d, w)
+        start = d * stride + first
+        n = last - first + 1
+        _constant_row(
+            n, pointer(smoothness, _EDGE_SUM * plane + start), _TWO * alpha_x + _TWO * alpha_y
+        )
+        for k in range(2):
+            _pull_row_uniform(
+                n,
+                pointer(flow, k * plane + start - stride),
+                pointer(flow, k * plane + start),
+                pointer(flow, k * plane + start + stride),
+                alpha_x,
+                alpha_y,
+                pointer(smoothness, (_PULL_U + k) * plane + start),
+            )
+    if with_edges:
+        for d in range(2, h + w + 2):
+            first, last = max(1, d - h - 1), min(w + 1, d - 1)
+            start = d * stride + first
+            n = last - first + 1
+            _constant_row(n, pointer(smoothness, _EDGE_X * plane + start), alpha_x)
+            _constant_row(n, pointer(smoothness, _EDGE_Y * plane + start), alpha_y)
+
+
+@inner
+def _set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y):
+    """Edge weights, their sums and the pull of the flow from the robust smoothness weight."""
+    stride = flow.shape[2]
+    plane = flow.shape[1] * stride
+    for d in range(2, h + w + 2):
+        # An edge belongs to the pixel right of it or below it, one more than there are pixels.
+        first, last = _first_x(d, h), min(w + 1, d - 1)
+        start = d * stride + first
+        _edge_row(
+            last - first + 1,
+            pointer(totals, _WEIGHT * plane + start),
+            pointer(totals, _WEIGHT * plane + start - stride - 1),
+            _HALF * alpha_x,
+            pointer(smoothness, _EDGE_X * plane + start),
+        )
+        first, last = max(1, d - h - 1), _last_x(d, w)
+        start = d * stride + first
+        _edge_row(
+            last - first + 1,
+            pointer(totals, _WEIGHT * plane + start),
+            pointer(totals, _WEIGHT * plane + start - stride),
+            _HALF * alpha_y,
+            pointer(smoothness, _EDGE_Y * plane + start),
+        )
     for d in range(2, h + w + 1):
         first, last = _first_x(d, h), _last_x(d, w)
         start = d * stride + first
@@ -512,17 +583,13 @@ def _solve(
     ring,
 ):  # fmt: skip
     h, w = level_tensors.shape[1], level_tensors.shape[2]
-    for k in range(level_tensors.shape[0]):
-        _skew(level_tensors[k], 1, 1, tensors[k])
-    for k in range(level_maps.shape[0]):
-        _skew(level_maps[k], 1, 1, maps[k])
-    for k in range(2):
-        _skew(level_flow[k], 0, 0, flow[k])
-    increment[:] = _ZERO
+    _skew(level_tensors, 1, tensors)
+    _skew(level_maps, 1, maps)
+    _skew(level_flow, 0, flow)
+    _clear_grid(increment, h, w)
     uniform = a_smooth == _ONE
     part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
-    _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, False)
-    _update_pull(flow, smoothness, h, w)
+    _set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, not uniform)
 
     done = 0
     while done < iterations:
@@ -541,8 +608,7 @@ def _solve(
                 _ONE - part,
                 part * a_smooth,
             )
-            _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, True)
-            _update_pull(flow, smoothness, h, w)
+            _set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y)
         sweeps = until - done
         for s in range(2, h + w + sweeps):
             if s <= h + w:
@@ -564,8 +630,7 @@ def _solve(
             for k in range(max(0, s - h - w), min(sweeps, s - 1)):
                 _sweep_diagonal(s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform)
         done = until
-    for k in range(2):
-        _unskew(increment[k], out[k])
+    _unskew(increment, out)
 
 
 def solve_level(
