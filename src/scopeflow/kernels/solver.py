@@ -47,6 +47,7 @@ _RHS_U, _RHS_V, _COUPLING, _INVERSE_U, _INVERSE_V, _ROBUST, _COEFFICIENTS = rang
 _EDGE_X, _EDGE_Y, _EDGE_SUM, _PULL_U, _PULL_V, _SMOOTHNESS = range(6)
 # Planes for the robust smoothness weight: the flow with its increment, and the weight.
 _TOTAL_U, _TOTAL_V, _WEIGHT, _TOTALS = range(4)
+_TILE = 16  # columns that are skewed together: their cache lines are filled before they leave
 _ROW_GAP = 16  # elements between skewed rows: keeps writes down a column in different cache sets
 
 
@@ -66,24 +67,53 @@ def _last_x(d, w):
 
 
 @inner
-def _skew(plane, top, left, out):
-    """Store a plane with its element (0, 0) at grid position ``(top, left)``, in skewed order."""
-    h, w = plane.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y + top + x + left, x + left] = plane[y, x]
+def _scatter(n, source, target, step):
+    disjoint()
+    for i in range(n):
+        target[i * step] = source[i]
 
 
 @inner
-def _unskew(plane, out):
-    h, w = out.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y, x] = plane[y + x, x]
+def _gather(n, source, target, step):
+    disjoint()
+    for i in range(n):
+        target[i] = source[i * step]
+
+
+@inner
+def _skew(planes, margin, out):
+    """Store planes with element (0, 0) at grid position ``(margin, margin)``, in skewed order."""
+    count, h, w = planes.shape
+    stride = out.shape[2]
+    for k in range(count):
+        for x0 in range(0, w, _TILE):
+            n = min(_TILE, w - x0)
+            first = (k * out.shape[1] + x0 + 2 * margin) * stride + x0 + margin
+            for y in range(h):
+                _scatter(
+                    n,
+                    pointer(planes, (k * h + y) * w + x0),
+                    pointer(out, first + y * stride),
+                    stride + 1,
+                )
+
+
+@inner
+def _unskew(planes, out):
+    """Reverse of `_skew` for planes that fill the grid."""
+    count, h, w = out.shape
+    stride = planes.shape[2]
+    for k in range(count):
+        for x0 in range(0, w, _TILE):
+            n = min(_TILE, w - x0)
+            first = (k * planes.shape[1] + x0) * stride + x0
+            for y in range(h):
+                _gather(
+                    n,
+                    pointer(planes, first + y * stride),
+                    pointer(out, (k * h + y) * w + x0),
+                    stride + 1,
+                )
 
 
 # ----------------------------------------------------------------------------------- smoothness
@@ -178,6 +208,17 @@ def _edge_row(n, here, before, half_alpha, out):
 
 
 @inner
+def _pull_row_uniform(n, u_before, u, u_after, ax, ay, out):
+    """As `_pull_row` with constant edge weights."""
+    disjoint()
+    for i in range(n):
+        twice = u[i] + u[i]
+        out[i] = ax * ((u_before[i - 1] + u_after[i + 1]) - twice) + ay * (
+            (u_before[i] + u_after[i]) - twice
+        )
+
+
+@inner
 def _pull_row(n, u_before, u, u_after, x_here, x_after, y_here, y_after, total, out):
     """Pull of the present flow towards its neighbours, and the sum of the edge weights."""
     disjoint()
@@ -191,41 +232,71 @@ def _pull_row(n, u_before, u, u_after, x_here, x_after, y_here, y_after, total, 
 
 
 @inner
-def _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, robust):
-    """Weights of the edges between neighbours; constant while the weight is quadratic."""
-    stride = smoothness.shape[2]
-    plane = smoothness.shape[1] * stride
-    for d in range(2, h + w + 2):
-        first, last = _first_x(d, h), min(w + 1, d - 1)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride - 1),
-                _HALF * alpha_x,
-                pointer(smoothness, _EDGE_X * plane + start),
-            )
-        else:
-            smoothness[_EDGE_X, d, first : last + 1] = alpha_x
-        first, last = max(1, d - h - 1), _last_x(d, w)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride),
-                _HALF * alpha_y,
-                pointer(smoothness, _EDGE_Y * plane + start),
-            )
-        else:
-            smoothness[_EDGE_Y, d, first : last + 1] = alpha_y
+def _clear_grid(planes, h, w):
+    """Zeros on the grid with its ring; elements beyond it are never read."""
+    for k in range(planes.shape[0]):
+        for d in range(h + w + 3):
+            first, last = max(0, d - h - 1), min(w + 1, d)
+            start = (k * planes.shape[1] + d) * planes.shape[2] + first
+            _constant_row(last - first + 1, pointer(planes, start), _ZERO)
 
 
 @inner
-def _update_pull(flow, smoothness, h, w):
+def _set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, with_edges):
+    """Quadratic smoothness; its edge weights are stored only where a robust one may follow."""
     stride = flow.shape[2]
     plane = flow.shape[1] * stride
+    for d in range(2, h + w + 1):
+        first, last = _first_x(d, h), _last_x(d, w)
+        start = d * stride + first
+        n = last - first + 1
+        _constant_row(
+            n, pointer(smoothness, _EDGE_SUM * plane + start), _TWO * alpha_x + _TWO * alpha_y
+        )
+        for k in range(2):
+            _pull_row_uniform(
+                n,
+                pointer(flow, k * plane + start - stride),
+                pointer(flow, k * plane + start),
+                pointer(flow, k * plane + start + stride),
+                alpha_x,
+                alpha_y,
+                pointer(smoothness, (_PULL_U + k) * plane + start),
+            )
+    if with_edges:
+        for d in range(2, h + w + 2):
+            first, last = max(1, d - h - 1), min(w + 1, d - 1)
+            start = d * stride + first
+            n = last - first + 1
+            _constant_row(n, pointer(smoothness, _EDGE_X * plane + start), alpha_x)
+            _constant_row(n, pointer(smoothness, _EDGE_Y * plane + start), alpha_y)
+
+
+@inner
+def _set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y):
+    """Edge weights, their sums and the pull of the flow from the robust smoothness weight."""
+    stride = flow.shape[2]
+    plane = flow.shape[1] * stride
+    for d in range(2, h + w + 2):
+        # An edge belongs to the pixel right of it or below it, one more than there are pixels.
+        first, last = _first_x(d, h), min(w + 1, d - 1)
+        start = d * stride + first
+        _edge_row(
+            last - first + 1,
+            pointer(totals, _WEIGHT * plane + start),
+            pointer(totals, _WEIGHT * plane + start - stride - 1),
+            _HALF * alpha_x,
+            pointer(smoothness, _EDGE_X * plane + start),
+        )
+        first, last = max(1, d - h - 1), _last_x(d, w)
+        start = d * stride + first
+        _edge_row(
+            last - first + 1,
+            pointer(totals, _WEIGHT * plane + start),
+            pointer(totals, _WEIGHT * plane + start - stride),
+            _HALF * alpha_y,
+            pointer(smoothness, _EDGE_Y * plane + start),
+        )
     for d in range(2, h + w + 1):
         first, last = _first_x(d, h), _last_x(d, w)
         start = d * stride + first
@@ -248,27 +319,22 @@ def _update_pull(flow, smoothness, h, w):
 
 
 @inner
-def _start_row(n, pull_u, pull_v, edges, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v):
-    disjoint()
-    for i in range(n):
-        rhs_u[i] = pull_u[i]
-        rhs_v[i] = pull_v[i]
-        coupling[i] = _ZERO
-        diagonal_u[i] = edges[i]
-        diagonal_v[i] = edges[i]
+def _robust_weight(u, v, j11, j22, j33, j12, j13, j23, exponent, base, gain):
+    """Weight of the data from the residual of the increment ``(u, v)``."""
+    along_u = j11 * u + _TWO * (j12 * v + j13)
+    along_v = j22 * v + _TWO * j23
+    residual = along_u * u + (along_v * v + j33)
+    residual = max(_ZERO, residual)
+    return base + gain * power(residual + _PENALTY_EPSILON, exponent)
 
 
 @inner
-def _robust_row(n, j11, j22, j33, j12, j13, j23, du, dv, out, exponent, base, gain):
-    """Robust weight of one channel from the residual of the current increment."""
+def _weight_row(n, j11, j22, j33, j12, j13, j23, du, dv, out, exponent, base, gain):
     disjoint()
     for i in range(n):
-        u, v = du[i], dv[i]
-        along_u = j11[i] * u + _TWO * (j12[i] * v + j13[i])
-        along_v = j22[i] * v + _TWO * j23[i]
-        residual = along_u * u + (along_v * v + j33[i])
-        residual = max(_ZERO, residual)
-        out[i] = base + gain * power(residual + _PENALTY_EPSILON, exponent)
+        out[i] = _robust_weight(
+            du[i], dv[i], j11[i], j22[i], j33[i], j12[i], j13[i], j23[i], exponent, base, gain
+        )
 
 
 @inner
@@ -285,25 +351,58 @@ def _multiply_row(n, out, factor):
 
 
 @inner
-def _accumulate_row(
+def _set_channel_row(
     n, weight, j11, j22, j12, j13, j23, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v
 ):  # fmt: skip
     disjoint()
     for i in range(n):
         p = weight[i]
-        rhs_u[i] -= p * j13[i]
-        rhs_v[i] -= p * j23[i]
+        rhs_u[i] = p * j13[i]
+        rhs_v[i] = p * j23[i]
+        coupling[i] = p * j12[i]
+        diagonal_u[i] = p * j11[i]
+        diagonal_v[i] = p * j22[i]
+
+
+@inner
+def _set_robust_channel_row(
+    n, j11, j22, j33, j12, j13, j23, du, dv, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v,
+    exponent, base, gain,
+):  # fmt: skip
+    """`_weight_row` and `_set_channel_row` in one pass, for the most common case."""
+    disjoint()
+    for i in range(n):
+        a, b, c, d, e = j11[i], j22[i], j12[i], j13[i], j23[i]
+        p = _robust_weight(du[i], dv[i], a, b, j33[i], c, d, e, exponent, base, gain)
+        rhs_u[i] = p * d
+        rhs_v[i] = p * e
+        coupling[i] = p * c
+        diagonal_u[i] = p * a
+        diagonal_v[i] = p * b
+
+
+@inner
+def _add_channel_row(
+    n, weight, j11, j22, j12, j13, j23, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v
+):  # fmt: skip
+    disjoint()
+    for i in range(n):
+        p = weight[i]
+        rhs_u[i] += p * j13[i]
+        rhs_v[i] += p * j23[i]
         coupling[i] += p * j12[i]
         diagonal_u[i] += p * j11[i]
         diagonal_v[i] += p * j22[i]
 
 
 @inner
-def _finish_row(n, diagonal_u, diagonal_v):
-    """Turn diagonals into relaxed reciprocals; an empty diagonal contributes nothing."""
+def _finish_row(n, pull_u, pull_v, edges, rhs_u, rhs_v, diagonal_u, diagonal_v):
+    """Add smoothness; turn diagonals into relaxed reciprocals, zero where they are empty."""
     disjoint()
     for i in range(n):
-        a, b = diagonal_u[i], diagonal_v[i]
+        a, b = edges[i] + diagonal_u[i], edges[i] + diagonal_v[i]
+        rhs_u[i] = pull_u[i] - rhs_u[i]
+        rhs_v[i] = pull_v[i] - rhs_v[i]
         diagonal_u[i] = _OMEGA / a if a != _ZERO else _ZERO
         diagonal_v[i] = _OMEGA / b if b != _ZERO else _ZERO
 
@@ -322,56 +421,47 @@ def _coefficient_row(
     diagonal_u = pointer(ring, slot + _INVERSE_U * stride)
     diagonal_v = pointer(ring, slot + _INVERSE_V * stride)
     weight = pointer(ring, slot + _ROBUST * stride)
-    _start_row(
+    du, dv = pointer(increment, start), pointer(increment, plane + start)
+    mapped = maps.shape[0] > 0
+    for k in range(weights.size):
+        tensor = 6 * k * plane + start
+        j11, j22 = pointer(tensors, tensor), pointer(tensors, tensor + plane)
+        j33, j12 = pointer(tensors, tensor + 2 * plane), pointer(tensors, tensor + 3 * plane)
+        j13, j23 = pointer(tensors, tensor + 4 * plane), pointer(tensors, tensor + 5 * plane)
+        # Between the stages of graduated non-convexity the penalty is partly quadratic.
+        part = share if (share < _ONE) & (a_data[k] > _ZERO) & (a_data[k] < _ONE) else _ONE
+        exponent = a_data[k] - _ONE
+        base, gain = weights[k] * (_ONE - part), weights[k] * part * a_data[k]
+        if robust and k == 0 and not mapped:
+            _set_robust_channel_row(
+                n, j11, j22, j33, j12, j13, j23, du, dv, rhs_u, rhs_v, coupling, diagonal_u,
+                diagonal_v, exponent, base, gain,
+            )  # fmt: skip
+            continue
+        if robust:
+            _weight_row(n, j11, j22, j33, j12, j13, j23, du, dv, weight, exponent, base, gain)
+        else:
+            _constant_row(n, weight, weights[k])
+        if mapped:
+            _multiply_row(n, weight, pointer(maps, k * plane + start))
+        if k == 0:
+            _set_channel_row(
+                n, weight, j11, j22, j12, j13, j23, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v
+            )
+        else:
+            _add_channel_row(
+                n, weight, j11, j22, j12, j13, j23, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v
+            )
+    _finish_row(
         n,
         pointer(smoothness, _PULL_U * plane + start),
         pointer(smoothness, _PULL_V * plane + start),
         pointer(smoothness, _EDGE_SUM * plane + start),
         rhs_u,
         rhs_v,
-        coupling,
         diagonal_u,
         diagonal_v,
     )
-    for k in range(weights.size):
-        tensor = 6 * k * plane + start
-        if robust:
-            # Between the stages of graduated non-convexity the penalty is partly quadratic.
-            part = share if (share < _ONE) & (a_data[k] > _ZERO) & (a_data[k] < _ONE) else _ONE
-            _robust_row(
-                n,
-                pointer(tensors, tensor),
-                pointer(tensors, tensor + plane),
-                pointer(tensors, tensor + 2 * plane),
-                pointer(tensors, tensor + 3 * plane),
-                pointer(tensors, tensor + 4 * plane),
-                pointer(tensors, tensor + 5 * plane),
-                pointer(increment, start),
-                pointer(increment, plane + start),
-                weight,
-                a_data[k] - _ONE,
-                weights[k] * (_ONE - part),
-                weights[k] * part * a_data[k],
-            )
-        else:
-            _constant_row(n, weight, weights[k])
-        if maps.shape[0] > 0:
-            _multiply_row(n, weight, pointer(maps, k * plane + start))
-        _accumulate_row(
-            n,
-            weight,
-            pointer(tensors, tensor),
-            pointer(tensors, tensor + plane),
-            pointer(tensors, tensor + 3 * plane),
-            pointer(tensors, tensor + 4 * plane),
-            pointer(tensors, tensor + 5 * plane),
-            rhs_u,
-            rhs_v,
-            coupling,
-            diagonal_u,
-            diagonal_v,
-        )
-    _finish_row(n, diagonal_u, diagonal_v)
 
 
 # --------------------------------------------------------------------------------------- sweeps
@@ -512,17 +602,13 @@ def _solve(
     ring,
 ):  # fmt: skip
     h, w = level_tensors.shape[1], level_tensors.shape[2]
-    for k in range(level_tensors.shape[0]):
-        _skew(level_tensors[k], 1, 1, tensors[k])
-    for k in range(level_maps.shape[0]):
-        _skew(level_maps[k], 1, 1, maps[k])
-    for k in range(2):
-        _skew(level_flow[k], 0, 0, flow[k])
-    increment[:] = _ZERO
+    _skew(level_tensors, 1, tensors)
+    _skew(level_maps, 1, maps)
+    _skew(level_flow, 0, flow)
+    _clear_grid(increment, h, w)
     uniform = a_smooth == _ONE
     part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
-    _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, False)
-    _update_pull(flow, smoothness, h, w)
+    _set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, not uniform)
 
     done = 0
     while done < iterations:
@@ -541,8 +627,7 @@ def _solve(
                 _ONE - part,
                 part * a_smooth,
             )
-            _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, True)
-            _update_pull(flow, smoothness, h, w)
+            _set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y)
         sweeps = until - done
         for s in range(2, h + w + sweeps):
             if s <= h + w:
@@ -564,8 +649,7 @@ def _solve(
             for k in range(max(0, s - h - w), min(sweeps, s - 1)):
                 _sweep_diagonal(s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform)
         done = until
-    for k in range(2):
-        _unskew(increment[k], out[k])
+    _unskew(increment, out)
 
 
 def solve_level(
