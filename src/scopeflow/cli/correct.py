@@ -59,9 +59,7 @@ def correct(
     ] = None,
     file_format: Annotated[
         Format | None,
-        typer.Option(
-            "--format", case_sensitive=False, help="Format of the result. Default: zarr."
-        ),
+        typer.Option("--format", case_sensitive=False, help="Format of the result. Default: zarr."),
     ] = None,
     reference: Annotated[
         str | None,
@@ -177,7 +175,7 @@ def _print_plan(console: Console, plan: CorrectionPlan, config: RegistrationConf
         rows.append(("runs on", f"{config.parallelization or 'threading'}, {workers} at once"))
     assert plan.files is not None  # only results in memory have no files
     rows += [("writes", str(path)) for path in _planned_files(plan, plan.files)]
-    rows.append(("earlier run", _earlier_run(plan, plan.files, config)))
+    rows.append(("earlier run", _earlier_run(plan.files, config)))
     table = Table("plan", "", title="Nothing was written.", title_justify="left")
     for name, value in rows:
         table.add_row(name, Text(str(value), overflow="fold"))
@@ -204,7 +202,7 @@ def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
     return [*video, *(files.side_file(name) for name, written in side_files.items() if written)]
 
 
-def _earlier_run(plan: CorrectionPlan, files: OutputFiles, config: RegistrationConfig) -> str:
+def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:
     from scopeflow.pipelines.outputs import find_finished
     from scopeflow.store.files import load_json
 
@@ -224,7 +222,9 @@ def _print_summary(
     frames = plan.grid.n_frames
     results = [path for path in _planned_files(plan, plan.files) if path.exists()]
     for number, path in enumerate(results):
-        console.print(Text(("results  " if number == 0 else "         ") + str(path)), soft_wrap=True)
+        console.print(
+            Text(("results  " if number == 0 else "         ") + str(path)), soft_wrap=True
+        )
     computed, reused = corrector.computed_frames, corrector.reused_frames
     rate = f", {computed / seconds:.1f} frames/s" if computed and seconds > 0 else ""
     mean = sum(corrector.mean_disp) / len(corrector.mean_disp)

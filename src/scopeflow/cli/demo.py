@@ -61,7 +61,9 @@ def demo(
     target = output / "corrected" / "compensated.zarr"
     corrected = open_video(target).to_numpy()
     estimated = _displacements(target)
-    before = float(np.mean(endpoint_error(np.zeros_like(moved.flow), moved.flow, border=_BORDER_PX)))
+    before = float(
+        np.mean(endpoint_error(np.zeros_like(moved.flow), moved.flow, border=_BORDER_PX))
+    )
     after = float(np.mean(endpoint_error(estimated, moved.flow, border=_BORDER_PX)))
     correlations = [
         float(np.mean(correlation_with_mean(video, border=_BORDER_PX, smooth_pixels=1.0)))
@@ -74,18 +76,20 @@ def demo(
         caption=f"Mean endpoint error {before:.2f} px before, {after:.2f} px after; correlation "
         f"with the mean image {correlations[0]:.3f} before, {correlations[1]:.3f} after",
         border=_BORDER_PX,
+        zoom=False,
         dpi=110,
     )
-    for line in (
-        f"error      {before:.2f} px before, {after:.2f} px after (mean endpoint error against "
-        "the known motion)",
-        f"agreement  {correlations[0]:.3f} before, {correlations[1]:.3f} after (mean correlation "
-        "of a frame with the mean image)",
-        f"speed      {frames / seconds:.0f} frames/s",
-        f"results    {target}",
-        f"picture    {picture}",
-    ):
-        console.print(line, highlight=False, soft_wrap=True)
+    lines = {
+        "error": f"{before:.2f} px before, {after:.2f} px after, mean endpoint error against the "
+        "known motion",
+        "agreement": f"{correlations[0]:.3f} before, {correlations[1]:.3f} after, mean correlation "
+        "of a frame with the mean image",
+        "speed": f"{frames / seconds:.0f} frames/s",
+        "results": str(target),
+        "picture": str(picture),
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<11}{text}", highlight=False, soft_wrap=True)
 
 
 def _write_recording(path: Path, video: NDArray[Any]) -> None:

@@ -35,10 +35,22 @@ def start_logging(verbose: bool) -> None:
     verbose : bool
         Show what is done and why.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s", force=True)
-    logging.getLogger("scopeflow").setLevel(logging.INFO if verbose else logging.WARNING)
+    # Only our own messages: a cluster in this process would add a page of its own.
+    package = logging.getLogger("scopeflow")
+    for handler in [known for known in package.handlers if isinstance(known, _ToStandardError)]:
+        package.removeHandler(handler)
+    package.addHandler(_ToStandardError())
+    package.setLevel(logging.INFO if verbose else logging.WARNING)
     # Batch systems keep standard error: the lines of progress are wanted there in any case.
     logging.getLogger("scopeflow.runtime.progress").setLevel(logging.INFO)
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to whatever standard error is at the moment of the message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        sys.stderr.write(f"{level}{self.format(record)}\n")
 
 
 def parse_assignments(given: Sequence[str]) -> dict[str, Any]:
