@@ -75,6 +75,15 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
     assert float(value) == pytest.approx(2, rel=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_damaged_cache_is_no_error(tmp_path, suffix):
+    run(NUMBA_CACHE_DIR=str(tmp_path))
+    (damaged,) = tmp_path.rglob(f"*.{suffix}")
+    damaged.write_bytes(b"damaged")
+    _, value = run(NUMBA_CACHE_DIR=str(tmp_path))
+    assert float(value) == pytest.approx(2, rel=1e-5)
+
+
 def test_scratch_is_reused_and_aligned():
     first = scratch("test", (4, 5))
     assert first.ctypes.data % 64 == 0

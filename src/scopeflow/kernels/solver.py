@@ -47,6 +47,7 @@ _RHS_U, _RHS_V, _COUPLING, _INVERSE_U, _INVERSE_V, _ROBUST, _COEFFICIENTS = rang
 _EDGE_X, _EDGE_Y, _EDGE_SUM, _PULL_U, _PULL_V, _SMOOTHNESS = range(6)
 # Planes for the robust smoothness weight: the flow with its increment, and the weight.
 _TOTAL_U, _TOTAL_V, _WEIGHT, _TOTALS = range(4)
+_LANES = 8  # rows are processed in whole vectors of this many elements
 _TILE = 16  # columns that are skewed together: their cache lines are filled before they leave
 _ROW_GAP = 16  # elements between skewed rows: keeps writes down a column in different cache sets
 
@@ -64,6 +65,16 @@ def _first_x(d, h):
 def _last_x(d, w):
     """Last interior column of diagonal ``d`` in a grid of ``w`` interior columns."""
     return min(w, d - 1)
+
+
+@inner
+def _whole_vectors(n):
+    """Round a row length up, so that no elements are left for a slow scalar remainder.
+
+    The surplus elements lie right of the grid or above it. They are computed from whatever is
+    there and read by no pixel; rows are stored far enough apart for them.
+    """
+    return (n + _LANES - 1) // _LANES * _LANES
 
 
 @inner
@@ -533,10 +544,13 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
     stride = increment.shape[2]
     plane = increment.shape[1] * stride
     start = d * stride + first
+    n = _whole_vectors(last - first + 1)
+    # The ring right of the grid is the one thing that surplus elements overwrite.
+    right_u, right_v = increment[0, d, w + 1], increment[1, d, w + 1]
     slot = (d % ring.shape[0]) * _COEFFICIENTS * stride + first
     if uniform:
         _sweep_row(
-            last - first + 1,
+            n,
             pointer(increment, start - stride),
             pointer(increment, start),
             pointer(increment, start + stride),
@@ -553,7 +567,7 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
         )
     else:
         _sweep_row_robust(
-            last - first + 1,
+            n,
             pointer(increment, start - stride),
             pointer(increment, start),
             pointer(increment, start + stride),
@@ -570,6 +584,9 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
             pointer(smoothness, _EDGE_Y * plane + start),
             pointer(smoothness, _EDGE_Y * plane + start + stride),
         )
+    if last == w:
+        increment[0, d, w + 1] = right_u
+        increment[1, d, w + 1] = right_v
 
 
 @kernel(
@@ -635,7 +652,7 @@ def _solve(
                 _coefficient_row(
                     s,
                     first,
-                    _last_x(s, w) - first + 1,
+                    _whole_vectors(_last_x(s, w) - first + 1),
                     ring,
                     tensors,
                     maps,

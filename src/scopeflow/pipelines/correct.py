@@ -302,6 +302,9 @@ class BatchMotionCorrector:
         ``output_format="ARRAY"``.
     computed_frames, reused_frames : int
         Frames that this run computed, and that an earlier run had finished.
+    clipped_values : int or None
+        Values that did not fit the output's type; None before a run, and after a run that found
+        finished exports.
 
     Examples
     --------
@@ -328,6 +331,7 @@ class BatchMotionCorrector:
         self.w: NDArray[np.float32] | None = None
         self.computed_frames = 0
         self.reused_frames = 0
+        self.clipped_values: int | None = None
 
     def register_progress_callback(self, callback: ProgressCallback) -> None:
         """Have ``callback(finished_frames, total_frames)`` called for every finished frame."""
@@ -460,6 +464,7 @@ class BatchMotionCorrector:
         }
         self._keep_statistics(statistics)
         clipped = int(statistics["clipped"].sum())
+        self.clipped_values = clipped
         if clipped:
             logger.warning(
                 "%d of %d values did not fit %s after interpolation and were clipped.",
