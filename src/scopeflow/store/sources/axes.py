@@ -57,9 +57,7 @@ class AxisLayout:
         """Return the index of frames ``start`` to ``stop`` in the stored array."""
         fixed = dict(self.fixed)
         return tuple(
-            fixed[axis]
-            if axis in fixed
-            else (slice(start, stop) if letter == "T" else slice(None))
+            fixed[axis] if axis in fixed else (slice(start, stop) if letter == "T" else slice(None))
             for axis, letter in enumerate(self.axes)
         )
 
@@ -288,7 +286,7 @@ def check_video(shape: tuple[int, int, int, int], dtype: DTypeLike, name: str) -
         raise InputError(
             f"{name}: frames of {height} × {width} px (height × width) are too small; at least "
             f"{SMALLEST_SIDE} × {SMALLEST_SIDE} are needed. If the axes were read in the wrong "
-            'order (T, H, W, C = '
+            "order (T, H, W, C = "
             f'{shape}), pass axes=, for example axes="YXT" or axes="YXC".'
         )
     return kind.newbyteorder("=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -128,6 +129,10 @@ class Handle(Generic[T]):
     def __init__(self, value: T) -> None:
         self.value = value
         self.lock = threading.RLock()
+        close = getattr(value, "close", None)
+        if close is not None:
+            # Closed when the last reader lets go of the handle, or when the process ends.
+            weakref.finalize(self, close)
 
 
 class HandleCache(Generic[T]):

@@ -92,7 +92,9 @@ def combination(paths: Sequence[Path], combine: str | None) -> tuple[str, list[P
         raise InputError(f"{twice}: the file is listed more than once. List each file once.")
     if combine == "channels":
         return "channels", list(paths)
-    natural = sorted(paths, key=lambda path: (natural_key(str(path.parent)), natural_key(path.name)))
+    natural = sorted(
+        paths, key=lambda path: (natural_key(str(path.parent)), natural_key(path.name))
+    )
     if combine == "frames":
         return "frames", natural
     matches = [_CHANNEL.fullmatch(path.stem) for path in paths]

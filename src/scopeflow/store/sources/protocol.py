@@ -105,9 +105,7 @@ def describe(source: Source) -> list[tuple[str, str, str]]:
         rows.append(("frame interval", interval, metadata.origin("frame_interval")))
     if metadata.frame_times_s is not None:
         first, last = metadata.frame_times_s[0], metadata.frame_times_s[-1]
-        rows.append(
-            ("frame times", f"{first:.6g} to {last:.6g} s", metadata.origin("frame_times"))
-        )
+        rows.append(("frame times", f"{first:.6g} to {last:.6g} s", metadata.origin("frame_times")))
     shown = {"axes", "shape", "dtype", "frame_count", "channels", "pixel_size"}
     shown |= {"frame_interval", "frame_times"}
     rows += [(fact, *_split(origin)) for fact, origin in metadata.origins if fact not in shown]

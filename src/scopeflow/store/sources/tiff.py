@@ -25,6 +25,7 @@ from scopeflow.store.sources.tiff_metadata import (
     read_metadata,
     scanimage_axes,
 )
+from scopeflow.store.video_metadata import VideoMetadata
 
 __all__ = ["TiffSource", "open_tiff"]
 
@@ -142,7 +143,9 @@ class TiffSource:
         return self.layout.to_video(block.astype(self.dtype, copy=False), owned=True)
 
     def _read_page(self, number: int) -> NDArray[Any]:
-        file = _FILES.get(self.stamp).value
+        # The handle is kept while reading: a file closes when its handle is dropped.
+        handle = _FILES.get(self.stamp)
+        file = handle.value
         lock = file.filehandle.lock
         per_series = math.prod(self.layout.shape[: self.page_axes]) // len(self.series)
         try:
@@ -216,7 +219,8 @@ def open_tiff(
     """
     stamp = stamp_file(path)
     name = str(path)
-    file = _FILES.get(stamp).value
+    handle = _FILES.get(stamp)
+    file = handle.value
     with file.filehandle.lock:
         try:
             all_series = list(file.series)
@@ -259,9 +263,7 @@ def open_tiff(
             else:
                 letters, shape, page_axes = "T" + letters, (len(chosen), *shape), page_axes + 1
         if deinterleave is not None:
-            letters, shape, page_axes = _deinterleave(
-                letters, shape, page_axes, deinterleave, name
-            )
+            letters, shape, page_axes = _deinterleave(letters, shape, page_axes, deinterleave, name)
             origin, note = "deinterleave= argument", ""
         if axes is not None:
             letters, origin, note = parse_axes(axes, len(shape), name), "axes= argument", ""
@@ -288,7 +290,7 @@ def open_tiff(
         ("dtype", "page tags"),
         *metadata.origins,
     )
-    metadata = type(metadata)(
+    metadata = VideoMetadata(
         metadata.pixel_size_um, None, metadata.frame_interval_s, metadata.channel_names, origins
     )
     return TiffSource(

@@ -99,7 +99,9 @@ class BinnedSource:
         frames = self.source.shape[0]
         binned = np.empty((stop - start, *self.shape[1:]), self.dtype)
         # One bin at a time: memory stays that of one bin, however many are asked for.
-        for n, first in enumerate(range(start * self.bin_size, stop * self.bin_size, self.bin_size)):
+        for n, first in enumerate(
+            range(start * self.bin_size, stop * self.bin_size, self.bin_size)
+        ):
             group = self.source.read(first, min(first + self.bin_size, frames))
             mean = group.mean(axis=0, dtype=np.float64)
             binned[n] = np.rint(mean) if self.dtype.kind in "biu" else mean
