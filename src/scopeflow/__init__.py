@@ -1,5 +1,73 @@
-"""Motion correction and cell traces for microscopy video, on dask and zarr."""
+"""Motion correction of microscopy video on dask and zarr: the public names, imported on first use.
+
+Importing this module costs nothing; numba, dask and xarray come with the first name that needs
+them.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scopeflow.config.enums import (
+        ChannelNormalization,
+        ConstancyAssumption,
+        InterpolationMethod,
+        NamingConvention,
+        OutputFormat,
+        QualitySetting,
+    )
+    from scopeflow.config.options import OFOptions
+    from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.kernels.flow import get_displacement
+    from scopeflow.pipelines.arrays import compensate_arr
+    from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
+    from scopeflow.pipelines.video import open_video
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchMotionCorrector",
+    "ChannelNormalization",
+    "ConstancyAssumption",
+    "InterpolationMethod",
+    "NamingConvention",
+    "OFOptions",
+    "OutputFormat",
+    "QualitySetting",
+    "RegistrationConfig",
+    "__version__",
+    "compensate_arr",
+    "compensate_recording",
+    "get_displacement",
+    "open_video",
+]
+
+_HOME = {
+    "BatchMotionCorrector": "scopeflow.pipelines.correct",
+    "ChannelNormalization": "scopeflow.config.enums",
+    "ConstancyAssumption": "scopeflow.config.enums",
+    "InterpolationMethod": "scopeflow.config.enums",
+    "NamingConvention": "scopeflow.config.enums",
+    "OFOptions": "scopeflow.config.options",
+    "OutputFormat": "scopeflow.config.enums",
+    "QualitySetting": "scopeflow.config.enums",
+    "RegistrationConfig": "scopeflow.config.registration",
+    "compensate_arr": "scopeflow.pipelines.arrays",
+    "compensate_recording": "scopeflow.pipelines.correct",
+    "get_displacement": "scopeflow.kernels.flow",
+    "open_video": "scopeflow.pipelines.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scopeflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,41 @@
 """How, on one frame: numpy, scipy and numba only. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from scopeflow.kernels.flow import FlowReference, get_displacement, prepare_reference, solve_flow
+from scopeflow.kernels.resize import upsample_flow
+
+__all__ = [
+    "KERNEL_VERSION",
+    "FlowReference",
+    "get_displacement",
+    "prepare_reference",
+    "solve_flow",
+    "upsample_flow",
+    "warm_up",
+]
+
+KERNEL_VERSION = 1
+"""Raised whenever the numbers that the kernels produce change; part of every fingerprint."""
+
+
+def warm_up() -> int:
+    """Compile or load every kernel, so that the first frame of a worker is not slow.
+
+    Returns
+    -------
+    int
+        Number of kernels that are ready.
+
+    Examples
+    --------
+    >>> warm_up() > 5
+    True
+    """
+    from scopeflow.kernels import (  # noqa: F401 - importing registers their kernels
+        _jit,
+        filters,
+        power,
+    )
+
+    return _jit.compile_all()

@@ -124,7 +124,10 @@ def stamp_folder(path: str | Path) -> FileStamp:
 
 
 class Handle(Generic[T]):
-    """An open file of this process and the lock under which it is read."""
+    """An open file of this process and the lock under which it is read.
+
+    The file is closed when nobody refers to the handle any more, or the process ends.
+    """
 
     def __init__(self, value: T) -> None:
         self.value = value

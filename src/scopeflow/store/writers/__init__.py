@@ -1,1 +1,1 @@
-"""One module per export format; each writes a stream of blocks to a temporary name, then renames."""
+"""One module per export format; blocks go to a temporary name, which is renamed at the end."""

@@ -1,0 +1,61 @@
+"""Our side of the comparison: starts a peer in its own Python and keeps what it answered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+RUNNER = Path(__file__).with_name("run_pyflowreg.py")
+
+
+def run_peer(cache: Path, **job: object) -> dict[str, np.ndarray]:
+    """Return the peer's answer to a job, from the cache folder when it was asked before.
+
+    The key of the cache is the content of the job and of the runner. The peer's Python is named by
+    the environment variable SCOPEFLOW_PEER_PYTHON, its source folder (unless it is installed) by
+    SCOPEFLOW_PEER_SOURCE.
+    """
+    arrays = {name: np.asarray(value) for name, value in job.items()}
+    digest = hashlib.sha256(RUNNER.read_bytes())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    folder = cache.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    result_path = folder / f"{digest.hexdigest()[:24]}.npz"
+    if not result_path.exists():
+        job_path = result_path.with_suffix(".job.npz")
+        np.savez(job_path, **arrays)
+        _start(job_path, result_path)
+        job_path.unlink()
+    with np.load(result_path) as result:
+        return dict(result)
+
+
+def _start(job_path: Path, result_path: Path) -> None:
+    python = os.environ.get("SCOPEFLOW_PEER_PYTHON")
+    if not python or not Path(python).is_file():
+        sys.exit(
+            f"SCOPEFLOW_PEER_PYTHON={python!r} is no file: set it to the Python of the peer's "
+            "environment, see benchmarks/peers/README.md."
+        )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["NUMBA_NUM_THREADS"] = "1"
+    if source := os.environ.get("SCOPEFLOW_PEER_SOURCE"):
+        environment["PYTHONPATH"] = str(Path(source).resolve())
+    # The peer makes folders where it runs, so it runs in the cache folder.
+    finished = subprocess.run(
+        [python, str(RUNNER), str(job_path), str(result_path)],
+        cwd=result_path.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        sys.exit(f"The peer failed on {job_path}:\n{finished.stdout}\n{finished.stderr}")

@@ -1,0 +1,583 @@
+"""Motion correction of one block of frames: arrays in, arrays out; no dask, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.blocks.accumulate import fixed_point_mean, to_fixed_point
+from scopeflow.config.specs import CorrectionParameters, PreprocessParameters, RigidStartParameters
+from scopeflow.errors import InputError
+from scopeflow.kernels.filters import (
+    filter_in_time,
+    intensity_range,
+    preprocess_frame,
+    temporal_radius,
+    temporal_weight_table,
+)
+from scopeflow.kernels.flow import FlowReference, prepare_reference, solve_flow
+from scopeflow.kernels.pyramid import motion_grid_shape
+from scopeflow.kernels.resize import upsample_flow
+from scopeflow.kernels.statistics import flow_statistics
+from scopeflow.kernels.warp import cast_frames, valid_mask, warp, warp_mask
+from scopeflow.kernels.xcorr import rigid_shift
+from scopeflow.typing import FlowYX2, FrameYXC, VideoTYXC
+
+DisplacementFunction = Callable[..., NDArray[Any]]
+"""``f(reference (H,W,C), moving (H,W,C), *, uv, weight) -> (H,W,2)``, given by the user."""
+
+FrameFunction = Callable[[FrameYXC], FrameYXC]
+"""``f(frame (H,W,C)) -> (H,W,C)``, given by the user, called before normalisation."""
+
+STATISTICS = ("mean_disp", "max_disp", "mean_div", "mean_translation")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Intensity range that maps raw values to about [0, 1], one pair for each channel.
+
+    Attributes
+    ----------
+    low, high : ndarray of float64, shape (C,)
+        Values that map to 0 and 1.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The image that frames are registered to, raw and as the solver sees it.
+
+    Attributes
+    ----------
+    raw : ndarray of float64, shape (H, W, C)
+        In units of the recording; fills pixels that move in from outside.
+    processed : ndarray of float32, shape (H, W, C)
+        Normalised and filtered.
+    normalization : Normalization
+        Range of the raw reference; frames are normalised with it.
+    weight : ndarray of float32, shape (H, W, C)
+        Weight of each channel in the data term.
+    """
+
+    raw: NDArray[np.float64]
+    processed: NDArray[np.float32]
+    normalization: Normalization
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prefilter:
+    """Normalisation and filter that come before the ordinary preprocessing.
+
+    Used while a reference is built, where frames are smoothed more than usual.
+    """
+
+    normalization: Normalization
+    parameters: PreprocessParameters
+
+
+@dataclass(frozen=True)
+class BatchStart:
+    """What a batch takes over from the batch before.
+
+    Attributes
+    ----------
+    motion : ndarray of float32, shape (h, w, 2), or None
+        Initial displacement on the solver's finest grid; None starts from zero.
+    processed_reference : ndarray of float32, shape (H, W, C), or None
+        Renewed reference; None keeps the first one.
+    """
+
+    motion: NDArray[np.float32] | None = None
+    processed_reference: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class BlockRequest:
+    """What to compute besides the registered frames, and with which user functions.
+
+    Attributes
+    ----------
+    parameters : CorrectionParameters
+        Everything that decides the numbers.
+    output_dtype : str
+        dtype of the registered frames.
+    non_finite : {"error", "mask"}
+        NaN and infinite pixels raise, or are replaced by the reference and become invalid.
+    sum_registered : bool
+        Also sum the registered frames (float64), for a reference.
+    prefilter : Prefilter or None
+        Extra filter while a reference is built.
+    displacement_function, frame_function : callable or None
+        User functions in place of the solver, and before normalisation.
+    """
+
+    parameters: CorrectionParameters
+    output_dtype: str
+    non_finite: str = "error"
+    sum_registered: bool = False
+    prefilter: Prefilter | None = None
+    displacement_function: DisplacementFunction | None = None
+    frame_function: FrameFunction | None = None
+
+    def motion_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the grid that motion is kept on."""
+        if self.displacement_function is not None:
+            return height, width
+        return motion_grid_shape((height, width), self.parameters.flow)
+
+    @property
+    def halo(self) -> int:
+        """Frames on either side that temporal filters need."""
+        halo = temporal_radius(self.parameters.preprocess.sigma)
+        if self.prefilter is not None:
+            halo += temporal_radius(self.prefilter.parameters.sigma)
+        return halo
+
+
+@dataclass
+class BlockResult:
+    """Everything that one block computes.
+
+    Attributes
+    ----------
+    registered : ndarray, shape (n, H, W, C)
+        Corrected frames in the output dtype.
+    motion : ndarray of float32, shape (n, h, w, 2)
+        Displacements on the solver's finest grid, in full-resolution pixels.
+    valid : ndarray of bool, shape (n, H, W)
+        True where the pixel comes from inside the raw frame.
+    statistics : dict of str to ndarray of float64, shape (n,)
+        Mean and largest displacement, mean divergence, mean translation.
+    clipped : ndarray of int64, shape (n,)
+        Values of each frame that did not fit the output dtype and were clipped.
+    tail : dict of str to ndarray
+        Sums that the next batch depends on; empty outside the tail of a batch.
+    registered_sum : ndarray of float64, shape (H, W, C), or None
+        Sum of the registered frames before the cast, if asked for.
+    """
+
+    registered: VideoTYXC
+    motion: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    statistics: dict[str, NDArray[np.float64]]
+    clipped: NDArray[np.int64]
+    tail: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    registered_sum: NDArray[np.float64] | None = None
+
+
+def make_reference(
+    raw: NDArray[Any], preprocess: PreprocessParameters, weight: NDArray[Any]
+) -> Reference:
+    """Normalise and filter a raw reference image.
+
+    Parameters
+    ----------
+    raw : ndarray, shape (H, W, C)
+        Reference in units of the recording.
+    preprocess : PreprocessParameters
+        Normalisation and filter (the temporal part does not apply to one image).
+    weight : ndarray, shape (C,) or (H, W, C)
+        Weight of each channel in the data term.
+
+    Returns
+    -------
+    Reference
+        Raw and processed image with the intensity range.
+    """
+    raw = np.ascontiguousarray(raw, dtype=np.float64)
+    low, high = intensity_range(raw, preprocess.joint_normalization)
+    weight = np.ascontiguousarray(np.broadcast_to(weight, raw.shape), dtype=np.float32)
+    processed = preprocess_frame(raw, low, high, preprocess.sigma)
+    return Reference(raw, processed, Normalization(low, high), weight)
+
+
+def start_from(reference: Reference, start: BatchStart) -> Reference:
+    """Return the reference of a batch: the first one, or the one that the chain renewed."""
+    if start.processed_reference is None:
+        return reference
+    return Reference(
+        reference.raw, start.processed_reference, reference.normalization, reference.weight
+    )
+
+
+def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
+    """Find NaN and infinite pixels.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, H, W, C)
+        Raw frames.
+    first_frame : int
+        Index of the first of them in the recording, for the message.
+    policy : {"error", "mask"}
+        Raise, or return where they are.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, H, W), or None
+        True where any channel is not finite; None if all are.
+
+    Raises
+    ------
+    InputError
+        If there are any and the policy is "error".
+    """
+    if frames.dtype.kind != "f":
+        return None
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(frames).all(axis=-1))
+    if finite.all():
+        return None
+    if policy == "error":
+        bad = np.flatnonzero(~finite.all(axis=(1, 2)))
+        count = int((~finite[bad[0]]).sum())
+        raise InputError(
+            f"frame {first_frame + int(bad[0])} has {count} pixels that are NaN or infinite "
+            f"({bad.size} such frames nearby); clean the recording, or set non_finite='mask' to "
+            "fill them from the reference and mark them invalid"
+        )
+    return ~finite
+
+
+class _Preprocessor:
+    """Frames of one block as the solver sees them, each computed once and kept while needed."""
+
+    def __init__(
+        self,
+        frames: VideoTYXC,
+        read_start: int,
+        limits: tuple[int, int],
+        normalization: Normalization,
+        request: BlockRequest,
+    ) -> None:
+        self._frames = frames
+        self._read_start = read_start
+        self._limits = limits
+        self._stages: list[tuple[Normalization, PreprocessParameters]] = []
+        if request.prefilter is not None:
+            self._stages.append((request.prefilter.normalization, request.prefilter.parameters))
+        self._stages.append((normalization, request.parameters.preprocess))
+        self._frame_function = request.frame_function
+        self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in self._stages]
+
+    def frame(self, index: int) -> NDArray[np.float32]:
+        """Return frame `index` of the recording after all stages."""
+        return self._filtered(len(self._stages) - 1, index)
+
+    def _raw(self, index: int) -> FrameYXC:
+        frame = self._frames[index - self._read_start]
+        if self._frame_function is None:
+            return frame
+        changed = np.asarray(self._frame_function(frame))
+        if changed.shape != frame.shape:
+            raise InputError(
+                f"preproc_funct returned shape {changed.shape} for a frame of {frame.shape}; "
+                "it must keep the shape (H, W, C)"
+            )
+        return changed
+
+    def _reflect(self, index: int) -> int:
+        lowest, highest = self._limits
+        period = 2 * (highest - lowest)
+        position = (index - lowest) % period
+        return lowest + min(position, period - 1 - position)
+
+    def _spatial(self, stage: int, index: int) -> NDArray[np.float32]:
+        cache = self._cache[stage]
+        if index not in cache:
+            normalization, parameters = self._stages[stage]
+            source = self._raw(index) if stage == 0 else self._filtered(stage - 1, index)
+            cache[index] = preprocess_frame(
+                source, normalization.low, normalization.high, parameters.sigma
+            )
+            # Frames are asked for in order of time: what lies far behind is not needed again.
+            reach = 2 * sum(temporal_radius(p.sigma) for _, p in self._stages) + 2
+            for old in [known for known in cache if known < index - reach]:
+                del cache[old]
+        return cache[index]
+
+    def _filtered(self, stage: int, index: int) -> NDArray[np.float32]:
+        sigma = self._stages[stage][1].sigma
+        radius = temporal_radius(sigma)
+        if radius == 0:
+            return self._spatial(stage, index)
+        window = [
+            self._spatial(stage, self._reflect(index + offset))
+            for offset in range(-radius, radius + 1)
+        ]
+        return filter_in_time(
+            np.stack(window), temporal_weight_table(sigma, self._frames.shape[-1])
+        )
+
+
+def _rigid_start(
+    moving: NDArray[np.float32],
+    initial: FlowYX2,
+    reference: Reference,
+    rigid: RigidStartParameters,
+) -> tuple[NDArray[np.float32], FlowYX2]:
+    """Return the frame moved by start plus rigid shift, and that displacement."""
+    partly = warp(moving, initial, reference.processed, "linear")
+    dx, dy = rigid_shift(
+        reference.processed,
+        partly,
+        rigid.target_shape,
+        rigid.upsample_factor,
+        weights=reference.weight,
+    )
+    combined = initial + np.array([dx, dy], dtype=np.float32)
+    return warp(moving, combined, reference.processed, "linear"), combined
+
+
+class _Solver:
+    """The displacement of one frame, by our solver or by the user's function."""
+
+    def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:
+        height, width, _ = reference.raw.shape
+        self._shape = (height, width)
+        self._grid = request.motion_shape(height, width)
+        self._reference = reference
+        self._request = request
+        self._rigid = request.parameters.rigid_start
+        self._start = (
+            np.zeros((*self._grid, 2), dtype=np.float32) if start.motion is None else start.motion
+        )
+        self._initial = upsample_flow(self._start, self._shape)
+        self._prepared: FlowReference | None = None
+        if request.displacement_function is None:
+            self._prepared = prepare_reference(
+                reference.processed, reference.weight, request.parameters.flow
+            )
+
+    def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the displacement of one preprocessed frame on the motion grid."""
+        if self._rigid is None:
+            return self._flow(moving, self._initial)
+        aligned, combined = _rigid_start(moving, self._initial, self._reference, self._rigid)
+        shift = combined[0, 0] - self._initial[0, 0]
+        residual = self._flow(aligned, np.zeros_like(self._initial))
+        # Sampling the start on the motion grid and adding a constant commute with upsampling.
+        return self._start + shift + residual
+
+    def _flow(self, moving: NDArray[np.float32], initial: FlowYX2) -> NDArray[np.float32]:
+        if self._prepared is not None:
+            return solve_flow(self._prepared, moving, initial)
+        function = self._request.displacement_function
+        assert function is not None
+        flow = np.asarray(
+            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight),
+            dtype=np.float32,
+        )
+        if flow.shape != (*self._shape, 2):
+            raise InputError(
+                f"the given displacement function returned shape {flow.shape}, "
+                f"needed is (H, W, 2) = {(*self._shape, 2)}"
+            )
+        return flow
+
+
+def correct_block(
+    frames: VideoTYXC,
+    *,
+    read_start: int,
+    start: int,
+    stop: int,
+    filter_limits: tuple[int, int],
+    reference: Reference,
+    batch_start: BatchStart,
+    request: BlockRequest,
+    seed_tail_start: int | None = None,
+    reference_tail_start: int | None = None,
+) -> BlockResult:
+    """Register the frames ``[start, stop)`` of a recording to its reference.
+
+    The result of a frame depends on that frame, its temporal neighbours, the reference, the start
+    and the parameters only, never on where the block begins or ends.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n_read, H, W, C)
+        Raw frames from `read_start` on: the block's own and the halo of temporal filters.
+    read_start, start, stop : int
+        Frame numbers in the recording.
+    filter_limits : tuple of int
+        Frames between which temporal filters reflect: the ends of the recording or of the batch.
+    reference : Reference
+        Image to register to.
+    batch_start : BatchStart
+        Initial displacement of the batch, and its renewed reference.
+    request : BlockRequest
+        Parameters and what to compute.
+    seed_tail_start, reference_tail_start : int, optional
+        First frame whose displacement (whose preprocessed image) is summed for the next batch.
+
+    Returns
+    -------
+    BlockResult
+        Registered frames, motion, masks and statistics.
+
+    Raises
+    ------
+    InputError
+        If frames are not finite and not to be masked, or a user function returns a wrong shape.
+    """
+    height, width, channels = reference.raw.shape
+    n_frames = stop - start
+    reference = start_from(reference, batch_start)
+    grid = request.motion_shape(height, width)
+    not_finite = non_finite_pixels(frames, read_start, request.non_finite)
+    if not_finite is not None:
+        frames = np.where(not_finite[..., None], reference.raw.astype(frames.dtype), frames)
+    result = BlockResult(
+        registered=np.empty((n_frames, height, width, channels), dtype=request.output_dtype),
+        motion=np.empty((n_frames, *grid, 2), dtype=np.float32),
+        valid=np.empty((n_frames, height, width), dtype=np.bool_),
+        statistics={name: np.empty(n_frames) for name in STATISTICS},
+        clipped=np.zeros(n_frames, dtype=np.int64),
+    )
+    if request.sum_registered:
+        result.registered_sum = np.zeros((height, width, channels))
+    seed_from = stop if seed_tail_start is None else seed_tail_start
+    renew_from = stop if reference_tail_start is None else reference_tail_start
+    if seed_from < stop:
+        result.tail["motion"] = np.zeros((*grid, 2), dtype=np.int64)
+    if renew_from < stop:
+        result.tail["reference"] = np.zeros((height, width, channels), dtype=np.int64)
+    fill = reference.raw.astype(np.float32)
+    preprocessed = _Preprocessor(
+        frames, read_start, filter_limits, reference.normalization, request
+    )
+    solver = _Solver(reference, batch_start, request)
+    interpolation = request.parameters.interpolation
+
+    for position in range(n_frames):
+        index = start + position
+        raw = frames[index - read_start]
+        moving = preprocessed.frame(index)
+        motion = solver.solve(moving)
+        flow = upsample_flow(motion, (height, width))
+        registered = warp(raw, flow, fill, interpolation)
+        result.motion[position] = motion
+        result.registered[position], result.clipped[position] = cast_frames(
+            registered, result.registered.dtype
+        )
+        valid = valid_mask(flow)
+        if not_finite is not None:
+            valid &= warp_mask(~not_finite[index - read_start], flow)
+        result.valid[position] = valid
+        for name, value in zip(STATISTICS, flow_statistics(flow), strict=True):
+            result.statistics[name][position] = value
+        if result.registered_sum is not None:
+            result.registered_sum += registered
+        if index >= seed_from:
+            result.tail["motion"] += to_fixed_point(motion)
+        if index >= renew_from:
+            result.tail["reference"] += to_fixed_point(
+                warp(moving, flow, reference.processed, interpolation)
+            )
+    return result
+
+
+def next_batch_start(
+    tails: list[dict[str, NDArray[np.int64]]], seed_count: int, reference_count: int
+) -> BatchStart:
+    """Combine the tails of a batch into the start of the next one.
+
+    Parameters
+    ----------
+    tails : list of dict
+        ``BlockResult.tail`` of the blocks in the tail.
+    seed_count, reference_count : int
+        Frames that were summed over all tails; 0 where the chain does not carry that part.
+
+    Returns
+    -------
+    BatchStart
+        Mean displacement and mean registered image.
+    """
+    parts: dict[str, NDArray[np.float32] | None] = {"motion": None, "reference": None}
+    for name, count in (("motion", seed_count), ("reference", reference_count)):
+        if count:
+            total = sum((tail[name] for tail in tails if name in tail), start=np.int64(0))
+            parts[name] = fixed_point_mean(np.asarray(total), count)
+    return BatchStart(parts["motion"], parts["reference"])
+
+
+@dataclass
+class PrefilterSums:
+    """What a first pass over reference frames returns: sums and extremes of one block.
+
+    Attributes
+    ----------
+    raw_sum : ndarray of float64, shape (H, W, C)
+        Sum of the raw frames.
+    filtered_sum : ndarray of float64, shape (H, W, C)
+        Sum of the filtered frames.
+    low, high : ndarray of float64, shape (C,)
+        Extremes of the filtered frames.
+    """
+
+    raw_sum: NDArray[np.float64]
+    filtered_sum: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def measure_prefiltered(
+    frames: VideoTYXC,
+    *,
+    read_start: int,
+    start: int,
+    stop: int,
+    filter_limits: tuple[int, int],
+    parameters: PreprocessParameters,
+    frame_function: FrameFunction | None = None,
+    non_finite: str = "error",
+) -> PrefilterSums:
+    """Sum raw and smoothed frames of one block, and find the range of the smoothed ones.
+
+    Parameters
+    ----------
+    frames, read_start, start, stop, filter_limits
+        As in :func:`correct_block`.
+    parameters : PreprocessParameters
+        The filter.
+    frame_function : callable, optional
+        User function that comes before the filter.
+    non_finite : {"error", "mask"}
+        NaN and infinite pixels raise, or count as the block's mean.
+
+    Returns
+    -------
+    PrefilterSums
+        Sums and extremes.
+    """
+    channels = frames.shape[-1]
+    not_finite = non_finite_pixels(frames, read_start, non_finite)
+    if not_finite is not None:
+        masked = np.where(not_finite[..., None], np.nan, frames.astype(np.float64))
+        replacement = np.nan_to_num(np.nanmean(masked, axis=(0, 1, 2)))
+        frames = np.where(not_finite[..., None], replacement, masked).astype(frames.dtype)
+    identity = Normalization(np.zeros(channels), np.ones(channels))
+    request = BlockRequest(
+        CorrectionParameters(preprocess=parameters), "float32", frame_function=frame_function
+    )
+    preprocessed = _Preprocessor(frames, read_start, filter_limits, identity, request)
+    shape = frames.shape[1:]
+    sums = PrefilterSums(
+        np.zeros(shape), np.zeros(shape), np.full(channels, np.inf), np.full(channels, -np.inf)
+    )
+    for index in range(start, stop):
+        filtered = preprocessed.frame(index)
+        sums.raw_sum += frames[index - read_start]
+        sums.filtered_sum += filtered
+        sums.low = np.minimum(sums.low, filtered.min(axis=(0, 1)))
+        sums.high = np.maximum(sums.high, filtered.max(axis=(0, 1)))
+    return sums

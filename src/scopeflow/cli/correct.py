@@ -1,0 +1,240 @@
+"""``scopeflow correct``: one recording, from file to file; the work is done by the pipeline."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scopeflow.cli.settings import make_config, make_options, parse_reference, start_logging
+
+if TYPE_CHECKING:
+    from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.pipelines.correct import BatchMotionCorrector, CorrectionPlan
+    from scopeflow.pipelines.outputs import OutputFiles
+
+
+class Quality(StrEnum):
+    """How fine motion is solved."""
+
+    QUALITY = "quality"
+    BALANCED = "balanced"
+    FAST = "fast"
+
+
+class Format(StrEnum):
+    """Formats of the registered recording."""
+
+    ZARR = "zarr"
+    HDF5 = "hdf5"
+    TIFF = "tiff"
+    MAT = "mat"
+    NULL = "null"
+
+
+def correct(
+    input_path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="Recording: a file, a zarr folder or a folder of TIFFs."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="Folder of the results, or a file name that ends in .zarr, .h5, .hdf5, .tif, "
+            ".tiff or .mat.",
+        ),
+    ],
+    quality: Annotated[
+        Quality | None,
+        typer.Option(case_sensitive=False, help="Finest level that is solved. Default: quality."),
+    ] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", case_sensitive=False, help="Format of the result. Default: zarr."),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="A:B|PATH", help="Frames A to B - 1 from 0, or an image file."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any option of OFOptions; may be repeated."
+        ),
+    ] = None,
+    options_file: Annotated[
+        Path | None,
+        typer.Option("--options", metavar="FILE", help="Option file; flags and --set win."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Blocks computed at the same time. Default: all processors."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sequential|threads|processes|ADDRESS",
+            help="Where to compute; also the scheduler file of a dask cluster. Default: threads.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume", help="Continue an earlier run, or replace its results."
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, write nothing.")
+    ] = False,
+    block_length: Annotated[
+        int | None, typer.Option(min=1, help="Frames computed and written together.")
+    ] = None,
+    save_w: Annotated[
+        bool, typer.Option("--save-w", help="Write the displacements as w.h5 too.")
+    ] = False,
+    axes: Annotated[
+        str | None,
+        typer.Option(help="One letter of TYXCZ for each stored axis, if the file tells wrongly."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of an HDF5, MAT or zarr file.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    """Correct the motion of one recording.
+
+    Running the same command again continues where it was interrupted.
+    """
+    start_logging(verbose)
+    options = make_options(
+        input_path,
+        output,
+        options_file=options_file,
+        flags={
+            "quality_setting": None if quality is None else quality.value,
+            "output_format": None if file_format is None else file_format.value,
+            "reference_frames": None if reference is None else parse_reference(reference),
+            "save_w": save_w or None,
+            "verbose": verbose or None,
+        },
+        assignments=assignments or [],
+    )
+    config = make_config(
+        scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
+    )
+    from scopeflow.pipelines.correct import BatchMotionCorrector, plan_correction
+    from scopeflow.pipelines.video import open_recording
+
+    selection = {"axes": axes, "dataset": dataset}
+    channels = options.channel_idx
+    recording = open_recording(
+        options.input_file,
+        bin_size=options.bin_size,
+        channels=[channels] if isinstance(channels, int) else channels,
+        **{name: value for name, value in selection.items() if value is not None},
+    )
+    plan = plan_correction(options, config, recording=recording)
+    console = Console()
+    if dry_run:
+        _print_plan(console, plan, config)
+        return
+    started = time.monotonic()
+    corrector = BatchMotionCorrector(options, config)
+    corrector.run_plan(plan)
+    _print_summary(console, plan, corrector, time.monotonic() - started)
+
+
+def _print_plan(console: Console, plan: CorrectionPlan, config: RegistrationConfig) -> None:
+    from scopeflow.runtime.cpus import worker_count
+
+    frames, height, width, channels = plan.recording.video.shape
+    grid = plan.grid
+    rows: list[tuple[str, Any]] = [
+        ("recording", ", ".join(plan.recording.paths[:3])),
+        ("shape (T, H, W, C)", f"{frames} × {height} × {width} × {channels}"),
+        ("dtype", f"{plan.recording.video.dtype} → {plan.request.output_dtype}"),
+        ("quality", plan.options.quality_setting.value),
+        ("reference", _reference_text(plan)),
+        ("blocks", f"{len(grid.blocks)} of {grid.block_length} frames"),
+        ("batches", f"{grid.n_batches} of {grid.batch_length} frames"),
+        ("memory per task", f"{plan.memory.total / 1e6:.0f} MB"),
+    ]
+    if config.scheduler_address is not None:
+        rows.append(("runs on", config.scheduler_address))
+    else:
+        workers = 1 if config.parallelization == "sequential" else worker_count(config.n_jobs)
+        rows.append(("runs on", f"{config.parallelization or 'threading'}, {workers} at once"))
+    assert plan.files is not None  # only results in memory have no files
+    rows += [("writes", str(path)) for path in _planned_files(plan, plan.files)]
+    rows.append(("earlier run", _earlier_run(plan.files, config)))
+    table = Table("plan", "", title="Nothing was written.", title_justify="left")
+    for name, value in rows:
+        table.add_row(name, Text(str(value), overflow="fold"))
+    console.print(table)
+
+
+def _reference_text(plan: CorrectionPlan) -> str:
+    chosen = plan.reference.frames
+    if not chosen:
+        return "a given image"
+    return f"{len(chosen)} frames, {min(chosen)} to {max(chosen)}"
+
+
+def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
+    options = plan.options
+    side_files = {
+        "w.h5": options.save_w,
+        "idx.hdf": options.writes_valid_idx,
+        "statistics.npz": options.save_meta_info,
+        "reference_frame.npy": options.save_meta_info,
+        "run.json": True,
+    }
+    video = [] if files.format.value == "NULL" else [files.target]
+    return [*video, *(files.side_file(name) for name, written in side_files.items() if written)]
+
+
+def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:
+    from scopeflow.pipelines.outputs import find_finished
+    from scopeflow.store.files import load_json
+
+    if load_json(files.settings) is None:
+        return "none; everything is computed"
+    if not config.resume:
+        return "stands there and would be replaced"
+    if find_finished(files) is not None:
+        return "is complete; nothing would be computed"
+    return "of the same settings; would be resumed, finished blocks are kept"
+
+
+def _print_summary(
+    console: Console, plan: CorrectionPlan, corrector: BatchMotionCorrector, seconds: float
+) -> None:
+    assert plan.files is not None  # only results in memory have no files
+    frames = plan.grid.n_frames
+    results = [path for path in _planned_files(plan, plan.files) if path.exists()]
+    for number, path in enumerate(results):
+        console.print(
+            Text(("results  " if number == 0 else "         ") + str(path)), soft_wrap=True
+        )
+    computed, reused = corrector.computed_frames, corrector.reused_frames
+    rate = f", {computed / seconds:.1f} frames/s" if computed and seconds > 0 else ""
+    mean = sum(corrector.mean_disp) / len(corrector.mean_disp)
+    clipped = corrector.clipped_values
+    lines = [
+        f"frames   {frames} in {seconds:.1f} s{rate}",
+        f"reused   {reused} of {frames} frames ({100 * reused / frames:.0f} %) from an earlier run",
+        f"motion   {mean:.2f} px mean displacement, {max(corrector.max_disp):.2f} px largest",
+    ]
+    if clipped is not None:
+        lines.append(f"clipped  {clipped} values did not fit {plan.request.output_dtype}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

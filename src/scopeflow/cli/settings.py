@@ -1,0 +1,293 @@
+"""From words on the command line to options; reads option files, opens no recording."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from scopeflow.config.options import OFOptions
+    from scopeflow.config.registration import RegistrationConfig
+
+_PLACES = {"sequential": "sequential", "threads": "threading", "processes": "multiprocessing"}
+_FILE_FORMATS = {
+    ".zarr": "ZARR",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".mat": "MAT",
+}
+
+
+def start_logging(verbose: bool) -> None:
+    """Send log messages to standard error: warnings and progress, or everything of interest.
+
+    Parameters
+    ----------
+    verbose : bool
+        Show what is done and why.
+    """
+    # Only our own messages: a cluster in this process would add a page of its own.
+    package = logging.getLogger("scopeflow")
+    for handler in [known for known in package.handlers if isinstance(known, _ToStandardError)]:
+        package.removeHandler(handler)
+    package.addHandler(_ToStandardError())
+    package.setLevel(logging.INFO if verbose else logging.WARNING)
+    # Batch systems keep standard error: the lines of progress are wanted there in any case.
+    logging.getLogger("scopeflow.runtime.progress").setLevel(logging.INFO)
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to whatever standard error is at the moment of the message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        sys.stderr.write(f"{level}{self.format(record)}\n")
+
+
+def parse_assignments(given: Sequence[str]) -> dict[str, Any]:
+    """Turn ``KEY=VALUE`` words into option values; values are YAML scalars or lists.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Such as ``["alpha=4", "sigma=[[1, 1, 0.1]]"]``.
+
+    Returns
+    -------
+    dict
+        Values by option name, not yet checked.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a word without ``=``, an unknown name, or a value that is no YAML scalar or list.
+
+    Examples
+    --------
+    >>> parse_assignments(["alpha=[2, 4]", "save_w=true", "min_level=0"])
+    {'alpha': [2, 4], 'save_w': True, 'min_level': 0}
+    """
+    import yaml
+
+    from scopeflow.config.options import OFOptions
+    from scopeflow.errors import nearest_name
+
+    known = [
+        name
+        for name in OFOptions.model_fields
+        if name not in (*OFOptions.callables, "input_file", "output_path", "output_file_name")
+    ]
+    values: dict[str, Any] = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals:
+            raise typer.BadParameter(f"--set {word}: write KEY=VALUE, such as --set alpha=4")
+        if name not in known:
+            raise typer.BadParameter(
+                f"--set {name}: there is no such option.{nearest_name(name, known)}"
+            )
+        if name in values:
+            raise typer.BadParameter(f"--set {name} is given twice; give it once")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise typer.BadParameter(f"--set {word}: the value cannot be read: {reason}") from None
+        if isinstance(values[name], str):
+            values[name] = _number_or_text(values[name])
+    return values
+
+
+def _number_or_text(text: str) -> Any:
+    # YAML 1.1 reads 1e-3 as text.
+    try:
+        return float(text) if re.match(r"[-+.\d]", text) else text
+    except ValueError:
+        return text
+
+
+def parse_reference(given: str) -> list[int] | str:
+    """Turn ``A:B`` into frame numbers ``A`` to ``B - 1``; anything else is a path.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the range holds no frame.
+
+    Examples
+    --------
+    >>> parse_reference("3:6"), parse_reference("mean.tif")
+    ([3, 4, 5], 'mean.tif')
+    """
+    match = re.fullmatch(r"(\d*):(\d+)", given)
+    if match is None:
+        return given
+    first, last = int(match[1] or 0), int(match[2])
+    if first >= last:
+        raise typer.BadParameter(
+            f"--reference {given} holds no frame; A:B means frames A to B - 1, counted from 0"
+        )
+    return list(range(first, last))
+
+
+def make_options(
+    input_path: Path,
+    output: Path,
+    *,
+    options_file: Path | None,
+    flags: dict[str, Any],
+    assignments: Sequence[str],
+) -> OFOptions:
+    """Combine an option file, flags and ``--set``; later ones win over the file.
+
+    Parameters
+    ----------
+    input_path : Path
+        The recording.
+    output : Path
+        Folder of the results, or the name of the registered recording if it ends in
+        ``.zarr``, ``.h5``, ``.hdf5``, ``.tif``, ``.tiff`` or ``.mat``.
+    options_file : Path or None
+        A file of ``OFOptions.save_options``.
+    flags : dict
+        Options by name; None where a flag was not given.
+    assignments : sequence of str
+        ``KEY=VALUE`` words.
+
+    Returns
+    -------
+    OFOptions
+        Checked options.
+
+    Raises
+    ------
+    typer.BadParameter
+        For names or values that cannot be used, or options given in two ways.
+    ScopeflowError
+        If the option file cannot be used.
+    """
+    from scopeflow.config.options import OFOptions
+    from scopeflow.config.options_json import read_options
+    from scopeflow.errors import OptionsError
+
+    values = read_options(options_file) if options_file is not None else {}
+    OFOptions(**values)  # a mistake in the file is not bad usage of the command
+    given = {name: value for name, value in flags.items() if value is not None}
+    assigned = parse_assignments(assignments)
+    for name in sorted(given.keys() & assigned.keys()):
+        raise typer.BadParameter(f"{name} is given by a flag and by --set; give it once")
+    if "quality_setting" in {**given, **assigned} and "min_level" not in assigned:
+        # In the file it would make the quality custom, and the flag would do nothing.
+        values.pop("min_level", None)
+    values.update(given)
+    values.update(assigned)
+    file_format = _FILE_FORMATS.get(output.suffix.lower())
+    values["input_file"] = str(input_path)
+    values["output_path"] = output
+    values["output_file_name"] = None
+    if file_format is not None:
+        named = {**given, **assigned}.get("output_format")
+        if named is not None and str(named).upper() != file_format:
+            raise typer.BadParameter(
+                f"OUTPUT {output} is a {file_format} file, the format is {named}; "
+                "give a folder, or leave --format out"
+            )
+        values.update(
+            output_path=output.parent, output_file_name=str(output), output_format=file_format
+        )
+    try:
+        options = OFOptions(**values)
+    except OptionsError as error:
+        raise typer.BadParameter(str(error)) from None
+    if options.output_format.value == "ARRAY":
+        raise typer.BadParameter(
+            "output_format=ARRAY keeps results in memory, which a command cannot return; "
+            "use --format zarr"
+        )
+    return options
+
+
+def make_config(
+    scheduler: str | None,
+    workers: int | None,
+    *,
+    resume: bool,
+    block_length: int | None,
+    verbose: bool,
+) -> RegistrationConfig:
+    """Say where a run computes, from ``--scheduler`` and ``--workers``.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        ``sequential``, ``threads``, ``processes``, the address of a dask scheduler, or the
+        scheduler file that it wrote.
+    workers : int or None
+        Tasks at the same time; all processors that may be used by default.
+    resume, block_length, verbose
+        As in `RegistrationConfig`.
+
+    Returns
+    -------
+    RegistrationConfig
+        Checked.
+
+    Raises
+    ------
+    typer.BadParameter
+        For an unknown place, or workers of a cluster that has its own.
+
+    Examples
+    --------
+    >>> config = make_config("threads", 2, resume=True, block_length=None, verbose=False)
+    >>> config.parallelization, config.n_jobs
+    ('threading', 2)
+    """
+    from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.errors import OptionsError, nearest_name
+
+    place: dict[str, Any] = {}
+    if scheduler is not None and scheduler in _PLACES:
+        place["parallelization"] = _PLACES[scheduler]
+    elif scheduler is not None:
+        address = _address(scheduler)
+        if address is None:
+            raise typer.BadParameter(
+                f"--scheduler {scheduler}: use sequential, threads, processes, an address such as "
+                f"tcp://host:8786, or a scheduler file.{nearest_name(scheduler, _PLACES)}"
+            )
+        place["scheduler_address"] = address
+    if workers is not None and ("scheduler_address" in place or scheduler == "sequential"):
+        raise typer.BadParameter(f"--workers has no effect with --scheduler {scheduler}")
+    try:
+        return RegistrationConfig(
+            n_jobs=-1 if workers is None else workers,
+            verbose=verbose,
+            resume=resume,
+            block_length=block_length,
+            **place,
+        )
+    except OptionsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _address(scheduler: str) -> str | None:
+    if re.fullmatch(r"\w+://.+|[\w.-]+:\d+", scheduler):
+        return scheduler
+    path = Path(scheduler)
+    if not path.is_file():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,95 @@
+"""The closed lists of names that options choose from; nothing here acts on data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class _OptionName(StrEnum):
+    """A string enum whose members are found by name or value, in any letter case."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> _OptionName | None:
+        if not isinstance(value, str):
+            return None
+        wanted = value.strip().casefold()
+        for member in cls:
+            if wanted in (member.value.casefold(), member.name.casefold()):
+                return member
+        return None
+
+
+class OutputFormat(_OptionName):
+    """Where the registered recording goes.
+
+    ``ZARR`` is the native result; ``HDF5``, ``TIFF`` and ``MAT`` are streamed exports, ``ARRAY``
+    keeps it in memory, ``NULL`` keeps nothing (callbacks only). The other members are names that
+    option files may hold; a run refuses them, see
+    `scopeflow.config.parameters.check_supported`.
+
+    Examples
+    --------
+    >>> OutputFormat("hdf5") is OutputFormat.HDF5
+    True
+    """
+
+    ZARR = "ZARR"
+    TIFF = "TIFF"
+    HDF5 = "HDF5"
+    MAT = "MAT"
+    MULTIFILE_TIFF = "MULTIFILE_TIFF"
+    MULTIFILE_MAT = "MULTIFILE_MAT"
+    MULTIFILE_HDF5 = "MULTIFILE_HDF5"
+    CAIMAN_HDF5 = "CAIMAN_HDF5"
+    BEGONIA = "BEGONIA"
+    SUITE2P_TIFF = "SUITE2P_TIFF"
+    ARRAY = "ARRAY"
+    NULL = "NULL"
+
+
+class QualitySetting(_OptionName):
+    """Finest pyramid level that is solved: quality 0, balanced 4, fast 6, custom ``min_level``."""
+
+    QUALITY = "quality"
+    BALANCED = "balanced"
+    FAST = "fast"
+    CUSTOM = "custom"
+
+
+class ChannelNormalization(_OptionName):
+    """One intensity range for all channels (joint), or one for each (separate)."""
+
+    JOINT = "joint"
+    SEPARATE = "separate"
+
+
+class InterpolationMethod(_OptionName):
+    """How raw frames are resampled between pixels."""
+
+    NEAREST = "nearest"
+    LINEAR = "linear"
+    CUBIC = "cubic"
+
+
+class ConstancyAssumption(_OptionName):
+    """What stays constant between two frames: gradient (gc), brightness (gray), census (cs).
+
+    Examples
+    --------
+    >>> ConstancyAssumption("brightness").value
+    'gray'
+    """
+
+    GRADIENT = "gc"
+    BRIGHTNESS = "gray"
+    CENSUS = "cs"
+    GC = "gc"
+    GRAY = "gray"
+    CS = "cs"
+
+
+class NamingConvention(_OptionName):
+    """``compensated.<ext>`` (default), or ``<input>_compensated.<ext>`` (batch)."""
+
+    DEFAULT = "default"
+    BATCH = "batch"

@@ -1,0 +1,179 @@
+"""Lazy videos: a source or a dask array, cut into blocks of frames. Knows no file format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.typing import VideoTYXC
+
+
+class ReadableVideo(Protocol):
+    """What a graph needs to know of a source: shape, dtype, and how to read frames."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+
+    def read(self, start: int, stop: int) -> VideoTYXC:
+        """Return frames ``[start, stop)``, shape ``(n, H, W, C)``."""
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """Frames of a source that a task reads by itself: the reader travels, not the pixels."""
+
+    source: ReadableVideo
+    start: int
+    stop: int
+
+    def load(self) -> VideoTYXC:
+        """Read the frames."""
+        return self.source.read(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video that every task reads by itself.
+
+    Attributes
+    ----------
+    source : ReadableVideo
+        Frozen, picklable description of the recording.
+    """
+
+    source: ReadableVideo
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self.source.dtype)
+
+    def frames(self, start: int, stop: int) -> Any:
+        """Return what a task needs to get the frames ``[start, stop)``."""
+        return FrameRange(self.source, start, stop)
+
+    def select(self, frames: tuple[int, ...]) -> SourceVideo:
+        """Return the video of some frames, in the given order."""
+        return SourceVideo(_Selection(self.source, frames))
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Some frames of a source; neighbouring ones are read together."""
+
+    source: ReadableVideo
+    selected: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.selected), *self.source.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.source.dtype)
+
+    def read(self, start: int, stop: int) -> VideoTYXC:
+        frames = self.selected[start:stop]
+        parts = []
+        first = 0
+        for position in range(1, len(frames) + 1):
+            if position == len(frames) or frames[position] != frames[position - 1] + 1:
+                parts.append(self.source.read(frames[first], frames[position - 1] + 1))
+                first = position
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayVideo:
+    """A video in memory or as a dask array of any chunking.
+
+    Attributes
+    ----------
+    array : ndarray or dask.array.Array, shape (T, H, W, C)
+        The frames.
+    """
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+        frames, height, width, channels = self.array.shape
+        return frames, height, width, channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self.array.dtype)
+
+    def frames(self, start: int, stop: int) -> Any:
+        """Return what a task needs to get the frames ``[start, stop)``."""
+        return self.array[start:stop]
+
+    def select(self, frames: tuple[int, ...]) -> ArrayVideo:
+        """Return the video of some frames, in the given order."""
+        return ArrayVideo(self.array[list(frames)])
+
+
+LazyVideo = SourceVideo | ArrayVideo
+"""Either kind of video; both have ``shape``, ``dtype``, ``frames`` and ``select``."""
+
+
+def load_frames(frames: Any) -> VideoTYXC:
+    """Return the pixels of what :meth:`SourceVideo.frames` gave; runs inside a task."""
+    if isinstance(frames, FrameRange):
+        return frames.load()
+    return np.asarray(frames)
+
+
+class _ArrayView:
+    """A source as something that dask can slice: only the frames asked for are read."""
+
+    ndim = 4
+
+    def __init__(self, source: ReadableVideo) -> None:
+        self.source = source
+        self.shape = source.shape
+        self.dtype = np.dtype(source.dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        frames, *rest = index
+        start, stop, step = frames.indices(self.shape[0])
+        return self.source.read(start, stop)[(slice(None, None, step), *rest)]
+
+
+def lazy_array(source: ReadableVideo, frames_per_chunk: int, name: str | None = None) -> da.Array:
+    """Return a source as a dask array whose chunks are blocks of whole frames.
+
+    Parameters
+    ----------
+    source : ReadableVideo
+        Frozen, picklable description of the recording.
+    frames_per_chunk : int
+        Frames that are read together.
+    name : str, optional
+        Name of the array in the graph; the same data should get the same name.
+
+    Returns
+    -------
+    dask.array.Array
+        Shape ``(T, H, W, C)``; nothing is read yet.
+    """
+    chunks = (frames_per_chunk, *source.shape[1:])
+    return da.from_array(
+        _ArrayView(source), chunks=chunks, name=name or False, asarray=False, inline_array=True
+    )

@@ -1,0 +1,314 @@
+"""Gateway to numba: the only module that imports it and decides compile flags and the disk cache.
+
+Two kinds of compiled functions exist:
+
+* ``@kernel(returns, arguments...)`` is called from Python. Its one signature is declared, it is
+  compiled at the first call (or loaded from the disk cache), and any other signature is refused.
+  One signature per kernel is what makes the shared disk cache safe: numba #4807 crashes when two
+  processes save *different* signatures of one function under one file name.
+* ``@inner`` is called from kernels only. It is compiled into each of them and has no cache entry.
+
+Flags: the GIL is released, ``parallel`` is off (dask owns the threads), ``fastmath`` is never the
+bare ``True``: NaN and infinity keep their meaning. ``contract`` allows fused multiply-add, ``nsz``
+ignores the sign of zero. ``finite=True`` adds ``nnan`` so that minimum and maximum become single
+instructions everywhere; use it only where a NaN may give any value but never a bad address.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numba.extending
+from llvmlite import ir
+from numba import types
+
+logger = logging.getLogger(__name__)
+
+_EXACT_FLAGS = frozenset({"contract", "nsz"})
+_FINITE_FLAGS = frozenset({"contract", "nsz", "nnan"})
+_CACHE_SWITCH = "SCOPEFLOW_NUMBA_CACHE"
+
+float32 = types.float32
+int64 = types.int64
+nothing = types.void
+
+
+def readable(ndim: int, dtype: Any = float32) -> Any:
+    """Type of a C-contiguous array argument that the kernel only reads (read-only arrays fit)."""
+    return types.Array(dtype, ndim, "C", readonly=True)
+
+
+def writable(ndim: int, dtype: Any = float32) -> Any:
+    """Type of a C-contiguous array argument that the kernel writes."""
+    return types.Array(dtype, ndim, "C")
+
+
+# ---------------------------------------------------------------------------------------- cache
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Folder for compiled kernels of this user, machine, numba and kernel source; None is no cache.
+
+    ``SCOPEFLOW_NUMBA_CACHE=0`` turns the cache off, ``NUMBA_CACHE_DIR`` moves it. The folder name
+    holds a digest of all kernel sources, because numba's own cache only watches the file of the
+    outermost function and would miss a changed inner function of another module. It holds the host
+    name because machine code of one machine may not run on another that shares the home folder.
+
+    Returns
+    -------
+    pathlib.Path or None
+        An existing, writable folder, or None.
+    """
+    if os.environ.get(_CACHE_SWITCH, "1").strip().lower() in {"0", "false", "no", "off"}:
+        return None
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR")
+    try:
+        root = Path(base) if base else Path.home() / ".cache" / "scopeflow"
+        name = f"numba-{numba.__version__}-{digest.hexdigest()[:12]}"
+        folder = root / name / (socket.gethostname() or "localhost")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        logger.info("Compiled kernels are not kept on disk: %s", error)
+        return None
+    return folder
+
+
+# --------------------------------------------------------------------------------------- kernels
+
+_compile_lock = threading.RLock()
+_registry: list[Kernel] = []
+
+
+class Kernel:
+    """One compiled function with exactly one signature, compiled at its first call.
+
+    Parameters
+    ----------
+    function : callable
+        The Python function in numba's subset.
+    signature : numba signature
+        Its only signature.
+    finite : bool
+        Whether ``nnan`` may be assumed.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Any, finite: bool) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self.signature = signature
+        self._finite = finite
+        self._compiled: Callable[..., Any] | None = None
+        _registry.append(self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._compiled or self.compile())(*arguments)
+
+    def compile(self) -> Callable[..., Any]:
+        """Compile or load the kernel now; safe to call from several threads.
+
+        Returns
+        -------
+        callable
+            The compiled function.
+        """
+        with _compile_lock:
+            if self._compiled is None:
+                self._compiled = self._build()
+            return self._compiled
+
+    def _build(self) -> Callable[..., Any]:
+        folder = cache_folder()
+        if folder is None:
+            return self._declare(cache=False)
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder)
+        try:
+            return self._declare(cache=True)
+        except Exception as error:
+            logger.warning("The compiled %r cannot be kept in %s: %s", self, folder, error)
+            return self._declare(cache=False)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    def _declare(self, *, cache: bool) -> Callable[..., Any]:
+        # An explicit signature compiles at once and forbids every other signature.
+        return numba.njit(self.signature, cache=cache, **_flags(self._finite))(self.py_func)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.py_func.__module__}.{self.py_func.__qualname__}>"
+
+
+def _flags(finite: bool) -> dict[str, Any]:
+    return {
+        "nogil": True,
+        "error_model": "numpy",
+        "boundscheck": False,
+        "fastmath": set(_FINITE_FLAGS if finite else _EXACT_FLAGS),
+    }
+
+
+def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any], Kernel]:
+    """Declare a function that Python calls, with its one signature.
+
+    Parameters
+    ----------
+    returns : numba type
+        Type of the result, `nothing` for none.
+    *arguments : numba type
+        Types of the arguments, see `readable`, `writable`, `float32`, `int64`.
+    finite : bool
+        Allow the compiler to assume that no value is NaN.
+
+    Returns
+    -------
+    callable
+        Decorator that makes a `Kernel`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        return Kernel(function, returns(*arguments), finite)
+
+    return decorate
+
+
+def inner(function: Any = None, *, finite: bool = False) -> Any:
+    """Declare a function that only kernels call.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    finite : bool
+        Allow the compiler to assume that no value is NaN.
+
+    Returns
+    -------
+    callable
+        A numba dispatcher, compiled into each kernel that uses it.
+    """
+    if function is None:
+        return functools.partial(inner, finite=finite)
+    return numba.njit(**_flags(finite))(function)
+
+
+def compile_all() -> int:
+    """Compile or load every kernel of the modules imported so far.
+
+    Returns
+    -------
+    int
+        Number of kernels.
+    """
+    for each in _registry:
+        each.compile()
+    return len(_registry)
+
+
+# ------------------------------------------------------------------- what plain numba cannot say
+
+
+@numba.extending.intrinsic
+def pointer(typing_context, array, offset):  # noqa: ARG001 - numba's calling convention
+    """Address of the element ``offset`` of a C-contiguous array, in elements from its start.
+
+    Rows passed as pointers cost nothing, are indexed without numba's test for negative indices,
+    and can be declared `disjoint`; that is what lets LLVM vectorise the loops over them.
+    """
+    signature = types.CPointer(array.dtype)(array, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.gep(structure.data, [arguments[1]])
+
+    return signature, generate
+
+
+@numba.extending.intrinsic
+def disjoint(typing_context):  # noqa: ARG001
+    """State, as first line of an `inner` function, that its pointers never overlap in the loop.
+
+    The elements written through one pointer argument must not be touched through another one
+    within one call. LLVM then needs no overlap tests at run time, which cost more than short rows.
+    """
+    signature = types.void()
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        # The first two arguments are numba's own: the result and the error slot.
+        for argument in builder.function.args[2:]:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+_I32 = ir.IntType(32)
+_F32 = ir.FloatType()
+_SQRT_HALF_BITS = 0x3F3504F3
+_MANTISSA_BITS = 0x007FFFFF
+
+
+@numba.extending.intrinsic
+def split_float(typing_context, value):  # noqa: ARG001
+    """Exponent and mantissa of a positive float32: ``value = mantissa * 2 ** exponent``.
+
+    Both are float32, the mantissa lies in ``[sqrt(1/2), sqrt(2))``. Pure bit operations, so loops
+    that use it vectorise.
+    """
+    signature = types.UniTuple(types.float32, 2)(types.float32)
+
+    def generate(context, builder, signature, arguments):
+        offset = ir.Constant(_I32, _SQRT_HALF_BITS)
+        bits = builder.sub(builder.bitcast(arguments[0], _I32), offset)
+        exponent = builder.sitofp(builder.ashr(bits, ir.Constant(_I32, 23)), _F32)
+        mantissa = builder.add(builder.and_(bits, ir.Constant(_I32, _MANTISSA_BITS)), offset)
+        parts = (exponent, builder.bitcast(mantissa, _F32))
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    return signature, generate
+
+
+@numba.extending.intrinsic
+def scale_by_power_of_two(typing_context, value, exponent):  # noqa: ARG001
+    """``value * 2 ** exponent`` for a float32 near 1 and a whole float32 exponent within ±120."""
+    signature = types.float32(types.float32, types.float32)
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        shift = builder.shl(builder.fptosi(arguments[1], _I32), ir.Constant(_I32, 23))
+        return builder.bitcast(builder.add(builder.bitcast(arguments[0], _I32), shift), _F32)
+
+    return signature, generate
+
+
+def _rounding_intrinsic(name: str) -> Any:
+    def rounding(typing_context, value):  # noqa: ARG001
+        signature = types.float32(types.float32)
+
+        def generate(context, builder, signature, arguments):  # noqa: ARG001
+            function = builder.module.declare_intrinsic(f"llvm.{name}", [_F32])
+            return builder.call(function, arguments)
+
+        return signature, generate
+
+    rounding.__doc__ = f"LLVM's {name} of a float32, one vector instruction."
+    return numba.extending.intrinsic(rounding)
+
+
+round_half_even = _rounding_intrinsic("rint")
+round_down = _rounding_intrinsic("floor")

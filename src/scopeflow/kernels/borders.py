@@ -1,0 +1,33 @@
+"""Planes with a border: copies of an image with extra rows and columns around it."""
+
+from __future__ import annotations
+
+from scopeflow.kernels._jit import inner, int64, kernel, nothing, readable, writable
+
+
+@inner
+def replicate_edges(out, top, left, h, w):
+    """Fill everything around the block ``out[top:top+h, left:left+w]`` from its edges."""
+    rows, cols = out.shape
+    for y in range(top, top + h):
+        for x in range(left):
+            out[y, x] = out[y, left]
+        for x in range(left + w, cols):
+            out[y, x] = out[y, left + w - 1]
+    for y in range(top):
+        for x in range(cols):
+            out[y, x] = out[top, x]
+    for y in range(top + h, rows):
+        for x in range(cols):
+            out[y, x] = out[top + h - 1, x]
+
+
+@kernel(nothing, readable(3), int64, int64, writable(3))
+def pad_replicate(planes, top, left, out):
+    """Copy ``(C, h, w)`` into ``out`` at ``(top, left)`` and replicate the edges around it."""
+    channels, h, w = planes.shape
+    for c in range(channels):
+        for y in range(h):
+            for x in range(w):
+                out[c, top + y, left + x] = planes[c, y, x]
+        replicate_edges(out[c], top, left, h, w)

@@ -1,0 +1,423 @@
+"""What happens to a frame before its flow is solved: normalisation and Gaussian filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.errors import InputError, OptionsError
+from scopeflow.kernels._jit import (
+    disjoint,
+    inner,
+    kernel,
+    nothing,
+    pointer,
+    readable,
+    writable,
+)
+from scopeflow.kernels._scratch import scratch
+
+_TRUNCATE = 4.0  # standard deviations, as scipy.ndimage.gaussian_filter
+_EPSILON = 1e-8  # keeps a constant reference from dividing by zero
+_EXACT_IN_FLOAT32 = frozenset(["bool", "int8", "uint8", "int16", "uint16", "float16", "float32"])
+
+Sigma = Sequence[Sequence[float]] | Sequence[float] | NDArray[Any]
+
+
+def intensity_range(
+    reference: NDArray[Any], joint: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest intensity of the reference.
+
+    Parameters
+    ----------
+    reference : numpy.ndarray
+        ``(H, W, C)`` raw reference.
+    joint : bool
+        One range for all channels, or one for each.
+
+    Returns
+    -------
+    lo, hi : numpy.ndarray
+        ``(C,)`` float64.
+
+    Raises
+    ------
+    InputError
+        When the reference is not ``(H, W, C)`` or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reference = np.array([[[0.0, 5.0], [1.0, 7.0]]])
+    >>> [bound.tolist() for bound in intensity_range(reference, joint=False)]
+    [[0.0, 5.0], [1.0, 7.0]]
+    """
+    reference = np.asarray(reference)
+    if reference.ndim != 3:
+        raise InputError(
+            f"A reference of shape {reference.shape} was given; the shape (H, W, C) is needed."
+        )
+    lo = reference.min(axis=(0, 1)).astype(np.float64)
+    hi = reference.max(axis=(0, 1)).astype(np.float64)
+    if not (np.all(np.isfinite(lo)) and np.all(np.isfinite(hi))):
+        raise InputError(
+            "The reference holds NaN or infinite values; its intensity range is not defined. "
+            "Replace or mask them first."
+        )
+    if joint:
+        lo, hi = np.full_like(lo, lo.min()), np.full_like(hi, hi.max())
+    return lo, hi
+
+
+def normalize(values: NDArray[Any], lo: Any, hi: Any) -> NDArray[np.float32]:
+    """Map intensities so that ``lo`` becomes 0 and ``hi`` becomes 1, without clipping.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(..., C)``, any real dtype.
+    lo, hi : float or array_like
+        Range, one or one for each channel.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``(values - lo) / (hi - lo + 1e-8)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> normalize(np.array([[[2], [4]]], np.uint16), 2, 6).ravel().tolist()
+    [0.0, 0.5]
+    """
+    values = np.asarray(values)
+    lo, hi = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
+    scale = 1.0 / (hi - lo + _EPSILON)
+    if values.dtype.name in _EXACT_IN_FLOAT32:
+        shifted = np.subtract(values, lo.astype(np.float32), dtype=np.float32)
+        return np.multiply(shifted, scale.astype(np.float32), out=shifted)
+    # 32-bit integers and float64 would lose digits before the offset is gone.
+    return ((values.astype(np.float64) - lo) * scale).astype(np.float32)
+
+
+def gaussian_radius(sigma: float) -> int:
+    """Half width of the Gaussian in samples; 0 means that the filter does nothing.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation in samples.
+
+    Returns
+    -------
+    int
+        ``int(4 sigma + 0.5)``, as scipy.
+
+    Examples
+    --------
+    >>> gaussian_radius(1.0), gaussian_radius(0.1)
+    (4, 0)
+    """
+    return int(_TRUNCATE * float(sigma) + 0.5)
+
+
+def gaussian_weights(sigma: float) -> NDArray[np.float64]:
+    """Normalised samples of a Gaussian, ``2 radius + 1`` of them.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation in samples.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, sum 1.
+
+    Examples
+    --------
+    >>> gaussian_weights(0.1).tolist()
+    [1.0]
+    """
+    radius = gaussian_radius(sigma)
+    if radius == 0:
+        return np.ones(1)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / float(sigma)) ** 2)
+    return weights / weights.sum()
+
+
+def sigma_rows(sigma: Sigma, channels: int) -> NDArray[np.float64]:
+    """One row ``(sigma_x, sigma_y, sigma_t)`` for each channel.
+
+    Parameters
+    ----------
+    sigma : array_like
+        ``(3,)`` or ``(n, 3)``; channel ``c`` takes row ``min(c, n - 1)``.
+    channels : int
+        Number of channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(channels, 3)`` float64.
+
+    Raises
+    ------
+    OptionsError
+        When the shape differs, or values are negative or not finite.
+
+    Examples
+    --------
+    >>> sigma_rows((1, 2, 0.1), 2).tolist()
+    [[1.0, 2.0, 0.1], [1.0, 2.0, 0.1]]
+    """
+    rows = np.atleast_2d(np.asarray(sigma, np.float64))
+    if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != 3:
+        raise OptionsError(
+            f"sigma of shape {np.shape(sigma)} was given; rows (sigma_x, sigma_y, sigma_t) are "
+            "needed, one or one for each channel."
+        )
+    if not np.all(np.isfinite(rows)) or np.any(rows < 0):
+        raise OptionsError("sigma must be finite and not negative.")
+    return rows[np.minimum(np.arange(channels), len(rows) - 1)]
+
+
+# --------------------------------------------------------------------------------------- spatial
+
+
+@inner
+def _scale_row(n, out, source, weight):
+    disjoint()
+    for x in range(n):
+        out[x] = weight * source[x]
+
+
+@inner
+def _add_pair(n, out, before, after, weight):
+    disjoint()
+    for x in range(n):
+        out[x] += weight * (before[x] + after[x])
+
+
+@inner
+def _reflect(i, n):
+    """Index reflected at the outer edges of the end pixels (``scipy.ndimage`` mode "reflect")."""
+    while i < 0 or i >= n:
+        i = -1 - i if i < 0 else 2 * n - 1 - i
+    return i
+
+
+@kernel(nothing, writable(2), readable(1), readable(1), writable(2), writable(1))
+def _gaussian_plane(plane, along_rows, along_cols, out, line):
+    """Filter a plane; the weights are the upper halves, ``line`` is scratch with both margins."""
+    h, w = plane.shape
+    reach_y, reach_x = along_rows.size - 1, along_cols.size - 1
+    for y in range(h):
+        middle = pointer(line, reach_x)
+        _scale_row(w, middle, pointer(plane, y * w), along_rows[0])
+        for k in range(1, reach_y + 1):
+            _add_pair(
+                w,
+                middle,
+                pointer(plane, _reflect(y - k, h) * w),
+                pointer(plane, _reflect(y + k, h) * w),
+                along_rows[k],
+            )
+        for k in range(reach_x):
+            line[reach_x - 1 - k] = line[reach_x + _reflect(-1 - k, w)]
+            line[reach_x + w + k] = line[reach_x + _reflect(w + k, w)]
+        target = pointer(out, y * w)
+        _scale_row(w, target, middle, along_cols[0])
+        for k in range(1, reach_x + 1):
+            _add_pair(
+                w, target, pointer(line, reach_x - k), pointer(line, reach_x + k), along_cols[k]
+            )
+
+
+def gaussian_filter(frame: NDArray[Any], sigma: Sigma) -> NDArray[np.float32]:
+    """Spatial Gaussian filter of each channel.
+
+    Parameters
+    ----------
+    frame : numpy.ndarray
+        ``(H, W, C)`` real numbers.
+    sigma : array_like
+        Rows ``(sigma_x, sigma_y, sigma_t)``: columns, rows, and frames (not used here).
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(H, W, C)`` float32, borders reflected at the pixel edges, cut at four sigma.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gaussian_filter(np.ones((16, 16, 1)), (1, 1, 0)).shape
+    (16, 16, 1)
+    """
+    frame = np.asarray(frame)
+    height, width, channels = frame.shape
+    out = np.empty((height, width, channels), np.float32)
+    for c, (sigma_x, sigma_y, _) in enumerate(sigma_rows(sigma, channels)):
+        plane = np.require(frame[..., c], np.float32, ["C", "A"])
+        rows, cols = gaussian_weights(sigma_y), gaussian_weights(sigma_x)
+        if rows.size == cols.size == 1:
+            out[..., c] = plane
+            continue
+        filtered = np.empty_like(plane) if channels > 1 else out.reshape(height, width)
+        _gaussian_plane(
+            plane,
+            rows[rows.size // 2 :].astype(np.float32),
+            cols[cols.size // 2 :].astype(np.float32),
+            filtered,
+            scratch("gaussian line", (width + cols.size,)),
+        )
+        if channels > 1:
+            out[..., c] = filtered
+    return out
+
+
+def preprocess_frame(frame: NDArray[Any], lo: Any, hi: Any, sigma: Sigma) -> NDArray[np.float32]:
+    """Normalise one frame by the range of the reference and filter it in space.
+
+    Parameters
+    ----------
+    frame : numpy.ndarray
+        ``(H, W, C)``, any real dtype.
+    lo, hi : float or array_like
+        Range of the reference, one or one for each channel, see `intensity_range`.
+    sigma : array_like
+        Rows ``(sigma_x, sigma_y, sigma_t)`` in pixels, pixels and frames.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(H, W, C)`` float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame = np.full((16, 16, 1), 30, np.uint8)
+    >>> round(float(preprocess_frame(frame, 10, 50, (1, 1, 0.1)).max()), 6)
+    0.5
+    """
+    return gaussian_filter(normalize(frame, lo, hi), sigma)
+
+
+# -------------------------------------------------------------------------------------- temporal
+
+
+def temporal_radius(sigma: Sigma) -> int:
+    """Frames needed before and after a frame by the temporal filter.
+
+    Parameters
+    ----------
+    sigma : array_like
+        ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
+
+    Returns
+    -------
+    int
+        Largest radius of all rows; 0 means no temporal filter.
+
+    Examples
+    --------
+    >>> temporal_radius((1, 1, 0.1)), temporal_radius((1, 1, 0.5))
+    (0, 2)
+    """
+    return max(gaussian_radius(row[2]) for row in np.atleast_2d(np.asarray(sigma, float)))
+
+
+def temporal_weights(sigma_t: float) -> NDArray[np.float64]:
+    """Weights of neighbouring frames.
+
+    Parameters
+    ----------
+    sigma_t : float
+        Standard deviation in frames.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(2 radius + 1,)`` float64, sum 1.
+
+    Examples
+    --------
+    >>> temporal_weights(0.5).size
+    5
+    """
+    return gaussian_weights(sigma_t)
+
+
+def temporal_weight_table(sigma: Sigma, channels: int) -> NDArray[np.float64]:
+    """Weights of neighbouring frames for each channel, all of the same length.
+
+    Parameters
+    ----------
+    sigma : array_like
+        ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
+    channels : int
+        Number of channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(2 temporal_radius + 1, channels)`` float64, columns sum to 1.
+
+    Examples
+    --------
+    >>> temporal_weight_table([(1, 1, 0.5), (1, 1, 0)], 2)[:, 1].tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0]
+    """
+    rows = sigma_rows(sigma, channels)
+    radius = temporal_radius(sigma)
+    table = np.zeros((2 * radius + 1, channels))
+    for c, row in enumerate(rows):
+        weights = gaussian_weights(row[2])
+        reach = weights.size // 2
+        table[radius - reach : radius + reach + 1, c] = weights
+    return table
+
+
+def filter_in_time(frames: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
+    """Weighted mean of neighbouring frames: the temporal filter at the centre frame.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        ``(n, H, W, C)``, already mirrored at the ends of the recording by the caller.
+    weights : numpy.ndarray
+        ``(n,)`` or ``(n, C)``, see `temporal_weights` and `temporal_weight_table`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(H, W, C)`` float32.
+
+    Raises
+    ------
+    InputError
+        When there is not one weight for each frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> filter_in_time(np.ones((5, 4, 4, 1), np.float32), temporal_weights(0.5)).shape
+    (4, 4, 1)
+    """
+    frames = np.asarray(frames)
+    weights = np.asarray(weights, np.float64)
+    if frames.ndim != 4 or weights.ndim not in (1, 2) or len(weights) != len(frames):
+        raise InputError(
+            f"Frames of shape {frames.shape} and weights of shape {weights.shape} were given; "
+            "(n, H, W, C) and one weight for each frame, (n,) or (n, C), are needed."
+        )
+    total = np.zeros(frames.shape[1:], np.float32)
+    for frame, weight in zip(frames, weights.astype(np.float32), strict=True):
+        if np.any(weight):
+            total += weight * frame
+    return total

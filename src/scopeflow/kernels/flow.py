@@ -1,0 +1,618 @@
+"""Variational optical flow of one frame against a reference, coarse to fine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.config.specs import DataTerm, FlowParameters
+from scopeflow.errors import InputError, OptionsError, nearest_name
+from scopeflow.kernels._scratch import scratch
+from scopeflow.kernels.borders import pad_replicate
+from scopeflow.kernels.median import median_5x5
+from scopeflow.kernels.pyramid import Level, pyramid_levels
+from scopeflow.kernels.resize import AxisTable, pyramid_tables, resize_planes, upsample_flow
+from scopeflow.kernels.solver import solve_level
+from scopeflow.kernels.tensor import motion_tensor
+from scopeflow.kernels.warp import warp_planes
+
+_DEFAULT_WARPING_STEPS = 10
+_SMALLEST_FILTERED = 6  # levels of fewer pixels along an axis are not median filtered
+
+_DATA_TERMS: dict[str, DataTerm] = {
+    "gc": "gc",
+    "gradient": "gc",
+    "gray": "gray",
+    "brightness": "gray",
+    "cs": "cs",
+    "census": "cs",
+}
+
+Tables = tuple[AxisTable, AxisTable]
+
+
+@dataclass(frozen=True)
+class FlowReference:
+    """The reference prepared for many frames; read-only, picklable, shared by threads.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(H, W, C)`` of the frames.
+    params : FlowParameters
+        The solver's parameters.
+    levels : tuple of Level
+        Pyramid, coarsest first.
+    images : tuple of numpy.ndarray
+        Reference at each level, ``(C, rows + 2, cols + 2)`` float32 with replicated edges.
+    weights : numpy.ndarray
+        ``(C,)`` float32 weights of the channels.
+    maps : tuple of (numpy.ndarray or None)
+        Pixelwise factors on the weights at each level, ``(C, rows, cols)`` float32.
+    a_data : numpy.ndarray
+        ``(C,)`` float32 exponents of the data penalty.
+    """
+
+    shape: tuple[int, int, int]
+    params: FlowParameters
+    levels: tuple[Level, ...]
+    images: tuple[NDArray[np.float32], ...]
+    weights: NDArray[np.float32]
+    maps: tuple[NDArray[np.float32] | None, ...]
+    a_data: NDArray[np.float32]
+
+    @property
+    def motion_shape(self) -> tuple[int, int]:
+        """Rows and columns of the finest grid."""
+        return self.levels[-1].rows, self.levels[-1].cols
+
+
+# -------------------------------------------------------------------------------------- checking
+
+
+def data_term_name(name: Any) -> DataTerm:
+    """Canonical name of a constancy assumption.
+
+    Parameters
+    ----------
+    name : str or enum
+        ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"``, ``"cs"``/``"census"`` in any case, or
+        an enum with such a value.
+
+    Returns
+    -------
+    {"gc", "gray", "cs"}
+        Name in `FlowParameters`.
+
+    Raises
+    ------
+    OptionsError
+        When the name is not known.
+
+    Examples
+    --------
+    >>> data_term_name("Census")
+    'cs'
+    """
+    text = str(getattr(name, "value", name)).strip().lower()
+    if text not in _DATA_TERMS:
+        known = ", ".join(sorted(_DATA_TERMS))
+        raise OptionsError(
+            f"Unknown constancy assumption '{name}'; use one of {known}."
+            + nearest_name(text, _DATA_TERMS)
+        )
+    return _DATA_TERMS[text]
+
+
+def check_gnc_schedule(schedule: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Check the stage weights of graduated non-convexity (Blake and Zisserman 1987).
+
+    Parameters
+    ----------
+    schedule : sequence of float or None
+        From 0 (quadratic) to 1 (robust), not decreasing, at least two.
+
+    Returns
+    -------
+    tuple of float or None
+        The same values.
+
+    Raises
+    ------
+    OptionsError
+        Saying which rule is broken.
+
+    Examples
+    --------
+    >>> check_gnc_schedule([0, 0.5, 1])
+    (0.0, 0.5, 1.0)
+    """
+    if schedule is None:
+        return None
+    values = np.asarray(schedule, float)
+    if values.ndim != 1:
+        raise OptionsError("gnc_schedule must be a 1D sequence of stage weights")
+    if values.size < 2:
+        raise OptionsError("gnc_schedule must contain at least two stages")
+    if not np.all((values >= 0) & (values <= 1)):
+        raise OptionsError("gnc_schedule entries must lie in [0, 1]")
+    if np.any(np.diff(values) < 0):
+        raise OptionsError("gnc_schedule must be monotone nondecreasing")
+    if not np.isclose(values[0], 0.0):
+        raise OptionsError("gnc_schedule must start at 0.0")
+    if not np.isclose(values[-1], 1.0):
+        raise OptionsError("gnc_schedule must end at 1.0")
+    return tuple(float(v) for v in values)
+
+
+def _check_finite(values: NDArray[Any], what: str) -> None:
+    # One sum is several times faster than testing every value, and NaN and infinity survive it.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = float(values.sum(dtype=np.float64))
+    if math.isfinite(total):
+        return
+    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise InputError(
+            f"{what} holds {bad} values that are NaN or infinite; motion needs finite values. "
+            "Replace or mask them first."
+        )
+
+
+def channel_weights(
+    weight: Any, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Resolve the weight of each channel, and of each pixel where a map is given.
+
+    Parameters
+    ----------
+    weight : array_like or None
+        None: equal weights. One number per channel: missing ones are ``1 / C``, surplus ones are
+        dropped, then all are divided by their sum. ``(H, W)``: the same map for every channel.
+        ``(H, W, C)``: used as it is.
+    shape : tuple of int
+        ``(H, W, C)`` of the frames.
+
+    Returns
+    -------
+    weights : numpy.ndarray
+        ``(C,)`` float32.
+    maps : numpy.ndarray or None
+        ``(C, H, W)`` float32 factors.
+
+    Raises
+    ------
+    InputError
+        When the shape does not fit, or values are negative or not finite.
+
+    Examples
+    --------
+    >>> channel_weights([3.0, 1.0], (16, 16, 2))[0].tolist()
+    [0.75, 0.25]
+    """
+    height, width, channels = shape
+    if weight is None:
+        return np.full(channels, 1.0 / channels, np.float32), None
+    values = np.asarray(weight, float)
+    if not np.all(np.isfinite(values)) or np.any(values < 0):
+        raise InputError("Channel weights must be finite and not negative.")
+    if values.ndim == 0:
+        values = values[None]
+    if values.ndim == 1:
+        full = np.full(channels, 1.0 / channels)
+        count = min(channels, values.size)
+        full[:count] = values[:count]
+        if full.sum() == 0:
+            raise InputError(f"Channel weights {values.tolist()} sum to zero; give one above zero.")
+        return (full / full.sum()).astype(np.float32), None
+    if values.ndim == 2:
+        values = np.broadcast_to(values[..., None], (*values.shape, channels))
+    if values.shape != (height, width, channels):
+        raise InputError(
+            f"A weight of shape {np.shape(weight)} was given for frames of shape {shape}; use one "
+            "number per channel, a map (H, W), or a map (H, W, C)."
+        )
+    maps = np.ascontiguousarray(np.moveaxis(values, -1, 0), np.float32)
+    return np.ones(channels, np.float32), maps
+
+
+# ------------------------------------------------------------------------------------- reference
+
+
+def prepare_reference(
+    reference: NDArray[Any], weight: Any, params: FlowParameters
+) -> FlowReference:
+    """Build everything about the reference that all frames share.
+
+    Parameters
+    ----------
+    reference : numpy.ndarray
+        ``(H, W, C)`` normalised and filtered reference.
+    weight : array_like or None
+        Weights of channels or pixels, see `channel_weights`.
+    params : FlowParameters
+        The solver's parameters.
+
+    Returns
+    -------
+    FlowReference
+        For `solve_flow`.
+
+    Raises
+    ------
+    InputError
+        When the reference is not ``(H, W, C)``, too small or not finite, or the weight does not
+        fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scopeflow.config.specs import FlowParameters
+    >>> prepare_reference(np.ones((32, 40, 2)), None, FlowParameters(min_level=2)).motion_shape
+    (20, 26)
+    """
+    reference = np.asarray(reference)
+    if reference.ndim != 3:
+        raise InputError(
+            f"A reference of shape {reference.shape} was given; the shape (H, W, C) is needed."
+        )
+    _check_finite(reference, "The reference")
+    height, width, channels = reference.shape
+    levels = pyramid_levels((height, width), params)
+    weights, maps = channel_weights(weight, (height, width, channels))
+    exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
+    if exponents.size not in (1, channels):
+        raise InputError(
+            f"{exponents.size} exponents a_data were given for {channels} channels; give one "
+            "number or one for each channel."
+        )
+    planes = np.require(np.moveaxis(reference, -1, 0), np.float32, ["C", "A"])
+    images, level_maps = [], []
+    for level in levels:
+        tables = pyramid_tables((height, width), (level.rows, level.cols))
+        small = resize_planes(planes, tables)
+        padded = np.empty((channels, level.rows + 2, level.cols + 2), np.float32)
+        pad_replicate(small, 1, 1, padded)
+        padded.flags.writeable = False
+        images.append(padded)
+        level_maps.append(None if maps is None else resize_planes(maps, tables))
+    return FlowReference(
+        shape=(height, width, channels),
+        params=params,
+        levels=levels,
+        images=tuple(images),
+        weights=weights,
+        maps=tuple(level_maps),
+        a_data=np.ascontiguousarray(np.broadcast_to(exponents, (channels,))),
+    )
+
+
+# ----------------------------------------------------------------------------------------- solve
+
+
+def _resized_flow(
+    flow: NDArray[np.float32] | None, shape_in: tuple[int, int], level: Level
+) -> NDArray[np.float32]:
+    """Flow planes resampled to a level, with a ring of repeated edges; zeros for None."""
+    padded = np.zeros((2, level.rows + 2, level.cols + 2), np.float32)
+    if flow is not None:
+        tables = pyramid_tables(shape_in, (level.rows, level.cols))
+        pad_replicate(resize_planes(flow, tables), 1, 1, padded)
+    return padded
+
+
+def _interior(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(flow[:, 1:-1, 1:-1])
+
+
+def _refine(
+    prepared: FlowReference,
+    position: int,
+    moving: NDArray[np.float32],
+    flow: NDArray[np.float32],
+    share: float,
+) -> NDArray[np.float32]:
+    """Increment of one level for a moving image (padded planes) that is already warped."""
+    params, level = prepared.params, prepared.levels[position]
+    shape = (moving.shape[0], 6, level.rows, level.cols)
+    tensors = motion_tensor(
+        prepared.images[position],
+        moving,
+        level.h_row,
+        level.h_col,
+        params.data_term,
+        scratch("tensors", shape),
+    )
+    return solve_level(
+        tensors,
+        prepared.weights,
+        prepared.maps[position],
+        flow,
+        alpha=(params.alpha[0] * level.alpha_scale, params.alpha[1] * level.alpha_scale),
+        h_row=level.h_row,
+        h_col=level.h_col,
+        iterations=params.iterations,
+        update_lag=params.update_lag,
+        a_data=prepared.a_data,
+        a_smooth=params.a_smooth,
+        robust_share=share,
+        out=scratch("increment", flow.shape),
+    )
+
+
+def _pyramid_pass(
+    prepared: FlowReference,
+    moving: NDArray[np.float32],
+    initial: NDArray[np.float32] | None,
+    share: float | None,
+    round_positions: bool,
+) -> NDArray[np.float32]:
+    """One coarse-to-fine pass; ``share`` is the stage of graduated non-convexity or None."""
+    params = prepared.params
+    size = prepared.shape[:2]
+    flow = initial
+    steps = 1 if share is None else (params.warping_steps or _DEFAULT_WARPING_STEPS)
+    for position, level in enumerate(prepared.levels):
+        filtered = min(level.rows, level.cols) >= _SMALLEST_FILTERED
+        image = resize_planes(moving, pyramid_tables(prepared.shape[:2], (level.rows, level.cols)))
+        padded = _resized_flow(flow, size, level)
+        for _ in range(steps):
+            fixed = prepared.images[position]
+            warped = scratch("warped", fixed.shape)
+            if share is None and position == 0:
+                # The coarsest level is compared as it is, even when an initial flow is given.
+                pad_replicate(image, 1, 1, warped)
+            else:
+                warp_planes(
+                    image,
+                    padded,
+                    fixed,
+                    h_row=level.h_row,
+                    h_col=level.h_col,
+                    flow_border=1,
+                    border=1,
+                    round_positions=round_positions,
+                    out=warped,
+                )
+            increment = _refine(prepared, position, warped, padded, 1.0 if share is None else share)
+            if share is None:
+                if filtered:
+                    increment[:, 1:-1, 1:-1] = median_5x5(_interior(increment))
+                padded += increment
+            else:
+                padded += increment
+                if filtered:
+                    pad_replicate(median_5x5(_interior(padded)), 1, 1, padded)
+        flow = _interior(padded)
+        size = (level.rows, level.cols)
+    assert flow is not None
+    return flow
+
+
+def solve_flow(
+    prepared: FlowReference,
+    moving: NDArray[Any],
+    initial: NDArray[Any] | None = None,
+    *,
+    round_positions: bool = False,
+) -> NDArray[np.float32]:
+    """Displacement of a frame against the prepared reference, on the solver's finest grid.
+
+    May be called from several threads at once with one `FlowReference`.
+
+    Parameters
+    ----------
+    prepared : FlowReference
+        From `prepare_reference`.
+    moving : numpy.ndarray
+        ``(H, W, C)`` frame, normalised and filtered as the reference.
+    initial : numpy.ndarray, optional
+        ``(H, W, 2)`` displacement to start from, pixels.
+    round_positions : bool
+        Round warp positions to 1/32 px as OpenCV 4 does. For tests of equivalence only.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(h, w, 2)`` float32 displacement in full-resolution pixels; `upsample_flow` brings it to
+        ``(H, W, 2)``.
+
+    Raises
+    ------
+    InputError
+        When shapes differ from the reference, or values are not finite.
+
+    Notes
+    -----
+    Gradient, brightness or census constancy with robust penalties, solved coarse to fine by
+    successive over-relaxation; Flotho et al. 2022, *Software for non-parametric image
+    registration of 2-photon imaging data* (J Biophotonics), after Brox et al. 2004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scopeflow.config.specs import FlowParameters
+    >>> frame = np.random.default_rng(0).random((32, 40, 1))
+    >>> prepared = prepare_reference(frame, None, FlowParameters(min_level=2))
+    >>> solve_flow(prepared, frame).shape
+    (20, 26, 2)
+    """
+    moving = np.asarray(moving)
+    if moving.shape != prepared.shape:
+        raise InputError(
+            f"A frame of shape {moving.shape} was given for a reference of shape {prepared.shape}; "
+            "both need the same shape (H, W, C)."
+        )
+    _check_finite(moving, "The frame")
+    start = None
+    if initial is not None:
+        initial = np.asarray(initial)
+        if initial.shape != (*prepared.shape[:2], 2):
+            raise InputError(
+                f"An initial displacement of shape {initial.shape} was given for frames of shape "
+                f"{prepared.shape}; the shape (H, W, 2) is needed."
+            )
+        _check_finite(initial, "The initial displacement")
+        start = np.require(np.moveaxis(initial, -1, 0), np.float32, ["C", "A"])
+    planes = np.require(np.moveaxis(moving, -1, 0), np.float32, ["C", "A"])
+
+    stages = prepared.params.gnc_schedule
+    if stages is None:
+        flow = _pyramid_pass(prepared, planes, start, None, round_positions)
+    else:
+        for number, share in enumerate(stages):
+            if number > 0:  # the stage before ends at full resolution
+                full = upsample_flow(np.moveaxis(flow, 0, -1), prepared.shape[:2])
+                start = np.ascontiguousarray(np.moveaxis(full, -1, 0))
+            flow = _pyramid_pass(prepared, planes, start, share, round_positions)
+    return np.ascontiguousarray(np.moveaxis(flow, 0, -1))
+
+
+def get_displacement(
+    fixed: NDArray[Any],
+    moving: NDArray[Any],
+    alpha: Sequence[float] = (2, 2),
+    update_lag: int = 5,
+    iterations: int = 50,
+    min_level: int = 0,
+    levels: int = 50,
+    eta: float = 0.8,
+    a_smooth: float = 1.0,
+    a_data: float | Sequence[float] | NDArray[Any] = 0.45,
+    const_assumption: Any = "gc",
+    uv: NDArray[Any] | None = None,
+    weight: Any = None,
+    gnc_schedule: Sequence[float] | None = None,
+    warping_steps: int | None = None,
+) -> NDArray[np.float64]:
+    """Displacement field between a reference and a moving frame.
+
+    Parameters
+    ----------
+    fixed : numpy.ndarray
+        Reference, ``(H, W)`` or ``(H, W, C)``, intensities of about [0, 1].
+    moving : numpy.ndarray
+        Frame of the same shape.
+    alpha : sequence of float
+        Smoothness weights ``(alpha_x, alpha_y)``; larger is smoother.
+    update_lag : int
+        Iterations between updates of the nonlinear weights.
+    iterations : int
+        Sweeps per level.
+    min_level : int
+        Finest pyramid level that is solved, 0 is full resolution.
+    levels : int
+        Upper limit of pyramid steps.
+    eta : float
+        Scale factor between levels, ``0 < eta <= 1``.
+    a_smooth : float
+        Exponent of the smoothness penalty; 1 is quadratic.
+    a_data : float or sequence of float
+        Exponent of the data penalty, one or one per channel.
+    const_assumption : str or enum
+        ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"`` or ``"cs"``/``"census"``.
+    uv : numpy.ndarray, optional
+        ``(H, W, 2)`` initial displacement, pixels.
+    weight : array_like, optional
+        Weights of channels or pixels, see `channel_weights`.
+    gnc_schedule : sequence of float, optional
+        Stages of graduated non-convexity from 0 to 1.
+    warping_steps : int, optional
+        Warps per level with a `gnc_schedule`, 10 when None.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(H, W, 2)`` float64 displacement in pixels, ``[..., 0]`` along columns, ``[..., 1]`` along
+        rows; ``moving`` at ``(y + v, x + u)`` shows what ``fixed`` shows at ``(y, x)``.
+
+    Raises
+    ------
+    InputError
+        Shapes that differ, frames below 10 px, or values that are not finite.
+    OptionsError
+        Options that are not known or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame = np.random.default_rng(0).random((24, 32))
+    >>> bool(np.abs(get_displacement(frame, frame)).max() < 0.01)
+    True
+    """
+    fixed, moving = np.asarray(fixed), np.asarray(moving)
+    if fixed.shape != moving.shape or fixed.ndim not in (2, 3):
+        raise InputError(
+            f"A reference of shape {fixed.shape} and a frame of shape {moving.shape} were given; "
+            "both need the same shape, (H, W) or (H, W, C)."
+        )
+    if fixed.ndim == 2:
+        fixed, moving = fixed[..., None], moving[..., None]
+    parameters = _parameters(
+        alpha, update_lag, iterations, min_level, levels, eta, a_smooth, a_data, const_assumption,
+        gnc_schedule, warping_steps,
+    )  # fmt: skip
+    prepared = prepare_reference(fixed, weight, parameters)
+    motion = solve_flow(prepared, moving, uv)
+    return upsample_flow(motion, prepared.shape[:2]).astype(np.float64)
+
+
+def _parameters(
+    alpha: Sequence[float],
+    update_lag: int,
+    iterations: int,
+    min_level: int,
+    levels: int,
+    eta: float,
+    a_smooth: float,
+    a_data: Any,
+    const_assumption: Any,
+    gnc_schedule: Sequence[float] | None,
+    warping_steps: int | None,
+) -> FlowParameters:
+    """Check the arguments of `get_displacement` and freeze them."""
+    weights = np.asarray(alpha, float).ravel()
+    if weights.size != 2 or not np.all(np.isfinite(weights)) or np.any(weights <= 0):
+        raise OptionsError(f"alpha = {alpha!r} was given; two positive numbers (x, y) are needed.")
+    whole = {
+        "update_lag": (update_lag, 1),
+        "iterations": (iterations, 1),
+        "min_level": (min_level, 0),
+        "levels": (levels, 0),
+    }
+    for name, (value, least) in whole.items():
+        if isinstance(value, bool) or int(value) != value or value < least:
+            raise OptionsError(
+                f"{name} = {value!r} was given; a whole number >= {least} is needed."
+            )
+    if not 0 < eta <= 1:
+        raise OptionsError(f"eta = {eta!r} was given; 0 < eta <= 1 is needed.")
+    if not (math.isfinite(a_smooth) and a_smooth > 0):
+        raise OptionsError(f"a_smooth = {a_smooth!r} was given; a positive number is needed.")
+    exponents = np.asarray(a_data, float).ravel()
+    if exponents.size == 0 or not np.all(np.isfinite(exponents)) or np.any(exponents <= 0):
+        raise OptionsError(f"a_data = {a_data!r} was given; positive numbers are needed.")
+    if warping_steps is not None and (
+        isinstance(warping_steps, bool)
+        or not isinstance(warping_steps, int | np.integer)
+        or warping_steps < 1
+    ):
+        raise OptionsError("warping_steps must be a positive integer")
+    return FlowParameters(
+        alpha=(float(weights[0]), float(weights[1])),
+        levels=int(levels),
+        min_level=int(min_level),
+        eta=float(eta),
+        update_lag=int(update_lag),
+        iterations=int(iterations),
+        a_smooth=float(a_smooth),
+        a_data=float(exponents[0]) if exponents.size == 1 else tuple(map(float, exponents)),
+        data_term=data_term_name(const_assumption),
+        gnc_schedule=check_gnc_schedule(gnc_schedule),
+        warping_steps=None if warping_steps is None else int(warping_steps),
+    )

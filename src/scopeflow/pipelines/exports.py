@@ -1,0 +1,100 @@
+"""Files made from a finished run: exported videos, displacements, masks, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from scopeflow.blocks.correct import STATISTICS, Reference
+from scopeflow.config.enums import OutputFormat
+from scopeflow.config.options import OFOptions
+from scopeflow.pipelines.delivery import StoredFrames
+from scopeflow.pipelines.outputs import OutputFiles
+from scopeflow.store.files import atomic_save_npy, atomic_save_npz
+from scopeflow.store.layout import VALID, ResultStore
+from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.store.writers.exports import (
+    ValidIndexWriter,
+    open_displacement_writer,
+    open_writer,
+)
+
+_STREAMED = (OutputFormat.HDF5, OutputFormat.TIFF, OutputFormat.MAT)
+
+
+def export_results(
+    options: OFOptions,
+    files: OutputFiles,
+    store: ResultStore,
+    reference: Reference,
+    statistics: Mapping[str, NDArray[Any]],
+    metadata: VideoMetadata,
+) -> list[Path]:
+    """Write everything that the options ask for from a complete store, block by block.
+
+    Parameters
+    ----------
+    options : OFOptions
+        Format and which side files.
+    files : OutputFiles
+        Their names.
+    store : ResultStore
+        All blocks are finished.
+    reference : Reference
+        The reference of the run.
+    statistics : mapping
+        Statistics of all frames, ``(T,)`` each.
+    metadata : VideoMetadata
+        Physical sizes, where known.
+
+    Returns
+    -------
+    list of Path
+        The files, each complete.
+    """
+    frames = StoredFrames(store)
+    shape = store.layout.shape
+    written: list[Path] = []
+    if files.format in _STREAMED:
+        with open_writer(
+            files.target,
+            files.format,
+            shape=shape,
+            dtype=store.layout.dtype,
+            metadata=metadata,
+        ) as video:
+            for start, stop in _blocks(store):
+                video.write(frames.registered(start, stop))
+        written.append(files.target)
+    if files.format is OutputFormat.ZARR:
+        store.write_statistics(statistics)
+        store.write_reference(reference.raw, reference.processed)
+    if options.save_w:
+        path = files.side_file("w.h5")
+        with open_displacement_writer(path, shape[:3]) as displacements:
+            for start, stop in _blocks(store):
+                displacements.write(frames.flow(start, stop))
+        written.append(path)
+    if options.writes_valid_idx:
+        path = files.side_file("idx.hdf")
+        with ValidIndexWriter(path, shape[:3]) as masks:
+            for start, stop in _blocks(store):
+                masks.write(store.read(VALID, start, stop))
+        written.append(path)
+    if options.save_meta_info:
+        path = files.side_file("statistics.npz")
+        atomic_save_npz(path, **{name: statistics[name] for name in STATISTICS})
+        written.append(path)
+        path = files.side_file("reference_frame.npy")
+        atomic_save_npy(path, reference.raw)
+        written.append(path)
+    return written
+
+
+def _blocks(store: ResultStore) -> Iterator[tuple[int, int]]:
+    n_frames, length = store.layout.shape[0], store.layout.block_length
+    for start in range(0, n_frames, length):
+        yield start, min(start + length, n_frames)

@@ -1,0 +1,84 @@
+"""What a run leaves as a record of itself: versions, options, input, place, timings."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from scopeflow import __version__
+from scopeflow.config.fingerprint import settings_dict
+from scopeflow.config.options import OFOptions
+from scopeflow.kernels import KERNEL_VERSION
+from scopeflow.pipelines.video import Recording
+from scopeflow.runtime.executor import Executor
+
+_PACKAGES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "h5py", "tifffile", "nd2")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of scopeflow and of what its results rest on."""
+    versions = {"scopeflow": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def run_facts(
+    options: OFOptions,
+    recording: Recording,
+    executor: Executor,
+    *,
+    settings: dict[str, Any],
+    started: float,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Return the contents of ``run.json``.
+
+    Parameters
+    ----------
+    options : OFOptions
+        What was asked for.
+    recording : Recording
+        What was corrected.
+    executor : Executor
+        Where it ran.
+    settings : dict
+        What the fingerprint was made of.
+    started : float
+        When the run began, seconds since the epoch.
+    **facts
+        More JSON-able facts.
+
+    Returns
+    -------
+    dict
+        JSON-able.
+    """
+    now = time.time()
+    frames, height, width, channels = recording.video.shape
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "seconds": round(now - started, 3),
+        "recording": {
+            "paths": list(recording.paths),
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "dtype": str(recording.video.dtype),
+        },
+        "options": settings_dict(
+            options.model_dump(mode="json", exclude={"reference_frames", "weight", "input_file"})
+        ),
+        "settings": settings,
+        "executor": {"name": executor.name, "n_workers": executor.n_workers},
+        "kernel_version": KERNEL_VERSION,
+        "cpu": platform.processor() or platform.machine(),
+        "versions": package_versions(),
+        **facts,
+    }

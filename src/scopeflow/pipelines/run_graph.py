@@ -1,0 +1,78 @@
+"""Run the graph of a recording window by window; give outcomes in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scopeflow.blocks.correct import BatchStart
+from scopeflow.graph.block_task import BlockOutcome
+from scopeflow.graph.correct import CorrectionJob, Window, windows
+from scopeflow.plan.grid import Block
+from scopeflow.runtime.executor import Executor
+
+OnBlock = Callable[[Block, BlockOutcome], None]
+
+
+def run_job(
+    job: CorrectionJob,
+    executor: Executor,
+    on_finish: OnBlock | None = None,
+    on_block: OnBlock | None = None,
+) -> list[BlockOutcome]:
+    """Compute all blocks of a job.
+
+    Parameters
+    ----------
+    job : CorrectionJob
+        What to compute.
+    executor : Executor
+        Where.
+    on_finish : callable, optional
+        ``on_finish(block, outcome)``, called as each block finishes, in any order.
+    on_block : callable, optional
+        ``on_block(block, outcome)``, called in the order of time while the run goes on.
+
+    Returns
+    -------
+    list of BlockOutcome
+        In the order of time.
+    """
+    outcomes: list[BlockOutcome] = []
+    generator = windows(job)
+    window = next(generator, None)
+    while window is not None:
+        results = _WindowResults(window, on_finish, on_block)
+        tasks = [*window.tasks, *([] if window.next_start is None else [window.next_start])]
+        executor.run(tasks, results.take)
+        outcomes.extend(results.in_order)
+        try:
+            window = generator.send(results.next_start)
+        except StopIteration:
+            window = None
+    return outcomes
+
+
+class _WindowResults:
+    """Takes results in any order; hands blocks on in the order of time."""
+
+    def __init__(self, window: Window, on_finish: OnBlock | None, on_block: OnBlock | None) -> None:
+        self._blocks = window.blocks
+        self._on_finish = on_finish
+        self._on_block = on_block
+        self._early: dict[int, BlockOutcome] = {}
+        self.in_order: list[BlockOutcome] = []
+        self.next_start: BatchStart | None = None
+
+    def take(self, position: int, value: Any) -> None:
+        if position == len(self._blocks):
+            self.next_start = value
+            return
+        if self._on_finish is not None:
+            self._on_finish(self._blocks[position], value)
+        self._early[position] = value
+        while (due := len(self.in_order)) in self._early:
+            outcome = self._early.pop(due)
+            self.in_order.append(outcome)
+            if self._on_block is not None:
+                self._on_block(self._blocks[due], outcome)

@@ -1,0 +1,256 @@
+"""How a recording is cut into blocks and batches: integers only.
+
+A *batch* is a run of frames that start from one initial displacement (``buffer_size``). A *block*
+is the work of one task and one shard on disk. The tail of a batch gives the next batch its start,
+so blocks never cross a batch border and every block knows which of its frames are in the tail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scopeflow.errors import InputError
+
+SEED_TAIL = 20
+"""Last frames of a batch whose mean displacement starts the next batch."""
+
+REFERENCE_TAIL = 100
+"""Last frames of a batch that renew the reference."""
+
+FIRST_SEED = 22
+"""Frames solved from zero whose mean displacement starts the first batch."""
+
+TARGET_BLOCK_FRAMES = 20
+TARGET_BLOCK_BYTES = 64 * 2**20
+LARGEST_BLOCK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Block:
+    """One task: frames ``start`` to ``stop`` of the recording.
+
+    Attributes
+    ----------
+    index : int
+        Position among all blocks; also the shard that the block owns.
+    start, stop : int
+        Frames that the block computes.
+    read_start, read_stop : int
+        Frames that it reads: its own and the halo of a temporal filter.
+    batch : int
+        Batch that it belongs to.
+    seed_tail_start : int
+        First of its frames whose displacement enters the next batch's start; ``stop`` if none.
+    reference_tail_start : int
+        First of its frames that renews the reference; ``stop`` if none.
+    """
+
+    index: int
+    start: int
+    stop: int
+    read_start: int
+    read_stop: int
+    batch: int
+    seed_tail_start: int
+    reference_tail_start: int
+
+    @property
+    def length(self) -> int:
+        """Frames that the block computes."""
+        return self.stop - self.start
+
+    @property
+    def in_tail(self) -> bool:
+        """Whether the next batch waits for this block."""
+        return min(self.seed_tail_start, self.reference_tail_start) < self.stop
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All blocks of a recording, in order of time.
+
+    Attributes
+    ----------
+    n_frames, block_length, batch_length, halo : int
+        The numbers that the grid was made from.
+    blocks : tuple of Block
+        They cover ``[0, n_frames)`` exactly once.
+    """
+
+    n_frames: int
+    block_length: int
+    batch_length: int
+    halo: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return -(-self.n_frames // self.batch_length)
+
+    def batch(self, index: int) -> tuple[Block, ...]:
+        """Return the blocks of one batch."""
+        return tuple(block for block in self.blocks if block.batch == index)
+
+    def batch_range(self, index: int) -> tuple[int, int]:
+        """Return first and one-past-last frame of one batch."""
+        return index * self.batch_length, min((index + 1) * self.batch_length, self.n_frames)
+
+
+def halo_range(start: int, stop: int, halo: int, lowest: int, highest: int) -> tuple[int, int]:
+    """Return the frames to read for ``[start, stop)`` with a temporal halo inside given limits.
+
+    The limits are the ends of the recording, or of the batch; beyond them the filter reflects, so
+    a reflected frame can lie further inside than the halo when the limits are close.
+
+    Examples
+    --------
+    >>> halo_range(10, 20, 2, 0, 100)
+    (8, 22)
+    >>> halo_range(0, 1, 3, 0, 100)
+    (0, 4)
+    """
+    first, last = start, stop
+    period = 2 * (highest - lowest)
+    for edge in (*range(start - halo, start), *range(stop, stop + halo)):
+        position = (edge - lowest) % period
+        frame = lowest + min(position, period - 1 - position)
+        first, last = min(first, frame), max(last, frame + 1)
+    return first, last
+
+
+def make_grid(
+    n_frames: int,
+    batch_length: int,
+    block_length: int,
+    *,
+    halo: int = 0,
+    halo_stops_at_batches: bool = False,
+    seed_tail: int = SEED_TAIL,
+    reference_tail: int = 0,
+) -> Grid:
+    """Cut a recording into batches and blocks.
+
+    Parameters
+    ----------
+    n_frames : int
+        Length of the recording.
+    batch_length : int
+        Frames that share one initial displacement.
+    block_length : int
+        Frames of one task; divides `batch_length` unless there is one batch only.
+    halo : int, optional
+        Frames on either side that a temporal filter needs.
+    halo_stops_at_batches : bool, optional
+        The filter reflects at batch borders instead of reading over them.
+    seed_tail, reference_tail : int, optional
+        Frames at the end of each batch that the next batch depends on; 0 for none.
+
+    Returns
+    -------
+    Grid
+        Blocks that cover the recording exactly once.
+
+    Raises
+    ------
+    InputError
+        If a number is not positive, or blocks would cross batch borders.
+
+    Examples
+    --------
+    >>> grid = make_grid(50, 20, 10)
+    >>> [(b.start, b.stop, b.batch, b.in_tail) for b in grid.blocks]
+    [(0, 10, 0, True), (10, 20, 0, True), (20, 30, 1, True), (30, 40, 1, True), (40, 50, 2, False)]
+    """
+    if min(n_frames, batch_length, block_length) < 1:
+        raise InputError(
+            f"a grid needs positive lengths, got {n_frames} frames, batches of {batch_length} "
+            f"and blocks of {block_length}"
+        )
+    batch_length = min(batch_length, n_frames)
+    if n_frames > batch_length and batch_length % block_length:
+        raise InputError(
+            f"blocks of {block_length} frames do not fill batches of {batch_length}; "
+            f"use {fitting_block_length(batch_length, block_length)}"
+        )
+    block_length = min(block_length, batch_length)
+    n_batches = -(-n_frames // batch_length)
+    blocks = []
+    for index, start in enumerate(range(0, n_frames, block_length)):
+        stop = min(start + block_length, n_frames)
+        batch = start // batch_length
+        batch_stop = min((batch + 1) * batch_length, n_frames)
+        limits = (batch * batch_length, batch_stop) if halo_stops_at_batches else (0, n_frames)
+        is_last_batch = batch == n_batches - 1
+        tails = [
+            stop if is_last_batch or tail == 0 else min(max(start, batch_stop - tail), stop)
+            for tail in (seed_tail, reference_tail)
+        ]
+        blocks.append(
+            Block(
+                index,
+                start,
+                stop,
+                *halo_range(start, stop, halo, *limits),
+                batch,
+                seed_tail_start=tails[0],
+                reference_tail_start=tails[1],
+            )
+        )
+    return Grid(n_frames, block_length, batch_length, halo, tuple(blocks))
+
+
+def fitting_block_length(batch_length: int, wanted: int) -> int:
+    """Return the divisor of `batch_length` that is nearest to `wanted` (the smaller of two).
+
+    Examples
+    --------
+    >>> fitting_block_length(400, 32)
+    25
+    """
+    divisors = [n for n in range(1, batch_length + 1) if batch_length % n == 0]
+    return min(divisors, key=lambda n: (abs(n - wanted), n))
+
+
+def choose_block_length(
+    n_frames: int, batch_length: int, bytes_per_frame: int, requested: int | None = None
+) -> int:
+    """Choose how many frames one task computes and one shard holds.
+
+    A request is met exactly where it can be; in recordings of several batches it moves to the
+    nearest length that fills a batch. Results never depend on it.
+
+    Parameters
+    ----------
+    n_frames, batch_length : int
+        Lengths of the recording and of a batch.
+    bytes_per_frame : int
+        Bytes that one frame needs in a task.
+    requested : int, optional
+        The length that the user wants.
+
+    Returns
+    -------
+    int
+        Frames per block.
+
+    Examples
+    --------
+    >>> choose_block_length(10_000, 400, 512 * 512 * 2)
+    20
+    """
+    if requested is not None:
+        if n_frames <= batch_length:
+            return min(requested, n_frames)
+        return fitting_block_length(batch_length, requested)
+    affordable = max(1, TARGET_BLOCK_BYTES // max(1, bytes_per_frame))
+    target = min(TARGET_BLOCK_FRAMES, affordable)
+    if n_frames <= batch_length or batch_length <= target:
+        return min(target, n_frames, batch_length)
+    divisors = [n for n in range(1, batch_length + 1) if batch_length % n == 0]
+    fitting = max(n for n in divisors if n <= target)
+    if 2 * fitting >= target:
+        return fitting
+    # A batch length without good divisors: rather larger shards than a file for every frame.
+    above = min(n for n in divisors if n > target)
+    return above if above * bytes_per_frame <= LARGEST_BLOCK_BYTES else fitting

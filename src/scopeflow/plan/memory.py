@@ -1,0 +1,108 @@
+"""How much memory one task needs, projected before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scopeflow.errors import MemoryLimitError
+
+
+@dataclass(frozen=True)
+class MemoryProjection:
+    """Bytes that one correction task needs, by part.
+
+    Attributes
+    ----------
+    frames, registered, motion, masks, codec, workspace : int
+        Raw frames with halo; results; encoded shard while it is written; arrays of the solver.
+    """
+
+    frames: int
+    registered: int
+    motion: int
+    masks: int
+    codec: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of one task."""
+        return (
+            self.frames + self.registered + self.motion + self.masks + self.codec + self.workspace
+        )
+
+
+def project_correction(
+    frame_shape: tuple[int, int, int],
+    motion_shape: tuple[int, int],
+    itemsize: int,
+    output_itemsize: int,
+    block_length: int,
+    halo: int,
+) -> MemoryProjection:
+    """Project the memory of one correction task.
+
+    Parameters
+    ----------
+    frame_shape : tuple of int
+        ``(H, W, C)``.
+    motion_shape : tuple of int
+        Rows and columns of the solver's finest grid.
+    itemsize, output_itemsize : int
+        Bytes per pixel and channel of the raw and the registered frames.
+    block_length, halo : int
+        Frames of the block, and of the halo on either side.
+
+    Returns
+    -------
+    MemoryProjection
+        Bytes by part.
+
+    Examples
+    --------
+    >>> project_correction((512, 512, 1), (210, 210), 2, 2, 20, 0).total < 300e6
+    True
+    """
+    height, width, channels = frame_shape
+    pixels = height * width
+    n_read = block_length + 2 * halo
+    registered = block_length * pixels * channels * output_itemsize
+    motion = block_length * motion_shape[0] * motion_shape[1] * 8
+    return MemoryProjection(
+        # Temporal filters hold the whole block in float32.
+        frames=n_read * pixels * channels * (itemsize + (4 if halo else 0)),
+        registered=registered,
+        motion=motion,
+        masks=block_length * pixels,
+        codec=registered + motion,
+        # Full-resolution float32 planes of one frame, and the pyramid with its tensors.
+        workspace=pixels * 4 * (30 + 24 * channels),
+    )
+
+
+def check_memory(projection: MemoryProjection, limit: int, tasks_at_once: int) -> None:
+    """Refuse a run whose tasks do not fit into a worker.
+
+    Parameters
+    ----------
+    projection : MemoryProjection
+        Bytes of one task.
+    limit : int
+        Bytes that one worker process may use.
+    tasks_at_once : int
+        Tasks (threads) that one worker process runs at a time.
+
+    Raises
+    ------
+    MemoryLimitError
+        If the tasks need more than the limit; says by how much and what to change.
+    """
+    needed = projection.total * tasks_at_once
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{tasks_at_once} tasks at once need about {needed / 1e9:.2f} GB, a worker may use "
+            f"{limit / 1e9:.2f} GB (frames {projection.frames / 1e6:.0f} MB, results "
+            f"{(projection.registered + projection.motion) / 1e6:.0f} MB, solver "
+            f"{projection.workspace / 1e6:.0f} MB for each task). Use fewer threads per worker "
+            "(n_jobs), a smaller block_length, or workers with more memory."
+        )

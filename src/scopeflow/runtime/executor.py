@@ -1,0 +1,225 @@
+"""Run the tasks of a graph somewhere and hand over each result as soon as it is there.
+
+One graph, four places: this thread, dask threads, a private cluster of processes, or a cluster that
+the user gives. The results do not depend on the place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dask
+from dask.callbacks import Callback
+from dask.delayed import Delayed
+from distributed import Client, LocalCluster, as_completed, get_client
+from distributed.system import MEMORY_LIMIT
+from distributed.worker import thread_state
+
+from scopeflow.config.registration import RegistrationConfig
+from scopeflow.errors import OptionsError
+from scopeflow.kernels import warm_up
+from scopeflow.runtime.cpus import worker_count
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+logger = logging.getLogger(__name__)
+
+OnResult = Callable[[int, Any], None]
+
+_CLUSTER_SETTINGS = {
+    # Tasks are idempotent, so losing workers often is no reason to give up.
+    "distributed.scheduler.allowed-failures": 10,
+    # One numba thread for each task; dask threads are the parallelism.
+    "distributed.nanny.pre-spawn-environ.NUMBA_NUM_THREADS": "1",
+    "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Executor:
+    """A place where tasks run.
+
+    Attributes
+    ----------
+    name : str
+        ``sequential``, ``threading``, ``multiprocessing`` or ``dask``.
+    n_workers : int
+        Tasks that run at the same time.
+    client : distributed.Client or None
+        Client of the cluster; None inside this process.
+    """
+
+    name: str
+    n_workers: int
+    client: Client | None = None
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether tasks can write into arrays of this process."""
+        return self.client is None
+
+    def memory_per_worker(self) -> tuple[int, int] | None:
+        """Return (bytes, threads) of the tightest worker, or None where there is no limit."""
+        if self.client is None:
+            return int(MEMORY_LIMIT), self.n_workers
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [
+            (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
+        ]
+        return min(limits, key=lambda pair: pair[0] / pair[1]) if limits else None
+
+    def run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
+        """Compute tasks; call ``on_result(position, value)`` in this thread as each finishes.
+
+        Parameters
+        ----------
+        tasks : sequence of Delayed
+            What to compute.
+        on_result : callable
+            Called once for every task, in order of completion.
+
+        Raises
+        ------
+        Exception
+            The first exception of a task or of `on_result`; unfinished tasks are cancelled.
+        """
+        if not tasks:
+            return
+        if self.client is None:
+            self._run_here(tasks, on_result)
+        else:
+            self._run_on_cluster(self.client, tasks, on_result)
+
+    def compute(self, task: Any) -> Any:
+        """Compute one task and return its value."""
+        values: list[Any] = []
+        self.run([task], lambda _, value: values.append(value))
+        return values[0]
+
+    def _run_here(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
+        positions: dict[Any, list[int]] = {}
+        for position, task in enumerate(tasks):
+            positions.setdefault(task.key, []).append(position)
+
+        def after_task(key: Any, value: Any, *_: Any) -> None:
+            for position in positions.get(key, ()):
+                on_result(position, value)
+
+        scheduler = "synchronous" if self.n_workers == 1 else "threads"
+        with Callback(posttask=after_task):
+            dask.compute(*tasks, scheduler=scheduler, num_workers=self.n_workers)
+
+    def _run_on_cluster(
+        self, client: Client, tasks: Sequence[Delayed], on_result: OnResult
+    ) -> None:
+        # Fusing tasks would drop the priorities of the spine.
+        with dask.config.set({"optimization.fuse.active": False}):
+            futures: list[Future] = client.compute(list(tasks), retries=2)
+        positions = {future.key: position for position, future in enumerate(futures)}
+        try:
+            for future, value in as_completed(futures, loop=client.loop, with_results=True):
+                on_result(positions[future.key], value)
+                future.release()
+        except BaseException:
+            client.cancel(futures, force=True)
+            raise
+
+
+def _active_client() -> Client | None:
+    # Inside a task, waiting for other tasks would need to secede; such callers use threads.
+    if getattr(thread_state, "execution_state", None) is not None:
+        return None
+    try:
+        return get_client()
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
+    """Open the place that a configuration names; close what was opened here.
+
+    Parameters
+    ----------
+    config : RegistrationConfig
+        ``client`` or ``scheduler_address`` if given, else ``parallelization``; None takes the
+        active client if there is one, else dask threads.
+
+    Yields
+    ------
+    Executor
+        Ready to run tasks.
+
+    Raises
+    ------
+    OptionsError
+        If a cluster is asked for and none is there.
+    """
+    wanted = config.parallelization
+    client = config.client
+    if client is None and config.scheduler_address is not None:
+        with Client(config.scheduler_address, set_as_default=False) as given:
+            yield _on(given)
+        return
+    if client is None and wanted in (None, "dask"):
+        client = _active_client()
+        if client is None and wanted == "dask":
+            raise OptionsError(
+                "parallelization='dask' needs a cluster and there is no active client; create a "
+                "distributed.Client first, pass client=..., or give scheduler_address='tcp://...'"
+            )
+    if client is not None and wanted in (None, "dask"):
+        yield _on(client)
+    elif wanted == "multiprocessing":
+        with local_cluster(worker_count(config.n_jobs)) as private:
+            yield Executor("multiprocessing", worker_count(config.n_jobs), private)
+    elif wanted == "sequential":
+        yield Executor("sequential", 1)
+    else:
+        if wanted is None:
+            logger.info("No dask client is active: using threads of this process.")
+        yield Executor("threading", worker_count(config.n_jobs))
+
+
+def _on(client: Client) -> Executor:
+    threads = sum(client.nthreads().values())
+    if client.dashboard_link:
+        logger.info("Dask dashboard: %s", client.dashboard_link)
+    return Executor("dask", max(1, threads), client)
+
+
+@contextlib.contextmanager
+def local_cluster(n_workers: int) -> Iterator[Client]:
+    """Start a private cluster of processes on this machine and stop it afterwards.
+
+    Parameters
+    ----------
+    n_workers : int
+        Tasks that run at the same time. Up to 8 processes have one thread each; beyond that,
+        processes of 4 threads share one reference and one page cache.
+
+    Yields
+    ------
+    distributed.Client
+        Client of the cluster.
+    """
+    threads = 1 if n_workers <= 8 else 4
+    # Compiled here once, the kernels come from the cache in every worker.
+    warm_up()
+    with (
+        dask.config.set(_CLUSTER_SETTINGS),
+        LocalCluster(
+            n_workers=-(-n_workers // threads),
+            threads_per_worker=threads,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

@@ -1,0 +1,323 @@
+"""The native result: one zarr v3 store with OME-NGFF 0.5 metadata. Names, shapes, shards, codecs.
+
+::
+
+    compensated.zarr/
+        registered        (T, C, Y, X)  corrected frames, the multiscale image of the group
+        motion            (T, 2, h, w)  float32, u and v on the solver's finest grid, in pixels
+        valid             (T, Y, X)     bool, True where a pixel comes from inside the raw frame
+        stats/<name>      (T,)          float64, statistics of each frame
+        reference/raw, reference/processed   (C, Y, X)
+
+One block of frames is one shard, so one task writes one file of each array and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BloscShuffle
+
+from scopeflow.errors import UnreadableFileError
+from scopeflow.store.files import writing
+from scopeflow.store.video_metadata import VideoMetadata
+
+REGISTERED = "registered"
+MOTION = "motion"
+VALID = "valid"
+STATISTICS = "stats"
+REFERENCE = "reference"
+FORMAT_VERSION = 1
+
+_FRAMES_PER_CHUNK = 4
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Shapes of one result store.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(T, H, W, C)`` of the registered video.
+    dtype : str
+        dtype of the registered video.
+    motion_shape : tuple of int
+        Rows and columns of the motion grid.
+    block_length : int
+        Frames of one shard.
+    arrays : tuple of str
+        Which of ``registered``, ``motion`` and ``valid`` are kept.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: str
+    motion_shape: tuple[int, int]
+    block_length: int
+    arrays: tuple[str, ...] = (REGISTERED, MOTION, VALID)
+
+    def array_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of every kept array, as stored."""
+        frames, height, width, channels = self.shape
+        known: dict[str, tuple[tuple[int, ...], str]] = {
+            REGISTERED: ((frames, channels, height, width), self.dtype),
+            MOTION: ((frames, 2, *self.motion_shape), "float32"),
+            VALID: ((frames, height, width), "bool"),
+        }
+        return {name: known[name] for name in self.arrays}
+
+
+def _codec(dtype: np.dtype[Any]) -> BloscCodec:
+    return BloscCodec(
+        cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle, typesize=max(1, dtype.itemsize)
+    )
+
+
+def _frames_per_chunk(block_length: int) -> int:
+    return max(n for n in range(1, _FRAMES_PER_CHUNK + 1) if block_length % n == 0)
+
+
+def ngff_attributes(name: str, metadata: VideoMetadata) -> dict[str, Any]:
+    """Return the OME-NGFF 0.5 attributes of a group whose image is ``registered``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image.
+    metadata : VideoMetadata
+        Physical sizes; 1 without unit where unknown.
+
+    Returns
+    -------
+    dict
+        ``{"ome": {...}}`` as in the OME-NGFF 0.5 specification.
+    """
+    y, x = metadata.pixel_size_um or (1.0, 1.0)
+    time_axis: dict[str, str] = {"name": "t", "type": "time"}
+    if metadata.frame_interval_s:
+        time_axis["unit"] = "second"
+    space = {"unit": "micrometer"} if metadata.pixel_size_um else {}
+    axes = [
+        time_axis,
+        {"name": "c", "type": "channel"},
+        {"name": "y", "type": "space", **space},
+        {"name": "x", "type": "space", **space},
+    ]
+    transform = {"type": "scale", "scale": [metadata.frame_interval_s or 1.0, 1.0, y, x]}
+    ome: dict[str, Any] = {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": name,
+                "axes": axes,
+                "datasets": [{"path": REGISTERED, "coordinateTransformations": [transform]}],
+            }
+        ],
+    }
+    if metadata.channel_names:
+        ome["omero"] = {
+            "channels": [
+                {"label": label, "color": color, "active": True}
+                for label, color in zip(
+                    metadata.channel_names,
+                    _channel_colors(len(metadata.channel_names)),
+                    strict=True,
+                )
+            ]
+        }
+    return {"ome": ome}
+
+
+def _channel_colors(count: int) -> Sequence[str]:
+    if count == 1:
+        return ("FFFFFF",)
+    wheel = ("00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+    return [wheel[i % len(wheel)] for i in range(count)]
+
+
+def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+    """Create the empty arrays of a result; replaces whatever stands at `path`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+    layout : StoreLayout
+        Shapes and shards.
+    attributes : mapping
+        Attributes of the group (OME-NGFF metadata and provenance).
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    with writing(path):
+        if path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True)
+        group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
+        for name, (shape, dtype) in layout.array_shapes().items():
+            shard = (layout.block_length, *shape[1:])
+            chunk = (_frames_per_chunk(layout.block_length), *shape[1:])
+            group.create_array(
+                name,
+                shape=shape,
+                dtype=dtype,
+                shards=shard,
+                chunks=chunk,
+                compressors=_codec(np.dtype(dtype)),
+                dimension_names={
+                    REGISTERED: ("t", "c", "y", "x"),
+                    MOTION: ("t", "component", "y", "x"),
+                    VALID: ("t", "y", "x"),
+                }[name],
+                attributes=(
+                    {"full_resolution_shape": list(layout.shape[1:3]), "unit": "pixel"}
+                    if name == MOTION
+                    else {}
+                ),
+            )
+
+
+def read_layout(path: Path) -> StoreLayout | None:
+    """Return the layout of an existing store, or None if it is missing or incomplete."""
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        recorded: Any = group.attrs["scopeflow"]
+        found = recorded["layout"]
+        layout = StoreLayout(
+            tuple(found["shape"]),
+            found["dtype"],
+            tuple(found["motion_shape"]),
+            found["block_length"],
+            tuple(found["arrays"]),
+        )
+        arrays = {name: zarr.open_array(f"{path}/{name}", mode="r") for name in layout.arrays}
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    for name, (shape, dtype) in layout.array_shapes().items():
+        if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
+            return None
+    return layout
+
+
+def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
+    """Return the layout as JSON-able attributes, for :func:`read_layout`."""
+    return {
+        "shape": list(layout.shape),
+        "dtype": layout.dtype,
+        "motion_shape": list(layout.motion_shape),
+        "block_length": layout.block_length,
+        "arrays": list(layout.arrays),
+    }
+
+
+@lru_cache(maxsize=64)
+def _open_array(path: str, name: str) -> Any:
+    """Return one array of a store, opened once in each process."""
+    # Not part of the metadata: completion is never judged by which files exist, but a shard of
+    # zeros should be a file like any other, for the ledger and for whoever copies the store.
+    array = zarr.open_array(f"{path}/{name}", mode="r+")
+    return array.with_config({"write_empty_chunks": True})
+
+
+def forget_open_arrays() -> None:
+    """Drop cached handles, after a store was replaced."""
+    _open_array.cache_clear()
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """Reads and writes blocks of a result store; small, picklable, opened in each process.
+
+    Attributes
+    ----------
+    path : str
+        Folder of the store.
+    layout : StoreLayout
+        Shapes and shards.
+    """
+
+    path: str
+    layout: StoreLayout
+
+    def _owned_shard(self, name: str, start: int, stop: int) -> str:
+        length = self.layout.block_length
+        last = self.layout.shape[0]
+        if start % length or stop != min(start + length, last):
+            raise ValueError(
+                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
+            )
+        array = _open_array(self.path, name)
+        key = array.metadata.encode_chunk_key((start // length, *(0,) * (array.ndim - 1)))
+        return f"{name}/{key}"
+
+    def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
+        """Write one whole shard and return its file, relative to the store.
+
+        Parameters
+        ----------
+        name : str
+            ``registered``, ``motion`` or ``valid``.
+        start, stop : int
+            Frames; exactly one shard.
+        values : ndarray
+            Channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
+        """
+        shard = self._owned_shard(name, start, stop)
+        if values.ndim == 4:
+            values = np.moveaxis(values, -1, 1)
+        with writing(self.path):
+            # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
+            (Path(self.path) / shard).unlink(missing_ok=True)
+            _open_array(self.path, name)[start:stop] = np.ascontiguousarray(values)
+        return shard
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Read frames of one array, channel-last."""
+        values = np.asarray(_open_array(self.path, name)[start:stop])
+        return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
+
+    def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
+        """Write the statistics of all frames, one small array for each."""
+        with writing(self.path):
+            group = zarr.open_group(self.path, mode="r+").require_group(STATISTICS)
+            for name, values in statistics.items():
+                group.create_array(name, data=np.asarray(values), overwrite=True)
+
+    def write_reference(self, raw: NDArray[Any], processed: NDArray[Any]) -> None:
+        """Write the reference images, given channel-last ``(H, W, C)``."""
+        with writing(self.path):
+            group = zarr.open_group(self.path, mode="r+").require_group(REFERENCE)
+            for name, image in (("raw", raw), ("processed", processed)):
+                group.create_array(
+                    name, data=np.ascontiguousarray(np.moveaxis(image, -1, 0)), overwrite=True
+                )
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Add attributes to the group."""
+        with writing(self.path):
+            zarr.open_group(self.path, mode="r+").attrs.update(attributes)
+
+
+def open_result(path: Path) -> ResultStore:
+    """Open an existing result store.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is not a complete result of ours.
+    """
+    layout = read_layout(path)
+    if layout is None:
+        raise UnreadableFileError(f"{path} is not a result store of scopeflow")
+    return ResultStore(str(path), layout)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scopeflow.config.options import OFOptions
+from scopeflow.config.registration import RegistrationConfig
+from scopeflow.testing.synthetic import synthetic_recording
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real recordings beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real recordings (../shared/data) are not present")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_recording():
+    """44 frames of 40 x 52 pixels in two channels, moved by a known flow."""
+    return synthetic_recording(44, 40, 52, 2, seed=3, translation_px=2.0, nonrigid_px=0.7)
+
+
+@pytest.fixture
+def quick_options():
+    """Make options that need little time: few iterations, batches of 20."""
+
+    def make(**changes) -> OFOptions:
+        defaults = {"quality_setting": "fast", "iterations": 10, "buffer_size": 20}
+        return OFOptions(**{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture
+def quiet():
+    """Make a configuration without progress output."""
+
+    def make(**changes) -> RegistrationConfig:
+        defaults = {"progress": False, "parallelization": "sequential"}
+        return RegistrationConfig(**{**defaults, **changes})
+
+    return make
+
+
+def same_bits(a, b) -> bool:
+    """Whether two arrays have the same type, shape and bytes."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
