@@ -8,7 +8,7 @@ numbers are those of a plain loop over the batches.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +51,10 @@ class CorrectionJob:
         Where the arrays of a block go; None lets them travel with the outcome.
     seed_sink : BlockSink or None
         Where the blocks of the first start are recorded.
+    tasks_per_window : int
+        Blocks that are submitted at once.
+    batches_ahead : int
+        How many batches the spine may be ahead of the oldest unfinished batch.
     mark : str
         Ends the key of every task, so that two jobs on one cluster never share results.
     """
@@ -61,6 +65,8 @@ class CorrectionJob:
     request: BlockRequest
     sink: BlockSink | None = None
     seed_sink: BlockSink | None = None
+    tasks_per_window: int = 5000
+    batches_ahead: int = 2
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
 
@@ -143,17 +149,7 @@ def first_start(job: CorrectionJob, reference: Any) -> Any:
         return delayed(_start_from_outcomes, pure=False)(tasks, n_frames, 0)
 
 
-def _start_from_outcomes(
-    outcomes: list[BlockOutcome], seed_count: int, reference_count: int
-) -> BatchStart:
-    return next_batch_start([outcome.tail for outcome in outcomes], seed_count, reference_count)
-
-
-def _without_tail(outcome: BlockOutcome) -> BlockOutcome:
-    return outcome.without_tail()
-
-
-def windows(job: CorrectionJob, start: Any = None, max_tasks: int = 5000) -> Iterator[Window]:
+def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchStart | None, None]:
     """Build the graph in windows of whole batches.
 
     Each window must be computed, and the value of its ``next_start`` sent back into the generator,
@@ -165,8 +161,6 @@ def windows(job: CorrectionJob, start: Any = None, max_tasks: int = 5000) -> Ite
         What to build.
     start : BatchStart or Delayed, optional
         Start of the first batch; by default that of :func:`first_start`.
-    max_tasks : int, optional
-        Blocks of one window.
 
     Yields
     ------
@@ -179,36 +173,68 @@ def windows(job: CorrectionJob, start: Any = None, max_tasks: int = 5000) -> Ite
     by_batch: list[list[Block]] = [[] for _ in range(job.grid.n_batches)]
     for block in job.grid.blocks:
         by_batch[block.batch].append(block)
-    blocks: list[Block] = []
-    tasks: list[Delayed] = []
+    window = Window([], [], None)
+    finished: dict[int, list[Delayed]] = {}
     for batch, members in enumerate(by_batch):
+        computed = [_leaf_or_tail(job, block, start, reference) for block in members]
+        window.blocks += members
+        window.tasks += [_for_caller(*pair) for pair in zip(members, computed, strict=True)]
+        finished[batch] = [_is_done(task) for task in computed]
         is_last = batch == job.grid.n_batches - 1
-        following = start
-        computed = {}
-        for block in members:
-            priority = SPINE_PRIORITY if block.in_tail else 0
-            with dask.annotate(priority=priority):
-                computed[block.index] = _block_task(
-                    job, block, start, reference, job.sink, "correct-block"
-                )
-        if not is_last:
-            tail = [block for block in members if block.in_tail]
-            if tail:
-                with dask.annotate(priority=SPINE_PRIORITY):
-                    following = delayed(_start_from_outcomes, pure=False)(
-                        [computed[block.index] for block in tail],
-                        sum(block.stop - block.seed_tail_start for block in tail),
-                        sum(block.stop - block.reference_tail_start for block in tail),
-                        dask_key_name=f"batch-start-{batch + 1:06d}-{job.mark}",
-                    )
-        for block in members:
-            blocks.append(block)
-            task = computed[block.index]
-            tasks.append(delayed(_without_tail, pure=False)(task) if block.in_tail else task)
-        start = following
-        if is_last or len(tasks) + len(by_batch[batch + 1]) > max_tasks:
-            lazy_next = None if is_last or not isinstance(start, Delayed) else start
-            computed_start = yield Window(blocks, tasks, lazy_next)
-            if computed_start is not None:
-                start = computed_start
-            blocks, tasks = [], []
+        if not is_last and any(block.in_tail for block in members):
+            waits = finished.get(batch + 1 - job.batches_ahead, [])
+            start = _next_start(job, batch + 1, members, computed, waits)
+        if is_last or len(window.tasks) + len(by_batch[batch + 1]) > job.tasks_per_window:
+            window.next_start = start if isinstance(start, Delayed) and not is_last else None
+            computed_start = yield window
+            start = start if computed_start is None else computed_start
+            window, finished = Window([], [], None), {}
+
+
+def _leaf_or_tail(job: CorrectionJob, block: Block, start: Any, reference: Any) -> Delayed:
+    with dask.annotate(priority=SPINE_PRIORITY if block.in_tail else 0):
+        return _block_task(job, block, start, reference, job.sink, "correct-block")
+
+
+def _for_caller(block: Block, task: Delayed) -> Delayed:
+    return delayed(_without_tail, pure=False)(task) if block.in_tail else task
+
+
+def _is_done(task: Delayed) -> Delayed:
+    return delayed(_nothing, pure=False)(task)
+
+
+def _next_start(
+    job: CorrectionJob, batch: int, before: list[Block], computed: list[Delayed], waits: list[Any]
+) -> Delayed:
+    """Return the start of a batch from the tail of the one before.
+
+    It also waits for all blocks of an earlier batch. Else the spine would run to the end of the
+    recording first, and nothing could be handed on in the order of time while the run goes on.
+    """
+    tail = [(block, task) for block, task in zip(before, computed, strict=True) if block.in_tail]
+    with dask.annotate(priority=SPINE_PRIORITY):
+        return delayed(_start_from_outcomes, pure=False)(
+            [task for _, task in tail],
+            sum(block.stop - block.seed_tail_start for block, _ in tail),
+            sum(block.stop - block.reference_tail_start for block, _ in tail),
+            waits,
+            dask_key_name=f"batch-start-{batch:06d}-{job.mark}",
+        )
+
+
+def _start_from_outcomes(
+    outcomes: list[BlockOutcome],
+    seed_count: int,
+    reference_count: int,
+    waits: object = None,  # noqa: ARG001 - a dependency in time only
+) -> BatchStart:
+    return next_batch_start([outcome.tail for outcome in outcomes], seed_count, reference_count)
+
+
+def _without_tail(outcome: BlockOutcome) -> BlockOutcome:
+    return outcome.without_tail()
+
+
+def _nothing(_: BlockOutcome) -> None:
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scopeflow.kernels.flow import FlowReference, get_displacement, prepare_reference, solve_flow
 from scopeflow.kernels.resize import upsample_flow
-from scopeflow.kernels.warp import warp
 
 __all__ = [
     "KERNEL_VERSION",
@@ -14,7 +13,6 @@ __all__ = [
     "solve_flow",
     "upsample_flow",
     "warm_up",
-    "warp",
 ]
 
 KERNEL_VERSION = 1

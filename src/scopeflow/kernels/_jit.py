@@ -134,15 +134,21 @@ class Kernel:
 
     def _build(self) -> Callable[..., Any]:
         folder = cache_folder()
+        if folder is None:
+            return self._declare(cache=False)
         before = numba.config.CACHE_DIR
-        if folder is not None:
-            numba.config.CACHE_DIR = str(folder)
+        numba.config.CACHE_DIR = str(folder)
         try:
-            return numba.njit(  # an explicit signature also forbids every other one
-                self.signature, cache=folder is not None, **_flags(self._finite)
-            )(self.py_func)
+            return self._declare(cache=True)
+        except Exception as error:
+            logger.warning("The compiled %r cannot be kept in %s: %s", self, folder, error)
+            return self._declare(cache=False)
         finally:
             numba.config.CACHE_DIR = before
+
+    def _declare(self, *, cache: bool) -> Callable[..., Any]:
+        # An explicit signature compiles at once and forbids every other signature.
+        return numba.njit(self.signature, cache=cache, **_flags(self._finite))(self.py_func)
 
     def __repr__(self) -> str:
         return f"<kernel {self.py_func.__module__}.{self.py_func.__qualname__}>"

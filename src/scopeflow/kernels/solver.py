@@ -15,6 +15,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.kernels._coefficients import (
+    COEFFICIENT_PLANES,
+    COUPLING,
+    INVERSE_U,
+    INVERSE_V,
+    RELAXATION,
+    RHS_U,
+    RHS_V,
+    coefficient_row,
+)
 from scopeflow.kernels._jit import (
     disjoint,
     float32,
@@ -27,354 +37,28 @@ from scopeflow.kernels._jit import (
     writable,
 )
 from scopeflow.kernels._scratch import scratch
-from scopeflow.kernels.power import power
+from scopeflow.kernels._skew import (
+    ROW_GAP,
+    clear_grid,
+    first_x,
+    last_x,
+    skew,
+    unskew,
+    whole_vectors,
+)
+from scopeflow.kernels._smoothness import (
+    EDGE_X,
+    EDGE_Y,
+    SMOOTHNESS_PLANES,
+    TOTAL_PLANES,
+    set_robust,
+    set_uniform,
+    update_smoothness_weight,
+)
 
-RELAXATION = 1.95
-_PENALTY_EPSILON = np.float32(1e-5)
-
-_OMEGA = np.float32(RELAXATION)
 _KEEP = np.float32(1.0 - RELAXATION)
 _ZERO = np.float32(0.0)
-_HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
-_TWO = np.float32(2.0)
-
-# Planes of the coefficient ring: right-hand sides of u and v, coupling, reciprocal diagonals,
-# and the robust weight of the channel at work.
-_RHS_U, _RHS_V, _COUPLING, _INVERSE_U, _INVERSE_V, _ROBUST, _COEFFICIENTS = range(7)
-# Planes of smoothness: weights of the edges to the left and upper neighbour, their sum over the
-# four neighbours, and the pull of the flow that is already there.
-_EDGE_X, _EDGE_Y, _EDGE_SUM, _PULL_U, _PULL_V, _SMOOTHNESS = range(6)
-# Planes for the robust smoothness weight: the flow with its increment, and the weight.
-_TOTAL_U, _TOTAL_V, _WEIGHT, _TOTALS = range(4)
-_ROW_GAP = 16  # elements between skewed rows: keeps writes down a column in different cache sets
-
-
-# ------------------------------------------------------------------------------- skewed storage
-
-
-@inner
-def _first_x(d, h):
-    """First interior column of diagonal ``d`` in a grid of ``h`` interior rows."""
-    return max(1, d - h)
-
-
-@inner
-def _last_x(d, w):
-    """Last interior column of diagonal ``d`` in a grid of ``w`` interior columns."""
-    return min(w, d - 1)
-
-
-@inner
-def _skew(plane, top, left, out):
-    """Store a plane with its element (0, 0) at grid position ``(top, left)``, in skewed order."""
-    h, w = plane.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y + top + x + left, x + left] = plane[y, x]
-
-
-@inner
-def _unskew(plane, out):
-    h, w = out.shape
-    for x0 in range(0, w, 16):
-        x1 = min(x0 + 16, w)
-        for y in range(h):
-            for x in range(x0, x1):
-                out[y, x] = plane[y + x, x]
-
-
-# ----------------------------------------------------------------------------------- smoothness
-
-
-@inner
-def _total_row(n, flow, increment, out):
-    disjoint()
-    for i in range(n):
-        out[i] = flow[i] + increment[i]
-
-
-@inner
-def _smoothness_weight_row(
-    n, u_before, u_after, v_before, v_after, out, half_x, half_y, exponent, base, gain
-):  # fmt: skip
-    """Robust weight of interior pixels; rows one diagonal before (left, up) and after."""
-    disjoint()
-    for i in range(n):
-        ux = half_x * (u_after[i + 1] - u_before[i - 1])
-        uy = half_y * (u_after[i] - u_before[i])
-        vx = half_x * (v_after[i + 1] - v_before[i - 1])
-        vy = half_y * (v_after[i] - v_before[i])
-        s = ux * ux + uy * uy + vx * vx + vy * vy
-        out[i] = base + gain * power(s + _PENALTY_EPSILON, exponent)
-
-
-@inner
-def _slope(plane, y, x, h, w, step_y, step_x):
-    """Squared gradient at any grid position: central inside, one-sided at the ends."""
-    x0, x1 = max(x - 1, 0), min(x + 1, w + 1)
-    y0, y1 = max(y - 1, 0), min(y + 1, h + 1)
-    along_x = (plane[y + x1, x1] - plane[y + x0, x0]) / (np.float32(x1 - x0) * step_x)
-    along_y = (plane[y1 + x, x] - plane[y0 + x, x]) / (np.float32(y1 - y0) * step_y)
-    return along_x * along_x + along_y * along_y
-
-
-@inner
-def _smoothness_weight_at(totals, y, x, h, w, step_y, step_x, exponent, base, gain):
-    s = _slope(totals[_TOTAL_U], y, x, h, w, step_y, step_x)
-    s += _slope(totals[_TOTAL_V], y, x, h, w, step_y, step_x)
-    totals[_WEIGHT, y + x, x] = base + gain * power(s + _PENALTY_EPSILON, exponent)
-
-
-@inner
-def _update_smoothness_weight(
-    flow, increment, totals, h, w, step_y, step_x, exponent, base, gain
-):  # fmt: skip
-    """Robust smoothness weight on the whole grid, its ring of stale values included."""
-    stride = flow.shape[2]
-    plane = flow.shape[1] * stride
-    for d in range(h + w + 3):
-        first, last = max(0, d - h - 1), min(w + 1, d)
-        start = d * stride + first
-        for k in range(2):
-            _total_row(
-                last - first + 1,
-                pointer(flow, k * plane + start),
-                pointer(increment, k * plane + start),
-                pointer(totals, k * plane + start),
-            )
-    half_x, half_y = _HALF / step_x, _HALF / step_y
-    for d in range(2, h + w + 1):
-        first, last = _first_x(d, h), _last_x(d, w)
-        start = d * stride + first
-        _smoothness_weight_row(
-            last - first + 1,
-            pointer(totals, start - stride),
-            pointer(totals, start + stride),
-            pointer(totals, plane + start - stride),
-            pointer(totals, plane + start + stride),
-            pointer(totals, 2 * plane + start),
-            half_x,
-            half_y,
-            exponent,
-            base,
-            gain,
-        )
-    for x in range(w + 2):
-        for y in (0, h + 1):
-            _smoothness_weight_at(totals, y, x, h, w, step_y, step_x, exponent, base, gain)
-    for y in range(1, h + 1):
-        for x in (0, w + 1):
-            _smoothness_weight_at(totals, y, x, h, w, step_y, step_x, exponent, base, gain)
-
-
-@inner
-def _edge_row(n, here, before, half_alpha, out):
-    disjoint()
-    for i in range(n):
-        out[i] = half_alpha * (here[i] + before[i])
-
-
-@inner
-def _pull_row(n, u_before, u, u_after, x_here, x_after, y_here, y_after, total, out):
-    """Pull of the present flow towards its neighbours, and the sum of the edge weights."""
-    disjoint()
-    for i in range(n):
-        left, right, up, down = x_here[i], x_after[i + 1], y_here[i], y_after[i]
-        here = u[i]
-        total[i] = (left + right) + (up + down)
-        out[i] = (left * (u_before[i - 1] - here) + right * (u_after[i + 1] - here)) + (
-            up * (u_before[i] - here) + down * (u_after[i] - here)
-        )
-
-
-@inner
-def _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, robust):
-    """Weights of the edges between neighbours; constant while the weight is quadratic."""
-    stride = smoothness.shape[2]
-    plane = smoothness.shape[1] * stride
-    for d in range(2, h + w + 2):
-        first, last = _first_x(d, h), min(w + 1, d - 1)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride - 1),
-                _HALF * alpha_x,
-                pointer(smoothness, _EDGE_X * plane + start),
-            )
-        else:
-            smoothness[_EDGE_X, d, first : last + 1] = alpha_x
-        first, last = max(1, d - h - 1), _last_x(d, w)
-        start = d * stride + first
-        if robust:
-            _edge_row(
-                last - first + 1,
-                pointer(totals, _WEIGHT * plane + start),
-                pointer(totals, _WEIGHT * plane + start - stride),
-                _HALF * alpha_y,
-                pointer(smoothness, _EDGE_Y * plane + start),
-            )
-        else:
-            smoothness[_EDGE_Y, d, first : last + 1] = alpha_y
-
-
-@inner
-def _update_pull(flow, smoothness, h, w):
-    stride = flow.shape[2]
-    plane = flow.shape[1] * stride
-    for d in range(2, h + w + 1):
-        first, last = _first_x(d, h), _last_x(d, w)
-        start = d * stride + first
-        for k in range(2):
-            _pull_row(
-                last - first + 1,
-                pointer(flow, k * plane + start - stride),
-                pointer(flow, k * plane + start),
-                pointer(flow, k * plane + start + stride),
-                pointer(smoothness, _EDGE_X * plane + start),
-                pointer(smoothness, _EDGE_X * plane + start + stride),
-                pointer(smoothness, _EDGE_Y * plane + start),
-                pointer(smoothness, _EDGE_Y * plane + start + stride),
-                pointer(smoothness, _EDGE_SUM * plane + start),
-                pointer(smoothness, (_PULL_U + k) * plane + start),
-            )
-
-
-# --------------------------------------------------------------------------------- coefficients
-
-
-@inner
-def _start_row(n, pull_u, pull_v, edges, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v):
-    disjoint()
-    for i in range(n):
-        rhs_u[i] = pull_u[i]
-        rhs_v[i] = pull_v[i]
-        coupling[i] = _ZERO
-        diagonal_u[i] = edges[i]
-        diagonal_v[i] = edges[i]
-
-
-@inner
-def _robust_row(n, j11, j22, j33, j12, j13, j23, du, dv, out, exponent, base, gain):
-    """Robust weight of one channel from the residual of the current increment."""
-    disjoint()
-    for i in range(n):
-        u, v = du[i], dv[i]
-        along_u = j11[i] * u + _TWO * (j12[i] * v + j13[i])
-        along_v = j22[i] * v + _TWO * j23[i]
-        residual = along_u * u + (along_v * v + j33[i])
-        residual = max(_ZERO, residual)
-        out[i] = base + gain * power(residual + _PENALTY_EPSILON, exponent)
-
-
-@inner
-def _constant_row(n, out, value):
-    for i in range(n):
-        out[i] = value
-
-
-@inner
-def _multiply_row(n, out, factor):
-    disjoint()
-    for i in range(n):
-        out[i] *= factor[i]
-
-
-@inner
-def _accumulate_row(
-    n, weight, j11, j22, j12, j13, j23, rhs_u, rhs_v, coupling, diagonal_u, diagonal_v
-):  # fmt: skip
-    disjoint()
-    for i in range(n):
-        p = weight[i]
-        rhs_u[i] -= p * j13[i]
-        rhs_v[i] -= p * j23[i]
-        coupling[i] += p * j12[i]
-        diagonal_u[i] += p * j11[i]
-        diagonal_v[i] += p * j22[i]
-
-
-@inner
-def _finish_row(n, diagonal_u, diagonal_v):
-    """Turn diagonals into relaxed reciprocals; an empty diagonal contributes nothing."""
-    disjoint()
-    for i in range(n):
-        a, b = diagonal_u[i], diagonal_v[i]
-        diagonal_u[i] = _OMEGA / a if a != _ZERO else _ZERO
-        diagonal_v[i] = _OMEGA / b if b != _ZERO else _ZERO
-
-
-@inner
-def _coefficient_row(
-    d, first, n, ring, tensors, maps, smoothness, increment, weights, a_data, robust, share
-):  # fmt: skip
-    """Coefficients of diagonal ``d`` from the increment as the last group of sweeps left it."""
-    stride = tensors.shape[2]
-    start = d * stride + first
-    plane = tensors.shape[1] * stride
-    slot = (d % ring.shape[0]) * _COEFFICIENTS * stride + first
-    rhs_u, rhs_v = pointer(ring, slot + _RHS_U * stride), pointer(ring, slot + _RHS_V * stride)
-    coupling = pointer(ring, slot + _COUPLING * stride)
-    diagonal_u = pointer(ring, slot + _INVERSE_U * stride)
-    diagonal_v = pointer(ring, slot + _INVERSE_V * stride)
-    weight = pointer(ring, slot + _ROBUST * stride)
-    _start_row(
-        n,
-        pointer(smoothness, _PULL_U * plane + start),
-        pointer(smoothness, _PULL_V * plane + start),
-        pointer(smoothness, _EDGE_SUM * plane + start),
-        rhs_u,
-        rhs_v,
-        coupling,
-        diagonal_u,
-        diagonal_v,
-    )
-    for k in range(weights.size):
-        tensor = 6 * k * plane + start
-        if robust:
-            # Between the stages of graduated non-convexity the penalty is partly quadratic.
-            part = share if (share < _ONE) & (a_data[k] > _ZERO) & (a_data[k] < _ONE) else _ONE
-            _robust_row(
-                n,
-                pointer(tensors, tensor),
-                pointer(tensors, tensor + plane),
-                pointer(tensors, tensor + 2 * plane),
-                pointer(tensors, tensor + 3 * plane),
-                pointer(tensors, tensor + 4 * plane),
-                pointer(tensors, tensor + 5 * plane),
-                pointer(increment, start),
-                pointer(increment, plane + start),
-                weight,
-                a_data[k] - _ONE,
-                weights[k] * (_ONE - part),
-                weights[k] * part * a_data[k],
-            )
-        else:
-            _constant_row(n, weight, weights[k])
-        if maps.shape[0] > 0:
-            _multiply_row(n, weight, pointer(maps, k * plane + start))
-        _accumulate_row(
-            n,
-            weight,
-            pointer(tensors, tensor),
-            pointer(tensors, tensor + plane),
-            pointer(tensors, tensor + 3 * plane),
-            pointer(tensors, tensor + 4 * plane),
-            pointer(tensors, tensor + 5 * plane),
-            rhs_u,
-            rhs_v,
-            coupling,
-            diagonal_u,
-            diagonal_v,
-        )
-    _finish_row(n, diagonal_u, diagonal_v)
-
-
-# --------------------------------------------------------------------------------------- sweeps
 
 
 @inner
@@ -437,49 +121,55 @@ def _copy_to_ring(increment, k, d, first, last, h, w):
 
 @inner
 def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform):
-    first, last = _first_x(d, h), _last_x(d, w)
+    first, last = first_x(d, h), last_x(d, w)
     _copy_to_ring(increment, 0, d, first, last, h, w)
     _copy_to_ring(increment, 1, d, first, last, h, w)
     stride = increment.shape[2]
     plane = increment.shape[1] * stride
     start = d * stride + first
-    slot = (d % ring.shape[0]) * _COEFFICIENTS * stride + first
+    n = whole_vectors(last - first + 1)
+    # The ring right of the grid is the one thing that surplus elements overwrite.
+    right_u, right_v = increment[0, d, w + 1], increment[1, d, w + 1]
+    slot = (d % ring.shape[0]) * COEFFICIENT_PLANES * stride + first
     if uniform:
         _sweep_row(
-            last - first + 1,
+            n,
             pointer(increment, start - stride),
             pointer(increment, start),
             pointer(increment, start + stride),
             pointer(increment, plane + start - stride),
             pointer(increment, plane + start),
             pointer(increment, plane + start + stride),
-            pointer(ring, slot + _RHS_U * stride),
-            pointer(ring, slot + _RHS_V * stride),
-            pointer(ring, slot + _COUPLING * stride),
-            pointer(ring, slot + _INVERSE_U * stride),
-            pointer(ring, slot + _INVERSE_V * stride),
+            pointer(ring, slot + RHS_U * stride),
+            pointer(ring, slot + RHS_V * stride),
+            pointer(ring, slot + COUPLING * stride),
+            pointer(ring, slot + INVERSE_U * stride),
+            pointer(ring, slot + INVERSE_V * stride),
             alpha_x,
             alpha_y,
         )
     else:
         _sweep_row_robust(
-            last - first + 1,
+            n,
             pointer(increment, start - stride),
             pointer(increment, start),
             pointer(increment, start + stride),
             pointer(increment, plane + start - stride),
             pointer(increment, plane + start),
             pointer(increment, plane + start + stride),
-            pointer(ring, slot + _RHS_U * stride),
-            pointer(ring, slot + _RHS_V * stride),
-            pointer(ring, slot + _COUPLING * stride),
-            pointer(ring, slot + _INVERSE_U * stride),
-            pointer(ring, slot + _INVERSE_V * stride),
-            pointer(smoothness, _EDGE_X * plane + start),
-            pointer(smoothness, _EDGE_X * plane + start + stride),
-            pointer(smoothness, _EDGE_Y * plane + start),
-            pointer(smoothness, _EDGE_Y * plane + start + stride),
+            pointer(ring, slot + RHS_U * stride),
+            pointer(ring, slot + RHS_V * stride),
+            pointer(ring, slot + COUPLING * stride),
+            pointer(ring, slot + INVERSE_U * stride),
+            pointer(ring, slot + INVERSE_V * stride),
+            pointer(smoothness, EDGE_X * plane + start),
+            pointer(smoothness, EDGE_X * plane + start + stride),
+            pointer(smoothness, EDGE_Y * plane + start),
+            pointer(smoothness, EDGE_Y * plane + start + stride),
         )
+    if last == w:
+        increment[0, d, w + 1] = right_u
+        increment[1, d, w + 1] = right_v
 
 
 @kernel(
@@ -512,24 +202,20 @@ def _solve(
     ring,
 ):  # fmt: skip
     h, w = level_tensors.shape[1], level_tensors.shape[2]
-    for k in range(level_tensors.shape[0]):
-        _skew(level_tensors[k], 1, 1, tensors[k])
-    for k in range(level_maps.shape[0]):
-        _skew(level_maps[k], 1, 1, maps[k])
-    for k in range(2):
-        _skew(level_flow[k], 0, 0, flow[k])
-    increment[:] = _ZERO
+    skew(level_tensors, 1, tensors)
+    skew(level_maps, 1, maps)
+    skew(level_flow, 0, flow)
+    clear_grid(increment, h, w)
     uniform = a_smooth == _ONE
     part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
-    _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, False)
-    _update_pull(flow, smoothness, h, w)
+    set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, not uniform)
 
     done = 0
     while done < iterations:
         robust = done >= update_lag - 1
         until = min(done + update_lag if robust else update_lag - 1, iterations)
         if robust and not uniform:
-            _update_smoothness_weight(
+            update_smoothness_weight(
                 flow,
                 increment,
                 totals,
@@ -541,16 +227,15 @@ def _solve(
                 _ONE - part,
                 part * a_smooth,
             )
-            _update_edges(totals, smoothness, h, w, alpha_x, alpha_y, True)
-            _update_pull(flow, smoothness, h, w)
+            set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y)
         sweeps = until - done
         for s in range(2, h + w + sweeps):
             if s <= h + w:
-                first = _first_x(s, h)
-                _coefficient_row(
+                first = first_x(s, h)
+                coefficient_row(
                     s,
                     first,
-                    _last_x(s, w) - first + 1,
+                    whole_vectors(last_x(s, w) - first + 1),
                     ring,
                     tensors,
                     maps,
@@ -564,8 +249,7 @@ def _solve(
             for k in range(max(0, s - h - w), min(sweeps, s - 1)):
                 _sweep_diagonal(s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform)
         done = until
-    for k in range(2):
-        _unskew(increment[k], out[k])
+    unskew(increment, out)
 
 
 def solve_level(
@@ -627,7 +311,7 @@ def solve_level(
     0.0
     """
     channels, _, h, w = tensors.shape
-    diagonals, stride = h + w + 3, (w + 2 + 15) // 16 * 16 + _ROW_GAP
+    diagonals, stride = h + w + 3, (w + 2 + 15) // 16 * 16 + ROW_GAP
     if maps is None:
         maps = np.empty((0, h, w), np.float32)
     longest = max(1, min(max(update_lag - 1, update_lag), iterations))
@@ -652,8 +336,8 @@ def solve_level(
         scratch("solver maps", (maps.shape[0], diagonals, stride)),
         scratch("solver flow", (2, diagonals, stride)),
         scratch("solver increment", (2, diagonals, stride)),
-        scratch("solver smoothness", (_SMOOTHNESS, diagonals, stride)),
-        scratch("solver totals", (0 if a_smooth == 1.0 else _TOTALS, diagonals, stride)),
-        scratch("solver ring", (longest + 2, _COEFFICIENTS, stride)),
+        scratch("solver smoothness", (SMOOTHNESS_PLANES, diagonals, stride)),
+        scratch("solver totals", (0 if a_smooth == 1.0 else TOTAL_PLANES, diagonals, stride)),
+        scratch("solver ring", (longest + 2, COEFFICIENT_PLANES, stride)),
     )
     return out

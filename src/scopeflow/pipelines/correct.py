@@ -491,6 +491,7 @@ class BatchMotionCorrector:
             reference,
             plan.request,
             sink if executor.shares_memory else None,
+            batches_ahead=_batches_ahead(plan.grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, plan.grid, FramesInMemory(self.registered, self.w))
         self._run_blocks(job, executor, delivery, sink)
@@ -512,6 +513,7 @@ class BatchMotionCorrector:
             plan.request,
             StoreSink(store, ledger),
             LedgerSink(ledger, "first-start"),
+            batches_ahead=_batches_ahead(grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, grid, StoredFrames(store))
         statistics = self._run_blocks(job, executor, delivery)
@@ -581,6 +583,12 @@ class BatchMotionCorrector:
         ledger.complete("reference", {}, arrays={"raw": reference.raw})
         atomic_save_npz(files.reference, raw=reference.raw)
         return reference
+
+
+def _batches_ahead(grid: Grid, n_workers: int) -> int:
+    """Return how far the spine may run ahead so that every worker has leaves to work on."""
+    blocks_per_batch = max(1, grid.batch_length // grid.block_length)
+    return 2 + -(-2 * n_workers // blocks_per_batch)
 
 
 def compensate_recording(

@@ -163,7 +163,8 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
             existing = existing.parent
         if not existing.is_dir():
             raise OutputError(f"cannot write to {folder}: {existing} is a file, not a folder")
-        if not os.access(existing, os.W_OK | os.X_OK):
+        effective = os.access in os.supports_effective_ids
+        if not os.access(existing, os.W_OK | os.X_OK, effective_ids=effective):
             raise OutputError(
                 f"cannot write to {folder}: permission is denied for {existing}; choose a folder "
                 "that you may write to"

@@ -113,12 +113,7 @@ class FrameProgress:
             if now - self._last_line > _SECONDS_BETWEEN_LINES or self.done == self.total:
                 self._last_line = now
                 rate = (self.done - self.reused) / max(self.seconds, 1e-9)
-                left = (self.total - self.done) / rate if rate else float("nan")
-                logger.info(
-                    "%s: %d of %d frames, %.1f frames/s, %.0f s left",
-                    self.label,
-                    self.done,
-                    self.total,
-                    rate,
-                    left,
-                )
+                left = f", {rate:.1f} frames/s" if rate else ""
+                if rate and self.done < self.total:
+                    left += f", {(self.total - self.done) / rate:.0f} s left"
+                logger.info("%s: %d of %d frames%s", self.label, self.done, self.total, left)

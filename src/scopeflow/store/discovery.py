@@ -80,7 +80,8 @@ def choose_datasets(
         if match:
             groups.setdefault(match[1].lower(), []).append((int(match[2]), key))
     if groups:
-        members = [key for _, key in sorted(max(groups.values(), key=len))]
+        prefix = max(groups, key=lambda prefix: len(groups[prefix]))
+        members = [key for _, key in sorted(groups[prefix])]
         _check_equal(members, shapes, name)
         return tuple(members), "named as channels" + _others(videos, members)
     for key in videos:

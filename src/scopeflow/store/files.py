@@ -46,7 +46,7 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
-def output_error(error: Exception, path: Path) -> OutputError:
+def output_error(error: Exception, path: str | Path) -> OutputError:
     """Turn an error of the operating system or of HDF5 into one that says what to do.
 
     Parameters
@@ -75,7 +75,7 @@ def output_error(error: Exception, path: Path) -> OutputError:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: str | Path) -> Iterator[None]:
     """Report failures inside the block as `OutputError` about this target.
 
     Examples

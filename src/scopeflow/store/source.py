@@ -19,7 +19,7 @@ from scopeflow.errors import (
     UnreadableFileError,
 )
 from scopeflow.store.sources.files import stamp_file
-from scopeflow.store.sources.folders import combination, natural_key, results_in, tiff_files
+from scopeflow.store.sources.folders import combination, results_in, tiff_files
 from scopeflow.store.sources.hdf5 import open_hdf5
 from scopeflow.store.sources.mat import open_mat
 from scopeflow.store.sources.memory import open_array

@@ -134,6 +134,7 @@ class Handle(Generic[T]):
         self.lock = threading.RLock()
         close = getattr(value, "close", None)
         if close is not None:
+            # Closed when the last reader lets go of the handle, or when the process ends.
             weakref.finalize(self, close)
 
 

@@ -75,7 +75,7 @@ class MemorySource:
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for frame in range(self.shape[0]):
-            digest.update(self.read(frame, frame + 1))
+            digest.update(self.read(frame, frame + 1).data)
         return digest.hexdigest()
 
     def identity(self) -> dict[str, object]:

@@ -25,6 +25,7 @@ from scopeflow.store.sources.tiff_metadata import (
     read_metadata,
     scanimage_axes,
 )
+from scopeflow.store.video_metadata import VideoMetadata
 
 __all__ = ["TiffSource", "open_tiff"]
 
@@ -142,7 +143,9 @@ class TiffSource:
         return self.layout.to_video(block.astype(self.dtype, copy=False), owned=True)
 
     def _read_page(self, number: int) -> NDArray[Any]:
-        file = _FILES.get(self.stamp).value
+        # The handle is kept while reading: a file closes when its handle is dropped.
+        handle = _FILES.get(self.stamp)
+        file = handle.value
         lock = file.filehandle.lock
         per_series = math.prod(self.layout.shape[: self.page_axes]) // len(self.series)
         try:
@@ -216,7 +219,8 @@ def open_tiff(
     """
     stamp = stamp_file(path)
     name = str(path)
-    file = _FILES.get(stamp).value
+    handle = _FILES.get(stamp)
+    file = handle.value
     with file.filehandle.lock:
         try:
             all_series = list(file.series)
@@ -286,7 +290,7 @@ def open_tiff(
         ("dtype", "page tags"),
         *metadata.origins,
     )
-    metadata = type(metadata)(
+    metadata = VideoMetadata(
         metadata.pixel_size_um, None, metadata.frame_interval_s, metadata.channel_names, origins
     )
     return TiffSource(

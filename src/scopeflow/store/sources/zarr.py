@@ -49,9 +49,9 @@ def _open_node(path: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _open_array(path: str, newest: int) -> Any:
-    # ``newest`` only separates arrays that were replaced at one path.
-    return _open_node(path)
+def _open_array(stamp: FileStamp) -> Any:
+    # The whole stamp is the key: an array that was replaced at one path is opened anew.
+    return _open_node(stamp.path)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ZarrSource:
             A damaged chunk.
         """
         check_frame_range(start, stop, self.shape[0], self.description)
-        array = _open_array(self.stamp.path, self.stamp.mtime_ns)
+        array = _open_array(self.stamp)
         try:
             block = np.asarray(array[self.layout.index(start, stop)])
         except Exception as error:

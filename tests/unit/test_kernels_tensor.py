@@ -1,0 +1,32 @@
+"""Motion tensors against the twin that follows the formulas with padded numpy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scopeflow.kernels.tensor import motion_tensor
+from tests.oracles import naive_flow
+
+
+@pytest.mark.parametrize("shape", [(11, 16), (14, 9)])
+@pytest.mark.parametrize("term", ["gc", "gray", "cs"])
+def test_tensor_matches_the_plain_twin(term, shape):
+    rng = np.random.default_rng(7)
+    fixed, moving = rng.random((2, 2, *shape)).astype(np.float32)
+    h_row, h_col = 2.4, 1.7
+    padded = [np.pad(a, ((0, 0), (1, 1), (1, 1)), mode="edge") for a in (fixed, moving)]
+    ours = motion_tensor(*padded, h_row, h_col, term)
+    for c in range(2):
+        twin = naive_flow.tensor(
+            fixed[c].astype(float), moving[c].astype(float), h_row, h_col, term
+        )
+        np.testing.assert_allclose(ours[c], twin[:, 1:-1, 1:-1], rtol=2e-4, atol=2e-6)
+
+
+def test_identical_images_say_that_nothing_moved():
+    image = np.random.default_rng(7).random((1, 12, 13)).astype(np.float32)
+    for term in ("gc", "gray", "cs"):
+        tensor = motion_tensor(image, image, 1.0, 1.0, term)
+        assert not tensor[:, [2, 4, 5]].any()
+        assert tensor[:, 0].max() > 0
