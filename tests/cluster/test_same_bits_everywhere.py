@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import dask.array as da
 import h5py
 import numpy as np
@@ -183,8 +188,6 @@ def test_the_active_client_is_used_without_asking(
     with cluster_client.as_current():
         corrector = BatchMotionCorrector(options, quiet(parallelization=None))
         corrector.run()
-    import json
-
     run = json.loads((tmp_path / "o" / "run.json").read_text())
     assert run["executor"]["name"] == "dask"
 
@@ -219,3 +222,24 @@ def test_callbacks_on_a_cluster_come_in_order(
     assert spans == [(0, 20), (20, 40), (40, 44)]
     result = open_video(tmp_path / "o" / "compensated.zarr").values
     assert same_bits(np.concatenate(collected), result)
+
+
+def test_processes_work_in_a_script_without_a_main_guard(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from scopeflow import OFOptions, RegistrationConfig, compensate_arr\n"
+        "video = np.random.default_rng(0).normal(100, 10, (8, 32, 32))\n"
+        "def twice(reference, moving, **_):\n"
+        "    return np.full((32, 32, 2), 2, np.float32)\n"
+        "config = RegistrationConfig(parallelization='multiprocessing', n_jobs=2, progress=False)\n"
+        "_, w = compensate_arr(video, video[0], OFOptions(), get_displacement=twice,\n"
+        "                      registration_config=config)\n"
+        "print('found', w.mean())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "found 2.0\n"

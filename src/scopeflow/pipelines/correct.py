@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +52,7 @@ from scopeflow.pipelines.outputs import (
     output_files,
     record_finished,
 )
-from scopeflow.pipelines.provenance import run_facts
+from scopeflow.pipelines.provenance import package_versions, run_facts
 from scopeflow.pipelines.reference import (
     ReferenceRequest,
     build_reference_image,
@@ -376,7 +378,8 @@ class BatchMotionCorrector:
             finished = self._take_finished(plan, plan.files)
             if finished is not None:
                 return finished
-        with open_executor(self.config) as executor:
+        verbose = self.config.verbose or self.options.verbose
+        with _more_messages(verbose), open_executor(self.config) as executor:
             self._check_memory(plan, executor)
             if plan.files is None:
                 self.reference_raw = self._run_to_arrays(plan, executor)
@@ -453,6 +456,8 @@ class BatchMotionCorrector:
                     outcome.result = None
                 progress.advance(block.length, reused=outcome.reused)
                 delivery.count(block)
+                how = "reused" if outcome.reused else "computed"
+                logger.debug("frames %d to %d %s", block.start, block.stop - 1, how)
 
             outcomes = run_job(job, executor, on_finish, delivery.block)
         self.reused_frames = progress.reused
@@ -567,7 +572,11 @@ class BatchMotionCorrector:
         shutil.rmtree(files.ledger("").folder, ignore_errors=True)
         attributes = {
             **ngff_attributes(files.target.stem, plan.recording.metadata),
-            "scopeflow": {"layout": layout_attributes(wanted), "settings": plan.settings},
+            "scopeflow": {
+                "layout": layout_attributes(wanted),
+                "settings": plan.settings,
+                "versions": package_versions(),
+            },
         }
         create_store(files.store, wanted, attributes)
         return ResultStore(str(files.store), wanted), plan.grid
@@ -583,6 +592,19 @@ class BatchMotionCorrector:
         ledger.complete("reference", {}, arrays={"raw": reference.raw})
         atomic_save_npz(files.reference, raw=reference.raw)
         return reference
+
+
+@contextlib.contextmanager
+def _more_messages(verbose: bool) -> Iterator[None]:
+    """Let debug messages of the package through while a run goes on."""
+    package = logging.getLogger("scopeflow")
+    before = package.level
+    if verbose:
+        package.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
 
 
 def _batches_ahead(grid: Grid, n_workers: int) -> int:

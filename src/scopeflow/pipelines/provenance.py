@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from scopeflow import __version__
@@ -26,6 +27,16 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def cpu_name() -> str:
+    """Return the name of the processor; results have the same bits on processors of one family."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def run_facts(
@@ -78,7 +89,7 @@ def run_facts(
         "settings": settings,
         "executor": {"name": executor.name, "n_workers": executor.n_workers},
         "kernel_version": KERNEL_VERSION,
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": cpu_name(),
         "versions": package_versions(),
         **facts,
     }

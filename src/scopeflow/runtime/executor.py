@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -194,6 +195,26 @@ def _on(client: Client) -> Executor:
 
 
 @contextlib.contextmanager
+def _hidden_main_module() -> Iterator[None]:
+    """Keep starting workers from running the user's script again.
+
+    New processes import the main script first, so a script without an ``if __name__ ==
+    "__main__"`` guard would start clusters without end. Nothing of it is needed there: functions
+    defined in a script travel by value.
+    """
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {
+        name: main.__dict__[name] for name in ("__file__", "__spec__") if name in vars(main)
+    }
+    main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
+
+
+@contextlib.contextmanager
 def local_cluster(n_workers: int) -> Iterator[Client]:
     """Start a private cluster of processes on this machine and stop it afterwards.
 
@@ -213,6 +234,7 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
     warm_up()
     with (
         dask.config.set(_CLUSTER_SETTINGS),
+        _hidden_main_module(),
         LocalCluster(
             n_workers=-(-n_workers // threads),
             threads_per_worker=threads,
