@@ -64,12 +64,10 @@ frame without a border of {BORDER} px.
   into jumps, and the pyramid amplifies them; below this number a difference between two programs
   says nothing.
 
-Bounds on each case: difference ≤ {EXACT_BOUND} or one step of the rounded positions on the finest
-level that is solved (in full-resolution pixels 0.03 at quality, 0.08 at balanced, 0.12 at fast);
-rounded < {ROUNDED_BOUND} or {SELF_FACTOR} × itself; endpoint error ≤ {EPE_FACTOR} × theirs +
-{EPE_OFFSET}.
+Bounds on each case: difference ≤ {EXACT_BOUND}; rounded < {ROUNDED_BOUND} or {SELF_FACTOR} ×
+itself; endpoint error ≤ {EPE_FACTOR} × theirs + {EPE_OFFSET}.
 
-**{met} of {count} cases meet all bounds**, {plain} of them without either *or*. Largest difference
+**{met} of {count} cases meet all bounds**, {plain} of them without the *or*. Largest difference
 {difference:.4f}, largest rounded difference {rounded:.4f} (means {mean_difference:.4f} and
 {mean_rounded:.4f}); endpoint error relative to PyFlowReg {mean_ratio:+.2f} % on average,
 {worst_ratio:+.1f} % at worst.
@@ -114,8 +112,7 @@ class Scene:
 class Row:
     """One case of one scene: mean over its frames, pixels and seconds.
 
-    ``peer_itself`` is the difference of the peer to itself on images that changed a little, and
-    ``grid_step`` is the step of its warp positions on the finest level that is solved.
+    ``peer_itself`` is the difference of the peer to itself on images that changed a little.
     """
 
     scene: str
@@ -126,7 +123,6 @@ class Row:
     difference: float
     rounded: float
     peer_itself: float
-    grid_step: float
     seconds_peer: float
     seconds: float
 
@@ -138,10 +134,9 @@ class Row:
     @property
     def failures(self) -> list[str]:
         """What is not met; a NaN meets nothing."""
-        exact_bound = max(EXACT_BOUND, self.grid_step)
         rounded_bound = max(ROUNDED_BOUND, SELF_FACTOR * self.peer_itself)
         met = {
-            f"difference ≤ {exact_bound:.3f}": self.difference <= exact_bound,
+            f"difference ≤ {EXACT_BOUND}": self.difference <= EXACT_BOUND,
             f"rounded difference < {rounded_bound:.3f}": self.rounded < rounded_bound,
             f"error ≤ {EPE_FACTOR} × theirs + {EPE_OFFSET}": self.epe
             <= EPE_FACTOR * self.epe_peer + EPE_OFFSET,
@@ -297,7 +292,6 @@ def compare(scene: Scene, cache: Path, peer_only: bool) -> Iterator[Row]:
             difference=float(endpoint_error(exact, peer, border=BORDER).mean()),
             rounded=float(endpoint_error(rounded, peer, border=BORDER).mean()),
             peer_itself=float(itself[number]),
-            grid_step=float(case.get("eta", 0.8)) ** -int(case["min_level"]) / 32,  # type: ignore[arg-type,call-overload]
             seconds_peer=float(theirs["seconds"][number].mean()),
             seconds=seconds / frames,
         )

@@ -63,6 +63,7 @@ CHANGED = {
     "flow_backend": "other",
     "backend_params": {"device": "cpu"},
     "temporal_boundary": "batch",
+    "non_finite": "mask",
 }
 
 

@@ -67,7 +67,11 @@ DOCUMENTED = {
 def test_fields_and_defaults_are_the_documented_ones():
     options = OFOptions()
     found = {name: getattr(options, name) for name in OFOptions.model_fields}
-    ours = {"output_format": OutputFormat.ZARR, "temporal_boundary": "halo"}
+    ours = {
+        "output_format": OutputFormat.ZARR,
+        "temporal_boundary": "halo",
+        "non_finite": "error",
+    }
     assert found == DOCUMENTED | ours
 
 

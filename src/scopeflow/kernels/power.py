@@ -17,6 +17,9 @@ from scopeflow.kernels._jit import (
     writable,
 )
 
+PENALTY_EPSILON = np.float32(1e-5)
+"""Added to squared residuals before a robust penalty takes their power."""
+
 # log2(1 + t) = t * polynomial(t) on [sqrt(1/2) - 1, sqrt(2) - 1], error 2.2e-6; weighted
 # least-squares fit at Chebyshev nodes, reweighted towards the smallest largest error.
 _L0 = np.float32(1.44271342)
