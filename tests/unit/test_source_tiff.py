@@ -167,6 +167,16 @@ def test_scanimage_volumes(tmp_path):
         open_source(path)
 
 
+def test_truncated_scanimage(tmp_path):
+    path = tmp_path / "si.tif"
+    pages = stack(12, 64, 64, dtype="int16")
+    scanimage(path, pages, channels="1", enable="false", frames=12, slices=1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableFileError, match=r"si\.tif: the file breaks off after"):
+        open_source(path)
+
+
 def test_ome_metadata(tmp_path):
     facts = {
         "axes": "TCYX",
