@@ -29,11 +29,16 @@ __all__ = ["Hdf5Source", "open_hdf5"]
 
 def _open_file(path: str) -> Any:
     try:
-        return h5py.File(path, "r")
+        # Read-only network mounts often cannot lock.
+        return h5py.File(path, "r", locking="best-effort")
     except OSError as error:
-        truncated = " It is truncated: copy or save it again." if "truncated" in str(error) else ""
+        advice = "It may be damaged; restore it from the original."
+        if "truncated" in str(error):
+            advice = "It is truncated; copy or save it again."
+        elif "lock" in str(error):
+            advice = "Another program writes to it; let it finish."
         raise UnreadableFileError(
-            f"{path}: cannot be opened as HDF5 ({error}).{truncated or ' Is it damaged?'}"
+            f"{path}: cannot be opened as HDF5 ({error}). {advice}"
         ) from error
 
 

@@ -11,7 +11,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from scopeflow.errors import DatasetNotFoundError, InputError, UnreadableFileError
+from scopeflow.errors import (
+    DatasetNotFoundError,
+    InputError,
+    ScopeflowError,
+    UnreadableFileError,
+)
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -155,7 +160,16 @@ class TiffSource:
                 if page is None:
                     raise ValueError("the page is missing")
                 if series.is_multifile:
-                    return np.asarray(page.asarray(maxworkers=1))
+                    # The other files of a set are opened only while they are read.
+                    other = page.parent.filehandle
+                    closed = other.closed
+                    if closed:
+                        other.open()
+                    try:
+                        return np.asarray(page.asarray(maxworkers=1))
+                    finally:
+                        if closed:
+                            other.close()
             return np.asarray(page.asarray(maxworkers=1))
         except Exception as error:
             raise UnreadableFileError(
@@ -232,7 +246,15 @@ def open_tiff(
             raise UnreadableFileError(f"{name}: the TIFF holds no image.")
         kind = _kind(file)
         chosen = _choose_series(all_series, kind, name, dataset, position)
-        check_complete(file, [all_series[number] for number in chosen], stamp.size, name)
+        try:
+            check_complete(file, [all_series[number] for number in chosen], stamp.size, name)
+        except ScopeflowError:
+            raise
+        except Exception as error:
+            raise UnreadableFileError(
+                f"{name}: its pages cannot be read ({error}). It is truncated or damaged; copy or "
+                "save it again."
+            ) from error
         first = all_series[chosen[0]]
         letters, shape, page_axes = _stored_axes(first, name)
         origin = f"{kind} metadata" if kind != "TIFF" else f"{first.kind} TIFF pages"

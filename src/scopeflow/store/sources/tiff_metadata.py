@@ -78,7 +78,7 @@ def _next_page_offset(file: Any, page: Any) -> int:
     tiff = file.tiff
     offset = getattr(page, "offset", None)
     # Pages that tifffile derives from the first one have no place of their own.
-    if not offset or file.is_scanimage:
+    if not offset:
         return 0
     handle = file.filehandle
     handle.seek(offset)

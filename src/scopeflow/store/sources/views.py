@@ -98,13 +98,16 @@ class BinnedSource:
         check_frame_range(start, stop, self.shape[0], self.description)
         frames = self.source.shape[0]
         binned = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        # One bin at a time: memory stays that of one bin, however many are asked for.
-        for n, first in enumerate(
-            range(start * self.bin_size, stop * self.bin_size, self.bin_size)
-        ):
-            group = self.source.read(first, min(first + self.bin_size, frames))
-            mean = group.mean(axis=0, dtype=np.float64)
-            binned[n] = np.rint(mean) if self.dtype.kind in "biu" else mean
+        # Chunk by chunk: none is decoded for each bin, and memory stays that of one chunk.
+        step = self.frames_per_chunk
+        for begin in range(start, stop, step):
+            end = min(begin + step, stop)
+            first = begin * self.bin_size
+            raw = self.source.read(first, min(end * self.bin_size, frames))
+            for bin_number in range(begin, end):
+                offset = bin_number * self.bin_size - first
+                mean = raw[offset : offset + self.bin_size].mean(axis=0, dtype=np.float64)
+                binned[bin_number - start] = np.rint(mean) if self.dtype.kind in "biu" else mean
         return binned
 
     def identity(self) -> dict[str, object]:
