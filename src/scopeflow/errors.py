@@ -43,10 +43,6 @@ class OutputError(ScopeflowError, OSError):
     """The output cannot be written: no permission, no space, or inside the input."""
 
 
-class MissingExtraError(ScopeflowError, ImportError):
-    """An optional package is needed; the message names the extra to install."""
-
-
 class MemoryLimitError(ScopeflowError, MemoryError):
     """One task would need more memory than a worker has."""
 

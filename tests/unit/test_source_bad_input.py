@@ -11,7 +11,6 @@ from scopeflow.errors import (
     DatasetNotFoundError,
     InputError,
     InputNotFoundError,
-    MissingExtraError,
     ScopeflowError,
     UnreadableFileError,
 )
@@ -61,9 +60,9 @@ def test_unknown_format_lists_the_known(tmp_path):
         open_source(tmp_path / "a.avi")
 
 
-def test_czi_names_the_extra(tmp_path):
+def test_czi_says_what_to_do(tmp_path):
     (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(600))
-    with pytest.raises(MissingExtraError, match=r"a\.czi.*pip install scopeflow\[czi\]"):
+    with pytest.raises(UnreadableFileError, match=r"a\.czi.*Export the recording as OME-TIFF"):
         open_source(tmp_path / "a.czi")
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scopeflow.cli.selection import Axes, Dataset, Plane, Position
 from scopeflow.cli.settings import make_config, make_options, parse_reference, start_logging
 
 if TYPE_CHECKING:
@@ -101,13 +102,10 @@ def correct(
     save_w: Annotated[
         bool, typer.Option("--save-w", help="Write the displacements as w.h5 too.")
     ] = False,
-    axes: Annotated[
-        str | None,
-        typer.Option(help="One letter of TYXCZ for each stored axis, if the file tells wrongly."),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Dataset of an HDF5, MAT or zarr file.")
-    ] = None,
+    axes: Axes = None,
+    dataset: Dataset = None,
+    position: Position = None,
+    z: Plane = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     """Correct the motion of one recording.
@@ -132,17 +130,10 @@ def correct(
         scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
     )
     from scopeflow.pipelines.correct import BatchMotionCorrector, plan_correction
-    from scopeflow.pipelines.video import open_recording
 
-    selection = {"axes": axes, "dataset": dataset}
-    channels = options.channel_idx
-    recording = open_recording(
-        options.input_file,
-        bin_size=options.bin_size,
-        channels=[channels] if isinstance(channels, int) else channels,
-        **{name: value for name, value in selection.items() if value is not None},
-    )
-    plan = plan_correction(options, config, recording=recording)
+    chosen = {"axes": axes, "dataset": dataset, "position": position, "z": z}
+    selection = {name: value for name, value in chosen.items() if value is not None}
+    plan = plan_correction(options, config, selection=selection)
     console = Console()
     if dry_run:
         _print_plan(console, plan, config)

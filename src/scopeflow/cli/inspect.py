@@ -10,16 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scopeflow.cli.selection import Axes, Dataset, Plane, Position
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Recording: a file or folder.")],
-    axes: Annotated[
-        str | None,
-        typer.Option(help="One letter of TYXCZ for each stored axis, if the file tells wrongly."),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Dataset of an HDF5, MAT or zarr file.")
-    ] = None,
+    axes: Axes = None,
+    dataset: Dataset = None,
+    position: Position = None,
+    z: Plane = None,
 ) -> None:
     """Show axes, shape, type, sizes and times of a recording, and where each was read.
 
@@ -27,7 +26,8 @@ def inspect(
     """
     from scopeflow.store.source import describe, open_source
 
+    source = open_source(path, axes=axes, dataset=dataset, position=position, z=z)
     table = Table("fact", "value", "read from")
-    for row in describe(open_source(path, axes=axes, dataset=dataset)):
+    for row in describe(source):
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console().print(table)

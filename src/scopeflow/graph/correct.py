@@ -177,9 +177,10 @@ def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchSta
     finished: dict[int, list[Delayed]] = {}
     for batch, members in enumerate(by_batch):
         computed = [_leaf_or_tail(job, block, start, reference) for block in members]
+        for_caller = [_for_caller(*pair) for pair in zip(members, computed, strict=True)]
         window.blocks += members
-        window.tasks += [_for_caller(*pair) for pair in zip(members, computed, strict=True)]
-        finished[batch] = [_is_done(task) for task in computed]
+        window.tasks += for_caller
+        finished[batch] = [_is_done(task) for task in for_caller]
         is_last = batch == job.grid.n_batches - 1
         if not is_last and any(block.in_tail for block in members):
             waits = finished.get(batch + 1 - job.batches_ahead, [])

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.store.sources.protocol import Source
+from scopeflow.store.sources.views import FrameSelection
 from scopeflow.typing import VideoTYXC
-
-
-class ReadableVideo(Protocol):
-    """What a graph needs to know of a source: shape, dtype, and how to read frames."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """``(T, H, W, C)``."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-
-    def read(self, start: int, stop: int) -> VideoTYXC:
-        """Return frames ``[start, stop)``, shape ``(n, H, W, C)``."""
 
 
 @dataclass(frozen=True)
 class FrameRange:
     """Frames of a source that a task reads by itself: the reader travels, not the pixels."""
 
-    source: ReadableVideo
+    source: Source
     start: int
     stop: int
 
@@ -46,11 +33,11 @@ class SourceVideo:
 
     Attributes
     ----------
-    source : ReadableVideo
+    source : Source
         Frozen, picklable description of the recording.
     """
 
-    source: ReadableVideo
+    source: Source
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -68,33 +55,7 @@ class SourceVideo:
 
     def select(self, frames: tuple[int, ...]) -> SourceVideo:
         """Return the video of some frames, in the given order."""
-        return SourceVideo(_Selection(self.source, frames))
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Some frames of a source; neighbouring ones are read together."""
-
-    source: ReadableVideo
-    selected: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (len(self.selected), *self.source.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.source.dtype)
-
-    def read(self, start: int, stop: int) -> VideoTYXC:
-        frames = self.selected[start:stop]
-        parts = []
-        first = 0
-        for position in range(1, len(frames) + 1):
-            if position == len(frames) or frames[position] != frames[position - 1] + 1:
-                parts.append(self.source.read(frames[first], frames[position - 1] + 1))
-                first = position
-        return np.concatenate(parts)
+        return SourceVideo(FrameSelection(self.source, frames))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +106,7 @@ class _ArrayView:
 
     ndim = 4
 
-    def __init__(self, source: ReadableVideo) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
         self.shape = source.shape
         self.dtype = np.dtype(source.dtype)
@@ -156,12 +117,12 @@ class _ArrayView:
         return self.source.read(start, stop)[(slice(None, None, step), *rest)]
 
 
-def lazy_array(source: ReadableVideo, frames_per_chunk: int, name: str | None = None) -> da.Array:
+def lazy_array(source: Source, frames_per_chunk: int, name: str | None = None) -> da.Array:
     """Return a source as a dask array whose chunks are blocks of whole frames.
 
     Parameters
     ----------
-    source : ReadableVideo
+    source : Source
         Frozen, picklable description of the recording.
     frames_per_chunk : int
         Frames that are read together.

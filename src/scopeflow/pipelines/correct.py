@@ -8,7 +8,7 @@ import functools
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def plan_correction(
     config: RegistrationConfig | None = None,
     reference_frame: Any = None,
     *,
-    recording: Recording | None = None,
+    selection: Mapping[str, Any] | None = None,
 ) -> CorrectionPlan:
     """Check everything about a correction and work out what it will do; writes nothing.
 
@@ -144,8 +144,9 @@ def plan_correction(
         How to run it.
     reference_frame : ndarray, shape (H, W) or (H, W, C), optional
         Reference in place of ``options.reference_frames``.
-    recording : Recording, optional
-        An open recording in place of ``options.input_file``.
+    selection : mapping, optional
+        How the file is read where it does not tell by itself: ``axes``, ``dataset``, ``position``
+        and others, see :func:`scopeflow.open_video`.
 
     Returns
     -------
@@ -160,15 +161,15 @@ def plan_correction(
     options = options.copy()
     config = config or RegistrationConfig()
     check_supported(options)
-    if recording is None:
-        if options.input_file is None:
-            raise OptionsError("input_file is not set; give the recording that is to be corrected")
-        channels = options.channel_idx
-        recording = open_recording(
-            options.input_file,
-            bin_size=options.bin_size,
-            channels=[channels] if isinstance(channels, int) else channels,
-        )
+    if options.input_file is None:
+        raise OptionsError("input_file is not set; give the recording that is to be corrected")
+    channels = options.channel_idx
+    recording = open_recording(
+        options.input_file,
+        bin_size=options.bin_size,
+        channels=[channels] if isinstance(channels, int) else channels,
+        **(selection or {}),
+    )
     shape, dtype = recording.video.shape, recording.video.dtype
     frames, height, width, channel_count = shape
     parameters = options.to_parameters(channel_count)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scopeflow.errors import (
     InputError,
     InputNotFoundError,
-    MissingExtraError,
     UnreadableFileError,
 )
 from scopeflow.store.sources.files import stamp_file
@@ -111,8 +110,6 @@ def open_source(
         The file has no such dataset.
     InputError
         Axes, shape, type or a choice among several positions cannot be used.
-    MissingExtraError
-        An optional package is needed.
 
     Examples
     --------
@@ -248,9 +245,9 @@ def _file_format(path: Path) -> str:
     if head[:4] == b"\xda\xce\xbe\x0a" or head[:12] == b"\0\0\0\x0cjP  \r\n\x87":
         return "nd2"
     if path.suffix.lower() == ".czi" or head[:10] == b"ZISRAWFILE":
-        raise MissingExtraError(
-            f"{path}: Zeiss CZI files need an optional package: pip install scopeflow[czi]. "
-            "Or export the recording as OME-TIFF."
+        raise UnreadableFileError(
+            f"{path}: Zeiss CZI files are not read. Export the recording as OME-TIFF or OME-Zarr. "
+            f"Supported: {SUPPORTED}."
         )
     named = {".tif", ".tiff", ".h5", ".hdf5", ".hdf", ".mat", ".nd2"}
     if path.suffix.lower() in named:
