@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,15 +132,17 @@ def test_settings_are_ones_that_dask_knows(path):
     check(yaml.safe_load(path.read_text()), defaults, path.name)
 
 
-def test_the_job_script_of_dask_jobqueue():
+def test_the_job_script_of_dask_jobqueue(tmp_path):
     """Loaded as a user's settings are, by dask itself in a fresh process."""
+    # A copy: dask-jobqueue writes a file of its own into the folder.
+    shutil.copy(DEPLOY / "jobqueue" / "slurm.yaml", tmp_path)
     code = (
         "from dask_jobqueue.slurm import SLURMJob\n"
         "print(SLURMJob('tcp://node:8786', name='scopeflow').job_script())"
     )
     script = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "DASK_CONFIG": str(DEPLOY / "jobqueue")},
+        env={**os.environ, "DASK_CONFIG": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
