@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import dask
 import dask.array as da
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ import scipy.io
 import tifffile
 import zarr
 
+from scopeflow.config.registration import RegistrationConfig
 from scopeflow.pipelines.arrays import compensate_arr
 from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
 from scopeflow.pipelines.video import open_video
@@ -25,7 +27,6 @@ from tests.conftest import same_bits
 def expected(small_recording, tmp_path_factory):
     """Registered video and motion of an undisturbed sequential run in blocks of 20."""
     from scopeflow.config.options import OFOptions
-    from scopeflow.config.registration import RegistrationConfig
 
     folder = tmp_path_factory.mktemp("expected")
     options = OFOptions(
@@ -198,6 +199,19 @@ def test_dask_without_a_client_says_what_to_do(small_recording, quick_options, q
     )
     with pytest.raises(ValueError, match="no active client"):
         compensate_recording(options, config=quiet(parallelization="dask"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_named(small_recording, quick_options, tmp_path):
+    options = quick_options(
+        input_file=small_recording.video[:8], reference_frames=[0], output_path=tmp_path / "o"
+    )
+    config = RegistrationConfig(scheduler_address="tcp://127.0.0.1:9", progress=False)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(ValueError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"),
+    ):
+        compensate_recording(options, config=config)
     assert not (tmp_path / "o").exists()
 
 

@@ -122,7 +122,7 @@ def test_killed_workers_cost_only_what_they_had_in_hand(source, undisturbed, tmp
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=60,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from scopeflow.config.options import OFOptions
 from scopeflow.errors import OutputError
 from scopeflow.pipelines.arrays import compensate_arr
 from scopeflow.pipelines.correct import compensate_recording
@@ -139,3 +140,12 @@ def test_a_folder_without_permission_is_refused(small_recording, tmp_path, quick
         if is_root:
             os.seteuid(0)
         locked.chmod(0o755)
+
+
+def test_an_option_file_of_defaults_serves_short_recordings(
+    small_recording, tmp_path, quick_options, quiet
+):
+    saved = quick_options(output_path=tmp_path / "o").save_options(tmp_path / "options.json")
+    options = OFOptions.load_options(saved)
+    options.input_file = small_recording.video[:5]
+    assert compensate_recording(options, config=quiet()).shape == (40, 52, 2)

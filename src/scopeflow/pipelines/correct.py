@@ -183,12 +183,10 @@ def plan_correction(
         frame_function=options.preproc_funct,
     )
     weight = weight_map(options, height, width, channel_count)
-    is_default = "reference_frames" not in options.model_fields_set
-    reference = reference_request(
-        options.reference_frames if reference_frame is None else reference_frame,
-        shape,
-        is_default=is_default and reference_frame is None,
-    )
+    given = options.reference_frames if reference_frame is None else reference_frame
+    # Also when an option file names the default: short recordings have not all of these frames.
+    is_default = isinstance(given, list) and given == OFOptions().reference_frames
+    reference = reference_request(given, shape, is_default=is_default)
     motion_shape = request.motion_shape(height, width)
     bytes_per_frame = height * width * channel_count * max(dtype.itemsize, output_dtype.itemsize)
     block_length = choose_block_length(

@@ -164,7 +164,7 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
     wanted = config.parallelization
     client = config.client
     if client is None and config.scheduler_address is not None:
-        with Client(config.scheduler_address, set_as_default=False) as given:
+        with _connected(config.scheduler_address) as given:
             yield _on(given)
         return
     if client is None and wanted in (None, "dask"):
@@ -185,6 +185,16 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
         if wanted is None:
             logger.info("No dask client is active: using threads of this process.")
         yield Executor("threading", worker_count(config.n_jobs))
+
+
+def _connected(address: str) -> Client:
+    try:
+        return Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OptionsError(
+            f"no dask scheduler answers at {address} ({error}). Check that it runs, that the "
+            "address is complete (tcp://host:8786), and that this machine can reach it"
+        ) from error
 
 
 def _on(client: Client) -> Executor:
@@ -239,7 +249,7 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
             n_workers=-(-n_workers // threads),
             threads_per_worker=threads,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
