@@ -19,7 +19,7 @@ def _one_plane(image: NDArray[Any], weights: Any) -> NDArray[np.float32]:
     if channels == 1:
         return image[..., 0]
     if weights is None:
-        return image.mean(axis=-1)
+        return image.mean(axis=-1, dtype=np.float32)
     weights = np.asarray(weights, np.float32)
     if weights.shape == (channels,):
         total = float(weights.sum())
