@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.store.files import writing
@@ -77,7 +77,7 @@ class StoreLayout:
 
 def _codec(dtype: np.dtype[Any]) -> BloscCodec:
     return BloscCodec(
-        cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle, typesize=max(1, dtype.itemsize)
+        cname="zstd", clevel=1, shuffle="bitshuffle", typesize=max(1, dtype.itemsize)
     )
 
 

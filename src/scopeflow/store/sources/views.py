@@ -33,7 +33,46 @@ def _whole(value: Any, what: str) -> int:
 
 
 @dataclass(frozen=True)
-class BinnedSource:
+class _View:
+    """What a view of one recording shares with it."""
+
+    source: Source
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the recording."""
+        return self.source.dtype
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Frames stored together."""
+        return self.source.frames_per_chunk
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of the recording."""
+        return self.source.paths
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """What several recordings have together."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Largest number of frames stored together."""
+        return max(source.frames_per_chunk for source in self.sources)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of all recordings."""
+        return tuple(path for source in self.sources for path in source.paths)
+
+
+@dataclass(frozen=True)
+class BinnedSource(_View):
     """A recording whose frames are means of ``bin_size`` successive frames.
 
     Means are taken in float64; integer types are rounded half to even, not truncated. The last
@@ -47,7 +86,6 @@ class BinnedSource:
         Frames in one bin.
     """
 
-    source: Source
     bin_size: int
 
     def __post_init__(self) -> None:
@@ -59,11 +97,6 @@ class BinnedSource:
         """Shape ``(ceil(T / bin_size), H, W, C)``."""
         frames, height, width, channels = self.source.shape
         return -(-frames // self.bin_size), height, width, channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the recording."""
-        return self.source.dtype
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -88,11 +121,6 @@ class BinnedSource:
         """Short name for people."""
         return f"{self.source.description}, mean of {self.bin_size} frames"
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files of the recording."""
-        return self.source.paths
-
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return binned frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
         check_frame_range(start, stop, self.shape[0], self.description)
@@ -116,7 +144,7 @@ class BinnedSource:
 
 
 @dataclass(frozen=True)
-class ChannelSelection:
+class ChannelSelection(_View):
     """Some channels of a recording, in any order.
 
     Attributes
@@ -127,7 +155,6 @@ class ChannelSelection:
         Channel numbers from 0.
     """
 
-    source: Source
     channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -147,11 +174,6 @@ class ChannelSelection:
         return (*self.source.shape[:3], len(self.channels))
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the recording."""
-        return self.source.dtype
-
-    @property
     def metadata(self) -> VideoMetadata:
         """Facts of the recording, names of the selected channels."""
         names = self.source.metadata.channel_names
@@ -160,19 +182,9 @@ class ChannelSelection:
         return replace(self.source.metadata, channel_names=names)
 
     @property
-    def frames_per_chunk(self) -> int:
-        """Frames stored together."""
-        return self.source.frames_per_chunk
-
-    @property
     def description(self) -> str:
         """Short name for people."""
         return f"{self.source.description}, channels {', '.join(map(str, self.channels))}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files of the recording."""
-        return self.source.paths
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, len(channels))``."""
@@ -185,7 +197,7 @@ class ChannelSelection:
 
 
 @dataclass(frozen=True)
-class FrameSelection:
+class FrameSelection(_View):
     """Some frames of a recording, in any order.
 
     Attributes
@@ -196,7 +208,6 @@ class FrameSelection:
         Frame numbers from 0.
     """
 
-    source: Source
     frames: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -216,11 +227,6 @@ class FrameSelection:
         return (len(self.frames), *self.source.shape[1:])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the recording."""
-        return self.source.dtype
-
-    @property
     def metadata(self) -> VideoMetadata:
         """Facts of the recording, times of the selected frames."""
         old = self.source.metadata
@@ -236,19 +242,9 @@ class FrameSelection:
         return replace(old, frame_times_s=times, frame_interval_s=interval, origins=origins)
 
     @property
-    def frames_per_chunk(self) -> int:
-        """Frames stored together."""
-        return self.source.frames_per_chunk
-
-    @property
     def description(self) -> str:
         """Short name for people."""
         return f"{self.source.description}, {len(self.frames)} selected frames"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files of the recording."""
-        return self.source.paths
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return selected frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
@@ -284,7 +280,7 @@ def _check_equal(sources: Sequence[Source], what: str, axes: slice) -> None:
 
 
 @dataclass(frozen=True)
-class StackedChannels:
+class StackedChannels(_Joined):
     """Recordings of the same frames as channels of one, such as one file for each channel.
 
     Attributes
@@ -292,8 +288,6 @@ class StackedChannels:
     sources : tuple of Source
         Recordings of equal ``(T, H, W)``; types are promoted.
     """
-
-    sources: tuple[Source, ...]
 
     def __post_init__(self) -> None:
         _check_equal(self.sources, "(frames, height, width)", slice(0, 3))
@@ -320,19 +314,9 @@ class StackedChannels:
         return replace(first, channel_names=joined, origins=origins)
 
     @property
-    def frames_per_chunk(self) -> int:
-        """Largest number of frames stored together."""
-        return max(source.frames_per_chunk for source in self.sources)
-
-    @property
     def description(self) -> str:
         """Short name for people."""
         return f"channels of {len(self.sources)} recordings: {self.sources[0].description}, …"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files of all recordings."""
-        return tuple(path for source in self.sources for path in source.paths)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
@@ -350,7 +334,7 @@ class StackedChannels:
 
 
 @dataclass(frozen=True)
-class ConcatenatedFrames:
+class ConcatenatedFrames(_Joined):
     """Recordings that follow each other in time, such as a folder of TIFF files.
 
     Attributes
@@ -358,8 +342,6 @@ class ConcatenatedFrames:
     sources : tuple of Source
         Recordings of equal ``(H, W, C)`` and type, in order of time.
     """
-
-    sources: tuple[Source, ...]
 
     def __post_init__(self) -> None:
         _check_equal(self.sources, "(height, width, channels)", slice(1, 4))
@@ -397,19 +379,9 @@ class ConcatenatedFrames:
         return replace(first, frame_times_s=None, origins=origins)
 
     @property
-    def frames_per_chunk(self) -> int:
-        """Largest number of frames stored together."""
-        return max(source.frames_per_chunk for source in self.sources)
-
-    @property
     def description(self) -> str:
         """Short name for people."""
         return f"{len(self.sources)} files in order of time: {self.sources[0].description}, …"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files of all recordings."""
-        return tuple(path for source in self.sources for path in source.paths)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
