@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything a developer runs, from a bare checkout: bash dev.sh demo | test | slow | bench
+# Everything a developer runs, from a bare checkout: bash dev.sh demo | test | slow | bench NAME
 #
 # Makes .venv (or the folder that SCOPEFLOW_VENV names) and installs scopeflow into it when needed.
 # SCOPEFLOW_PYTHON names the interpreter, if the one on the path is older than 3.11.
@@ -60,10 +60,14 @@ slow)
 bench)
     set_up
     # The other program runs in an environment of its own; benchmarks/peers says how to name it.
-    "$python" benchmarks/accuracy.py --cache build/bench "${@:2}"
+    if [[ ! -f benchmarks/${2:-}.py ]]; then
+        echo "usage: bash dev.sh bench NAME [options], where benchmarks/NAME.py exists" >&2
+        exit 2
+    fi
+    "$python" "benchmarks/$2.py" "${@:3}"
     ;;
 *)
-    echo "usage: bash dev.sh demo [OUTPUT] | test | slow | bench [options]" >&2
+    echo "usage: bash dev.sh demo [OUTPUT] | test | slow | bench NAME [options]" >&2
     exit 2
     ;;
 esac

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dask.array as da
 import h5py
 import numpy as np
 import pytest
@@ -381,3 +382,54 @@ def test_a_reference_file_is_read(small_recording, raw, tmp_path, quick_options,
         iterations=1,
     )
     assert same_bits(compensate_recording(options, config=quiet())[..., 0], image.astype(float))
+
+
+def test_other_results_in_one_folder_are_kept(raw, reference, tmp_path, quick_options, quiet):
+    common = {"input_file": raw, "reference_frames": reference, "output_path": tmp_path / "o"}
+    compensate_recording(quick_options(**common, iterations=1), config=quiet())
+    with pytest.raises(OutputExistsError, match=r"belongs to the results compensated\.zarr"):
+        compensate_recording(
+            quick_options(**common, iterations=1, output_format="HDF5"), config=quiet()
+        )
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("bin_size", [2, 5, 50])
+def test_bins_of_lazy_arrays_are_those_of_files(small_recording, tmp_path, dtype, bin_size):
+    video = small_recording.video.astype(dtype)
+    zarr.create_array(tmp_path / "raw.zarr", data=video, chunks=(4, 40, 52, 2))
+    stored = open_video(tmp_path / "raw.zarr", axes="TYXC", bin_size=bin_size).values
+    lazy = open_video(da.from_array(video, chunks=(3, 40, 52, 2)), bin_size=bin_size).values
+    assert stored.shape == (-(-44 // bin_size), 40, 52, 2)
+    assert same_bits(lazy, stored)
+
+
+def test_a_result_keeps_pixel_size_interval_and_channel_names(
+    small_recording, reference, tmp_path, quick_options, quiet
+):
+    path = tmp_path / "raw" / "day.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(
+        path,
+        np.moveaxis(small_recording.video, -1, 1),
+        ome=True,
+        metadata={
+            "axes": "TCYX",
+            "PhysicalSizeX": 0.5,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": 0.25,
+            "PhysicalSizeYUnit": "µm",
+            "TimeIncrement": 0.1,
+            "TimeIncrementUnit": "s",
+            "Channel": {"Name": ["GCaMP", "tdTomato"]},
+        },
+    )
+    options = quick_options(
+        input_file=path, reference_frames=reference, output_path=tmp_path / "o", iterations=1
+    )
+    compensate_recording(options, config=quiet())
+    for opened in (open_video(path), open_video(tmp_path / "o" / "compensated.zarr")):
+        assert opened.attrs["pixel_size_um"] == (0.25, 0.5)
+        assert opened.attrs["frame_interval_s"] == pytest.approx(0.1)
+        assert list(opened.coords["C"].values) == ["GCaMP", "tdTomato"]
+        np.testing.assert_allclose(opened.coords["X"].values[:3], [0, 0.5, 1.0])

@@ -84,3 +84,14 @@ def test_a_damaged_shard_is_replaced(store, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-7])
     store.write("valid", 0, 4, np.ones((4, 12, 14), bool))
     assert store.read("valid", 0, 4).all()
+
+
+def test_a_replaced_store_is_never_written_through_an_old_handle(store, tmp_path):
+    store.write("registered", 0, 4, np.zeros((4, 12, 14, 2), np.uint16))
+    other = StoreLayout((10, 12, 14, 2), "float32", (6, 7), 5)
+    create_store(tmp_path / "compensated.zarr", other, {})
+    values = np.full((5, 12, 14, 2), 0.5, np.float32)
+    again = ResultStore(store.path, other)
+    again.write("registered", 0, 5, values)
+    found = zarr.open_array(f"{store.path}/registered", mode="r")[:5]
+    np.testing.assert_array_equal(np.moveaxis(found, 1, -1), values)

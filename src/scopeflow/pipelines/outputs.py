@@ -14,7 +14,6 @@ from scopeflow.config.fingerprint import diff_settings, fingerprint
 from scopeflow.config.options import OFOptions
 from scopeflow.errors import OutputError, OutputExistsError
 from scopeflow.store.files import file_digest, load_json, save_json, writing
-from scopeflow.store.layout import forget_open_arrays
 from scopeflow.store.ledger import Ledger
 
 STATE_FOLDER = ".scopeflow"
@@ -202,6 +201,12 @@ def check_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -
     existing = load_json(files.settings)
     if existing is None:
         foreign = [path for path in files.named_files() if path.exists()]
+        ours = sorted(path.parent.name for path in files.state.parent.glob("*/settings.json"))
+        if foreign and ours:
+            raise OutputExistsError(
+                f"{foreign[0]} belongs to the results {', '.join(ours)} in the same folder; choose "
+                "another output folder, or naming_convention='batch' for other recordings"
+            )
         if foreign:
             raise OutputExistsError(
                 f"{foreign[0]} exists and there is no record that scopeflow wrote it; move it "
@@ -247,7 +252,6 @@ def claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
 
 def discard(files: OutputFiles) -> None:
     """Remove the results and records of an earlier run of ours."""
-    forget_open_arrays()
     with writing(files.target):
         for path in (*files.named_files(), files.state):
             if path.is_dir():

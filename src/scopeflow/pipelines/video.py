@@ -153,11 +153,19 @@ def _from_dask(
 
 
 def _bin(array: da.Array, bin_size: int) -> da.Array:
+    """Average bins of frames, as :class:`scopeflow.store.sources.views.BinnedSource` does."""
     dtype = array.dtype
-    starts = range(0, array.shape[0], bin_size)
-    means = [array[a : a + bin_size].mean(axis=0, dtype="float64") for a in starts]
-    binned = da.stack(means)
-    return da.rint(binned).astype(dtype) if dtype.kind in "iu" else binned.astype(dtype)
+    whole = array.shape[0] // bin_size * bin_size
+    parts = []
+    if whole:
+        # Chunks of whole bins, about as long as before.
+        length = max(1, array.chunks[0][0] // bin_size) * bin_size
+        bins = array[:whole].rechunk({0: length}).astype("float64")
+        parts.append(da.coarsen(np.mean, bins, {0: bin_size}))
+    if whole < array.shape[0]:
+        parts.append(array[whole:].mean(axis=0, dtype="float64", keepdims=True))
+    binned = da.concatenate(parts)
+    return (da.rint(binned) if dtype.kind in "biu" else binned).astype(dtype)
 
 
 def open_video(

@@ -76,9 +76,7 @@ class StoreLayout:
 
 
 def _codec(dtype: np.dtype[Any]) -> BloscCodec:
-    return BloscCodec(
-        cname="zstd", clevel=1, shuffle="bitshuffle", typesize=max(1, dtype.itemsize)
-    )
+    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=max(1, dtype.itemsize))
 
 
 def _frames_per_chunk(block_length: int) -> int:
@@ -222,17 +220,16 @@ def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _open_array(path: str, name: str) -> Any:
-    """Return one array of a store, opened once in each process."""
+def _open_array(path: str, name: str, layout: StoreLayout) -> Any:  # noqa: ARG001
+    """Return one array of a store, opened once in each process.
+
+    The layout is part of the key: a store that was replaced by one of another layout must not be
+    written through a handle that a long-lived worker opened before.
+    """
     # Not part of the metadata: completion is never judged by which files exist, but a shard of
     # zeros should be a file like any other, for the ledger and for whoever copies the store.
     array = zarr.open_array(f"{path}/{name}", mode="r+")
     return array.with_config({"write_empty_chunks": True})
-
-
-def forget_open_arrays() -> None:
-    """Drop cached handles, after a store was replaced."""
-    _open_array.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -257,7 +254,7 @@ class ResultStore:
             raise ValueError(
                 f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
             )
-        array = _open_array(self.path, name)
+        array = _open_array(self.path, name, self.layout)
         key = array.metadata.encode_chunk_key((start // length, *(0,) * (array.ndim - 1)))
         return f"{name}/{key}"
 
@@ -279,12 +276,12 @@ class ResultStore:
         with writing(self.path):
             # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
             (Path(self.path) / shard).unlink(missing_ok=True)
-            _open_array(self.path, name)[start:stop] = np.ascontiguousarray(values)
+            _open_array(self.path, name, self.layout)[start:stop] = np.ascontiguousarray(values)
         return shard
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames of one array, channel-last."""
-        values = np.asarray(_open_array(self.path, name)[start:stop])
+        values = np.asarray(_open_array(self.path, name, self.layout)[start:stop])
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
