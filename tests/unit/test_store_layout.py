@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 
 from scopeflow.store.layout import (
@@ -23,7 +25,9 @@ LAYOUT = StoreLayout((10, 12, 14, 2), "uint16", (6, 7), 4)
 def store(tmp_path):
     path = tmp_path / "compensated.zarr"
     attributes = {
-        **ngff_attributes("compensated", VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red"))),
+        **ngff_attributes(
+            "compensated", VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red")), [(0, 9)] * 2
+        ),
         "scopeflow": {"layout": layout_attributes(LAYOUT)},
     }
     create_store(path, LAYOUT, attributes)
@@ -72,7 +76,7 @@ def test_the_store_travels_by_pickle(store):
 
 
 def test_ngff_metadata_names_axes_units_and_scale():
-    ome = ngff_attributes("x", VideoMetadata((0.5, 0.25), None, 0.1, ("green",)))["ome"]
+    ome = ngff_attributes("x", VideoMetadata((0.5, 0.25), None, 0.1, ("green",)), [(0, 9)])["ome"]
     (image,) = ome["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["t", "c", "y", "x"]
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.1, 1.0, 0.5, 0.25]
@@ -95,3 +99,18 @@ def test_a_replaced_store_is_never_written_through_an_old_handle(store, tmp_path
     again.write("registered", 0, 5, values)
     found = zarr.open_array(f"{store.path}/registered", mode="r")[:5]
     np.testing.assert_array_equal(np.moveaxis(found, 1, -1), values)
+
+
+@pytest.mark.parametrize("names", [None, ("green",), ("green", "red")])
+def test_ngff_metadata_are_valid_for_an_independent_validator(names):
+    metadata = VideoMetadata(pixel_size_um=(0.5, 0.5), channel_names=names)
+    yaozarrs.validate_ome_json(
+        json.dumps(ngff_attributes("compensated", metadata, [(0, 9)] * len(names or "ab")))
+    )
+
+
+def test_the_validator_would_notice_wrong_axes():
+    attributes = ngff_attributes("compensated", VideoMetadata(), [(0, 9)])
+    attributes["ome"]["multiscales"][0]["axes"].pop()
+    with pytest.raises(ValueError, match="ax"):
+        yaozarrs.validate_ome_json(json.dumps(attributes))

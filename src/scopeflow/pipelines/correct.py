@@ -74,7 +74,6 @@ from scopeflow.store.layout import (
     StoreLayout,
     create_store,
     layout_attributes,
-    ngff_attributes,
     read_layout,
 )
 from scopeflow.store.ledger import Ledger
@@ -570,7 +569,6 @@ class BatchMotionCorrector:
                 return ResultStore(str(files.store), existing), grid
         shutil.rmtree(files.ledger("").folder, ignore_errors=True)
         attributes = {
-            **ngff_attributes(files.target.stem, plan.recording.metadata),
             "scopeflow": {
                 "layout": layout_attributes(wanted),
                 "settings": plan.settings,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.blocks.correct import STATISTICS, Reference
@@ -14,7 +15,7 @@ from scopeflow.config.options import OFOptions
 from scopeflow.pipelines.delivery import StoredFrames
 from scopeflow.pipelines.outputs import OutputFiles
 from scopeflow.store.files import atomic_save_npy, atomic_save_npz
-from scopeflow.store.layout import VALID, ResultStore
+from scopeflow.store.layout import VALID, ResultStore, ngff_attributes
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import (
     ValidIndexWriter,
@@ -72,6 +73,10 @@ def export_results(
     if files.format is OutputFormat.ZARR:
         store.write_statistics(statistics)
         store.write_reference(reference.raw, reference.processed)
+        ranges = [
+            (float(plane.min()), float(plane.max())) for plane in np.moveaxis(reference.raw, -1, 0)
+        ]
+        store.set_attributes(**ngff_attributes(files.target.stem, metadata, ranges))
     if options.save_w:
         path = files.side_file("w.h5")
         with open_displacement_writer(path, shape[:3]) as displacements:

@@ -83,7 +83,9 @@ def _frames_per_chunk(block_length: int) -> int:
     return max(n for n in range(1, _FRAMES_PER_CHUNK + 1) if block_length % n == 0)
 
 
-def ngff_attributes(name: str, metadata: VideoMetadata) -> dict[str, Any]:
+def ngff_attributes(
+    name: str, metadata: VideoMetadata, display_ranges: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
     """Return the OME-NGFF 0.5 attributes of a group whose image is ``registered``.
 
     Parameters
@@ -92,6 +94,8 @@ def ngff_attributes(name: str, metadata: VideoMetadata) -> dict[str, Any]:
         Name of the image.
     metadata : VideoMetadata
         Physical sizes; 1 without unit where unknown.
+    display_ranges : sequence of tuple of float
+        Intensities ``(low, high)`` that viewers should show as black and white, for each channel.
 
     Returns
     -------
@@ -120,17 +124,20 @@ def ngff_attributes(name: str, metadata: VideoMetadata) -> dict[str, Any]:
             }
         ],
     }
-    if metadata.channel_names:
-        ome["omero"] = {
-            "channels": [
-                {"label": label, "color": color, "active": True}
-                for label, color in zip(
-                    metadata.channel_names,
-                    _channel_colors(len(metadata.channel_names)),
-                    strict=True,
-                )
-            ]
-        }
+    names = metadata.channel_names or [f"channel {n + 1}" for n in range(len(display_ranges))]
+    ome["omero"] = {
+        "channels": [
+            {
+                "label": label,
+                "color": color,
+                "active": True,
+                "window": {"min": low, "max": high, "start": low, "end": high},
+            }
+            for label, color, (low, high) in zip(
+                names, _channel_colors(len(names)), display_ranges, strict=True
+            )
+        ]
+    }
     return {"ome": ome}
 
 
