@@ -10,7 +10,7 @@ import pytest
 from scopeflow.blocks.correct import make_reference
 from scopeflow.graph.correct import CorrectionJob, windows
 from scopeflow.graph.video import lazy_array
-from scopeflow.pipelines.correct import plan_correction
+from scopeflow.pipelines.correction_plan import plan_correction
 from scopeflow.pipelines.run_graph import run_job
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.source import open_source

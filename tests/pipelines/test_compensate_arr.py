@@ -87,7 +87,7 @@ def test_bits_do_not_depend_on_the_chunks_of_a_dask_input(
 
 
 def test_the_graph_of_a_lazy_video_is_built_without_computing(small_recording, quick_options):
-    from scopeflow.pipelines.correct import plan_correction
+    from scopeflow.pipelines.correction_plan import plan_correction
 
     def refuse(*_args, **_kwargs):
         raise AssertionError("computed while the plan was made")

@@ -17,7 +17,8 @@ from scopeflow.cli.settings import make_config, make_options, parse_reference, s
 
 if TYPE_CHECKING:
     from scopeflow.config.registration import RegistrationConfig
-    from scopeflow.pipelines.correct import BatchMotionCorrector, CorrectionPlan
+    from scopeflow.pipelines.correct import BatchMotionCorrector
+    from scopeflow.pipelines.correction_plan import CorrectionPlan
     from scopeflow.pipelines.outputs import OutputFiles
 
 
@@ -129,7 +130,8 @@ def correct(
     config = make_config(
         scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
     )
-    from scopeflow.pipelines.correct import BatchMotionCorrector, plan_correction
+    from scopeflow.pipelines.correct import BatchMotionCorrector
+    from scopeflow.pipelines.correction_plan import plan_correction
 
     chosen = {"axes": axes, "dataset": dataset, "position": position, "z": z}
     selection = {name: value for name, value in chosen.items() if value is not None}
