@@ -98,38 +98,52 @@ def _sweep_row_robust(
 
 
 @inner
-def _copy_to_ring(increment, k, d, first, last, h, w):
-    """Give the ring around the grid the value, before this sweep, of the pixel next to it."""
+def _copy_to_ring(plane, stride, d, first, last, h, w):
+    """Give the ring around the grid the value, before this sweep, of the pixel next to it.
+
+    A pointer instead of an array: numba's tests for negative indices cost more than the copies.
+    """
+    here = d * stride
     if first == 1:
-        increment[k, d - 1, 0] = increment[k, d, 1]
+        plane[here - stride] = plane[here + 1]
     if last == w:
-        increment[k, d + 1, w + 1] = increment[k, d, w]
+        plane[here + stride + w + 1] = plane[here + w]
     if last == d - 1:  # upper row
-        increment[k, d - 1, d - 1] = increment[k, d, last]
+        plane[here - stride + last] = plane[here + last]
     if first == d - h:  # lower row
-        increment[k, d + 1, first] = increment[k, d, first]
-    # Corners; only the robust smoothness weight looks at them.
+        plane[here + stride + first] = plane[here + first]
+
+
+@inner
+def _copy_to_corners(plane, stride, d, h, w):
+    """Do the same for the corners; only the robust smoothness weight looks at them."""
+    here = d * stride
     if d == 2:
-        increment[k, 0, 0] = increment[k, d, 1]
+        plane[0] = plane[here + 1]
     if d == w + 1:
-        increment[k, w + 1, w + 1] = increment[k, d, w]
+        plane[(w + 1) * stride + w + 1] = plane[here + w]
     if d == h + 1:
-        increment[k, h + 1, 0] = increment[k, d, 1]
+        plane[(h + 1) * stride] = plane[here + 1]
     if d == h + w:
-        increment[k, h + w + 2, w + 1] = increment[k, d, w]
+        plane[(h + w + 2) * stride + w + 1] = plane[here + w]
 
 
 @inner
 def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform):
     first, last = first_x(d, h), last_x(d, w)
-    _copy_to_ring(increment, 0, d, first, last, h, w)
-    _copy_to_ring(increment, 1, d, first, last, h, w)
     stride = increment.shape[2]
     plane = increment.shape[1] * stride
+    du, dv = pointer(increment, 0), pointer(increment, plane)
+    _copy_to_ring(du, stride, d, first, last, h, w)
+    _copy_to_ring(dv, stride, d, first, last, h, w)
+    if not uniform:
+        _copy_to_corners(du, stride, d, h, w)
+        _copy_to_corners(dv, stride, d, h, w)
     start = d * stride + first
     n = whole_vectors(last - first + 1)
     # The ring right of the grid is the one thing that surplus elements overwrite.
-    right_u, right_v = increment[0, d, w + 1], increment[1, d, w + 1]
+    right = d * stride + w + 1
+    right_u, right_v = du[right], dv[right]
     slot = (d % ring.shape[0]) * COEFFICIENT_PLANES * stride + first
     if uniform:
         _sweep_row(
@@ -168,8 +182,8 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
             pointer(smoothness, EDGE_Y * plane + start + stride),
         )
     if last == w:
-        increment[0, d, w + 1] = right_u
-        increment[1, d, w + 1] = right_v
+        du[right] = right_u
+        dv[right] = right_v
 
 
 @kernel(
