@@ -112,12 +112,7 @@ def _copy_to_ring(plane, stride, d, first, last, h, w):
         plane[here - stride + last] = plane[here + last]
     if first == d - h:  # lower row
         plane[here + stride + first] = plane[here + first]
-
-
-@inner
-def _copy_to_corners(plane, stride, d, h, w):
-    """Do the same for the corners; only the robust smoothness weight looks at them."""
-    here = d * stride
+    # Corners; only the robust smoothness weight looks at them.
     if d == 2:
         plane[0] = plane[here + 1]
     if d == w + 1:
@@ -136,9 +131,6 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
     du, dv = pointer(increment, 0), pointer(increment, plane)
     _copy_to_ring(du, stride, d, first, last, h, w)
     _copy_to_ring(dv, stride, d, first, last, h, w)
-    if not uniform:
-        _copy_to_corners(du, stride, d, h, w)
-        _copy_to_corners(dv, stride, d, h, w)
     start = d * stride + first
     n = whole_vectors(last - first + 1)
     # The ring right of the grid is the one thing that surplus elements overwrite.
