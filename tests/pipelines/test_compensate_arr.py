@@ -278,3 +278,19 @@ def test_a_displacement_of_the_wrong_shape_is_named(small_recording, quick_optio
             quick_options(),
             get_displacement=lambda reference, moving, **_: np.zeros((3, 3)),
         )
+
+
+def test_temporal_filters_see_the_neighbours_or_stop_at_batches(
+    small_recording, quick_options, run
+):
+    video, reference = small_recording.video[:30], small_recording.reference
+
+    def flows(boundary):
+        options = quick_options(sigma=[1, 1, 1.0], temporal_boundary=boundary, buffer_size=10)
+        alone = run(video[:10], reference, options)[1]
+        return alone, run(video, reference, options)[1][:10]
+
+    alone, within = flows("batch")
+    assert same_bits(alone, within)
+    alone, within = flows("halo")
+    assert not same_bits(alone[9], within[9])
