@@ -213,7 +213,7 @@ def open_zarr(
         multiscale = _multiscale(node)
         level = str(multiscale["datasets"][0]["path"]) if multiscale else None
         if level is not None and (dataset is None or dataset.strip("/") == level.strip("/")):
-            key, reason = level, "multiscales, level 0"
+            key, reason = level, "level 0 of multiscales"
             try:
                 array = node[key]
             except KeyError:
