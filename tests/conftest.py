@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,20 @@ def same_bits(a, b) -> bool:
     """Whether two arrays have the same type, shape and bytes."""
     a, b = np.asarray(a), np.asarray(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture
+def locked_folder(tmp_path):
+    """A folder that this process may not write to, also where it runs as root."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0
+    if is_root:  # who may write everywhere: become nobody for the time of the test
+        for parent in (tmp_path, *tmp_path.parents[:-2]):
+            parent.chmod(parent.stat().st_mode | 0o055)
+        os.seteuid(65534)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o755)

@@ -104,9 +104,9 @@ def test_a_replaced_store_is_never_written_through_an_old_handle(store, tmp_path
 @pytest.mark.parametrize("names", [None, ("green",), ("green", "red")])
 def test_ngff_metadata_are_valid_for_an_independent_validator(names):
     metadata = VideoMetadata(pixel_size_um=(0.5, 0.5), channel_names=names)
-    yaozarrs.validate_ome_json(
-        json.dumps(ngff_attributes("compensated", metadata, [(0, 9)] * len(names or "ab")))
-    )
+    attributes = ngff_attributes("compensated", metadata, [(0, 9)] * len(names or "ab"))
+    validated = yaozarrs.validate_ome_json(json.dumps(attributes))
+    assert validated.ome.multiscales[0].datasets[0].path == "registered"
 
 
 def test_the_validator_would_notice_wrong_axes():

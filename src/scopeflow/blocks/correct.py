@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.blocks.accumulate import fixed_point_mean, to_fixed_point
+from scopeflow.blocks.preprocess import (
+    FrameFunction,
+    FramePreprocessor,
+    Normalization,
+    PreprocessStage,
+    non_finite_pixels,
+)
 from scopeflow.config.specs import CorrectionParameters, PreprocessParameters, RigidStartParameters
 from scopeflow.errors import InputError
 from scopeflow.kernels.filters import (
-    filter_in_time,
     intensity_range,
     preprocess_frame,
     temporal_radius,
-    temporal_weight_table,
 )
 from scopeflow.kernels.flow import FlowReference, prepare_reference, solve_flow
 from scopeflow.kernels.pyramid import motion_grid_shape
@@ -25,29 +30,12 @@ from scopeflow.kernels.resize import upsample_flow
 from scopeflow.kernels.statistics import flow_statistics
 from scopeflow.kernels.warp import cast_frames, valid_mask, warp, warp_mask
 from scopeflow.kernels.xcorr import rigid_shift
-from scopeflow.typing import FlowYX2, FrameYXC, VideoTYXC
+from scopeflow.typing import FlowYX2, VideoTYXC
 
 DisplacementFunction = Callable[..., NDArray[Any]]
 """``f(reference (H,W,C), moving (H,W,C), *, uv, weight) -> (H,W,2)``, given by the user."""
 
-FrameFunction = Callable[[FrameYXC], FrameYXC]
-"""``f(frame (H,W,C)) -> (H,W,C)``, given by the user, called before normalisation."""
-
 STATISTICS = ("mean_disp", "max_disp", "mean_div", "mean_translation")
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Intensity range that maps raw values to about [0, 1], one pair for each channel.
-
-    Attributes
-    ----------
-    low, high : ndarray of float64, shape (C,)
-        Values that map to 0 and 1.
-    """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,17 +58,6 @@ class Reference:
     processed: NDArray[np.float32]
     normalization: Normalization
     weight: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Prefilter:
-    """Normalisation and filter that come before the ordinary preprocessing.
-
-    Used while a reference is built, where frames are smoothed more than usual.
-    """
-
-    normalization: Normalization
-    parameters: PreprocessParameters
 
 
 @dataclass(frozen=True)
@@ -113,7 +90,7 @@ class BlockRequest:
         NaN and infinite pixels raise, or are replaced by the reference and become invalid.
     sum_registered : bool
         Also sum the registered frames (float64), for a reference.
-    prefilter : Prefilter or None
+    prefilter : PreprocessStage or None
         Extra filter while a reference is built.
     displacement_function, frame_function : callable or None
         User functions in place of the solver, and before normalisation.
@@ -123,7 +100,7 @@ class BlockRequest:
     output_dtype: str
     non_finite: str = "error"
     sum_registered: bool = False
-    prefilter: Prefilter | None = None
+    prefilter: PreprocessStage | None = None
     displacement_function: DisplacementFunction | None = None
     frame_function: FrameFunction | None = None
 
@@ -206,115 +183,6 @@ def start_from(reference: Reference, start: BatchStart) -> Reference:
     return Reference(
         reference.raw, start.processed_reference, reference.normalization, reference.weight
     )
-
-
-def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
-    """Find NaN and infinite pixels.
-
-    Parameters
-    ----------
-    frames : ndarray, shape (n, H, W, C)
-        Raw frames.
-    first_frame : int
-        Index of the first of them in the recording, for the message.
-    policy : {"error", "mask"}
-        Raise, or return where they are.
-
-    Returns
-    -------
-    ndarray of bool, shape (n, H, W), or None
-        True where any channel is not finite; None if all are.
-
-    Raises
-    ------
-    InputError
-        If there are any and the policy is "error".
-    """
-    if frames.dtype.kind != "f":
-        return None
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(frames).all(axis=-1))
-    if finite.all():
-        return None
-    if policy == "error":
-        bad = np.flatnonzero(~finite.all(axis=(1, 2)))
-        count = int((~finite[bad[0]]).sum())
-        raise InputError(
-            f"frame {first_frame + int(bad[0])} has {count} pixels that are NaN or infinite "
-            f"({bad.size} such frames nearby); clean the recording, or set non_finite='mask' to "
-            "fill them from the reference and mark them invalid"
-        )
-    return ~finite
-
-
-class _Preprocessor:
-    """Frames of one block as the solver sees them, each computed once and kept while needed."""
-
-    def __init__(
-        self,
-        frames: VideoTYXC,
-        read_start: int,
-        limits: tuple[int, int],
-        normalization: Normalization,
-        request: BlockRequest,
-    ) -> None:
-        self._frames = frames
-        self._read_start = read_start
-        self._limits = limits
-        self._stages: list[tuple[Normalization, PreprocessParameters]] = []
-        if request.prefilter is not None:
-            self._stages.append((request.prefilter.normalization, request.prefilter.parameters))
-        self._stages.append((normalization, request.parameters.preprocess))
-        self._frame_function = request.frame_function
-        self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in self._stages]
-
-    def frame(self, index: int) -> NDArray[np.float32]:
-        """Return frame `index` of the recording after all stages."""
-        return self._filtered(len(self._stages) - 1, index)
-
-    def _raw(self, index: int) -> FrameYXC:
-        frame = self._frames[index - self._read_start]
-        if self._frame_function is None:
-            return frame
-        changed = np.asarray(self._frame_function(frame))
-        if changed.shape != frame.shape:
-            raise InputError(
-                f"preproc_funct returned shape {changed.shape} for a frame of {frame.shape}; "
-                "it must keep the shape (H, W, C)"
-            )
-        return changed
-
-    def _reflect(self, index: int) -> int:
-        lowest, highest = self._limits
-        period = 2 * (highest - lowest)
-        position = (index - lowest) % period
-        return lowest + min(position, period - 1 - position)
-
-    def _spatial(self, stage: int, index: int) -> NDArray[np.float32]:
-        cache = self._cache[stage]
-        if index not in cache:
-            normalization, parameters = self._stages[stage]
-            source = self._raw(index) if stage == 0 else self._filtered(stage - 1, index)
-            cache[index] = preprocess_frame(
-                source, normalization.low, normalization.high, parameters.sigma
-            )
-            # Frames are asked for in order of time: what lies far behind is not needed again.
-            reach = 2 * sum(temporal_radius(p.sigma) for _, p in self._stages) + 2
-            for old in [known for known in cache if known < index - reach]:
-                del cache[old]
-        return cache[index]
-
-    def _filtered(self, stage: int, index: int) -> NDArray[np.float32]:
-        sigma = self._stages[stage][1].sigma
-        radius = temporal_radius(sigma)
-        if radius == 0:
-            return self._spatial(stage, index)
-        window = [
-            self._spatial(stage, self._reflect(index + offset))
-            for offset in range(-radius, radius + 1)
-        ]
-        return filter_in_time(
-            np.stack(window), temporal_weight_table(sigma, self._frames.shape[-1])
-        )
 
 
 def _rigid_start(
@@ -451,8 +319,11 @@ def correct_block(
     if renew_from < stop:
         result.tail["reference"] = np.zeros((height, width, channels), dtype=np.int64)
     fill = reference.raw.astype(np.float32)
-    preprocessed = _Preprocessor(
-        frames, read_start, filter_limits, reference.normalization, request
+    stages = [PreprocessStage(reference.normalization, request.parameters.preprocess)]
+    if request.prefilter is not None:
+        stages.insert(0, request.prefilter)
+    preprocessed = FramePreprocessor(
+        frames, read_start, filter_limits, stages, request.frame_function
     )
     solver = _Solver(reference, batch_start, request)
     interpolation = request.parameters.interpolation
@@ -508,76 +379,3 @@ def next_batch_start(
             total = sum((tail[name] for tail in tails if name in tail), start=np.int64(0))
             parts[name] = fixed_point_mean(np.asarray(total), count)
     return BatchStart(parts["motion"], parts["reference"])
-
-
-@dataclass
-class PrefilterSums:
-    """What a first pass over reference frames returns: sums and extremes of one block.
-
-    Attributes
-    ----------
-    raw_sum : ndarray of float64, shape (H, W, C)
-        Sum of the raw frames.
-    filtered_sum : ndarray of float64, shape (H, W, C)
-        Sum of the filtered frames.
-    low, high : ndarray of float64, shape (C,)
-        Extremes of the filtered frames.
-    """
-
-    raw_sum: NDArray[np.float64]
-    filtered_sum: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-
-def measure_prefiltered(
-    frames: VideoTYXC,
-    *,
-    read_start: int,
-    start: int,
-    stop: int,
-    filter_limits: tuple[int, int],
-    parameters: PreprocessParameters,
-    frame_function: FrameFunction | None = None,
-    non_finite: str = "error",
-) -> PrefilterSums:
-    """Sum raw and smoothed frames of one block, and find the range of the smoothed ones.
-
-    Parameters
-    ----------
-    frames, read_start, start, stop, filter_limits
-        As in :func:`correct_block`.
-    parameters : PreprocessParameters
-        The filter.
-    frame_function : callable, optional
-        User function that comes before the filter.
-    non_finite : {"error", "mask"}
-        NaN and infinite pixels raise, or count as the block's mean.
-
-    Returns
-    -------
-    PrefilterSums
-        Sums and extremes.
-    """
-    channels = frames.shape[-1]
-    not_finite = non_finite_pixels(frames, read_start, non_finite)
-    if not_finite is not None:
-        masked = np.where(not_finite[..., None], np.nan, frames.astype(np.float64))
-        replacement = np.nan_to_num(np.nanmean(masked, axis=(0, 1, 2)))
-        frames = np.where(not_finite[..., None], replacement, masked).astype(frames.dtype)
-    identity = Normalization(np.zeros(channels), np.ones(channels))
-    request = BlockRequest(
-        CorrectionParameters(preprocess=parameters), "float32", frame_function=frame_function
-    )
-    preprocessed = _Preprocessor(frames, read_start, filter_limits, identity, request)
-    shape = frames.shape[1:]
-    sums = PrefilterSums(
-        np.zeros(shape), np.zeros(shape), np.full(channels, np.inf), np.full(channels, -np.inf)
-    )
-    for index in range(start, stop):
-        filtered = preprocessed.frame(index)
-        sums.raw_sum += frames[index - read_start]
-        sums.filtered_sum += filtered
-        sums.low = np.minimum(sums.low, filtered.min(axis=(0, 1)))
-        sums.high = np.maximum(sums.high, filtered.max(axis=(0, 1)))
-    return sums

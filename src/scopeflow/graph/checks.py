@@ -6,7 +6,7 @@ from typing import Any
 
 from dask.delayed import Delayed, delayed
 
-from scopeflow.blocks.correct import non_finite_pixels
+from scopeflow.blocks.preprocess import non_finite_pixels
 from scopeflow.graph.video import LazyVideo, load_frames
 
 

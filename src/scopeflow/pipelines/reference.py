@@ -12,14 +12,12 @@ import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from scopeflow.blocks.correct import (
-    BlockRequest,
+from scopeflow.blocks.correct import BlockRequest, Reference, make_reference
+from scopeflow.blocks.preprocess import (
     FrameFunction,
     Normalization,
-    Prefilter,
     PrefilterSums,
-    Reference,
-    make_reference,
+    PreprocessStage,
     measure_prefiltered,
 )
 from scopeflow.config.options import OFOptions
@@ -305,7 +303,7 @@ def _registration_job(
         "float32",
         options.non_finite,
         sum_registered=True,
-        prefilter=Prefilter(Normalization(low, high), _prefilter_parameters(parameters)),
+        prefilter=PreprocessStage(Normalization(low, high), _prefilter_parameters(parameters)),
         frame_function=options.preproc_funct,
     )
     block_length = _fixed_block_length(video, parameters)

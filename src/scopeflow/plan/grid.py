@@ -97,6 +97,21 @@ class Grid:
         return index * self.batch_length, min((index + 1) * self.batch_length, self.n_frames)
 
 
+def reflected_frame(frame: int, lowest: int, highest: int) -> int:
+    """Return the frame that a temporal filter takes beyond the limits ``[lowest, highest)``.
+
+    Half-sample symmetric reflection, as ``mode="reflect"`` of :mod:`scipy.ndimage`.
+
+    Examples
+    --------
+    >>> [reflected_frame(frame, 0, 3) for frame in range(-3, 6)]
+    [2, 1, 0, 0, 1, 2, 2, 1, 0]
+    """
+    period = 2 * (highest - lowest)
+    position = (frame - lowest) % period
+    return lowest + min(position, period - 1 - position)
+
+
 def halo_range(start: int, stop: int, halo: int, lowest: int, highest: int) -> tuple[int, int]:
     """Return the frames to read for ``[start, stop)`` with a temporal halo inside given limits.
 
@@ -111,10 +126,8 @@ def halo_range(start: int, stop: int, halo: int, lowest: int, highest: int) -> t
     (0, 4)
     """
     first, last = start, stop
-    period = 2 * (highest - lowest)
     for edge in (*range(start - halo, start), *range(stop, stop + halo)):
-        position = (edge - lowest) % period
-        frame = lowest + min(position, period - 1 - position)
+        frame = reflected_frame(edge, lowest, highest)
         first, last = min(first, frame), max(last, frame + 1)
     return first, last
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ class _ChannelFile(StreamedFile):
         self._file = h5py.File(partial, "w", userblock_size=self._userblock, rdcc_nbytes=0)
         self._datasets = [self._dataset(self._file, n) for n in range(self.shape[3])]
 
+    @abstractmethod
     def _dataset(self, file: h5py.File, channel: int) -> h5py.Dataset:
-        raise NotImplementedError
+        """Make the dataset of one channel."""
 
     def _close(self) -> None:
         file, self._file, self._datasets = self._file, None, []

@@ -1,0 +1,239 @@
+"""Frames of one block as the solver sees them: checked, normalised, filtered in space and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.config.specs import PreprocessParameters
+from scopeflow.errors import InputError
+from scopeflow.kernels.filters import (
+    filter_in_time,
+    preprocess_frame,
+    temporal_radius,
+    temporal_weight_table,
+)
+from scopeflow.plan.grid import reflected_frame
+from scopeflow.typing import FrameYXC, VideoTYXC
+
+FrameFunction = Callable[[FrameYXC], FrameYXC]
+"""``f(frame (H,W,C)) -> (H,W,C)``, given by the user, called before normalisation."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Intensity range that maps raw values to about [0, 1], one pair for each channel.
+
+    Attributes
+    ----------
+    low, high : ndarray of float64, shape (C,)
+        Values that map to 0 and 1.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PreprocessStage:
+    """One normalisation and filter; a reference is built with one more of them than usual.
+
+    Attributes
+    ----------
+    normalization : Normalization
+        Intensity range.
+    parameters : PreprocessParameters
+        The filter.
+    """
+
+    normalization: Normalization
+    parameters: PreprocessParameters
+
+
+def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
+    """Find NaN and infinite pixels.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, H, W, C)
+        Raw frames.
+    first_frame : int
+        Index of the first of them in the recording, for the message.
+    policy : {"error", "mask"}
+        Raise, or return where they are.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, H, W), or None
+        True where any channel is not finite; None if all are.
+
+    Raises
+    ------
+    InputError
+        If there are any and the policy is "error".
+    """
+    if frames.dtype.kind != "f":
+        return None
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(frames).all(axis=-1))
+    if finite.all():
+        return None
+    if policy == "error":
+        bad = np.flatnonzero(~finite.all(axis=(1, 2)))
+        count = int((~finite[bad[0]]).sum())
+        raise InputError(
+            f"frame {first_frame + int(bad[0])} has {count} pixels that are NaN or infinite "
+            f"({bad.size} such frames nearby); clean the recording, or set non_finite='mask' to "
+            "fill them from the reference and mark them invalid"
+        )
+    return ~finite
+
+
+class FramePreprocessor:
+    """Frames of one block as the solver sees them, each computed once and kept while needed.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, H, W, C)
+        Raw frames from `read_start` on.
+    read_start : int
+        Number of the first of them in the recording.
+    limits : tuple of int
+        Frames between which temporal filters reflect: the ends of the recording or of the batch.
+    stages : sequence of PreprocessStage
+        Normalisations and filters, applied one after the other.
+    frame_function : callable, optional
+        User function that comes first.
+    """
+
+    def __init__(
+        self,
+        frames: VideoTYXC,
+        read_start: int,
+        limits: tuple[int, int],
+        stages: Sequence[PreprocessStage],
+        frame_function: FrameFunction | None = None,
+    ) -> None:
+        self._frames = frames
+        self._read_start = read_start
+        self._limits = limits
+        self._stages = tuple(stages)
+        self._frame_function = frame_function
+        self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in self._stages]
+
+    def frame(self, index: int) -> NDArray[np.float32]:
+        """Return frame `index` of the recording after all stages."""
+        return self._filtered(len(self._stages) - 1, index)
+
+    def _raw(self, index: int) -> FrameYXC:
+        frame = self._frames[index - self._read_start]
+        if self._frame_function is None:
+            return frame
+        changed = np.asarray(self._frame_function(frame))
+        if changed.shape != frame.shape:
+            raise InputError(
+                f"preproc_funct returned shape {changed.shape} for a frame of {frame.shape}; "
+                "it must keep the shape (H, W, C)"
+            )
+        return changed
+
+    def _spatial(self, stage: int, index: int) -> NDArray[np.float32]:
+        cache = self._cache[stage]
+        if index not in cache:
+            normalization = self._stages[stage].normalization
+            parameters = self._stages[stage].parameters
+            source = self._raw(index) if stage == 0 else self._filtered(stage - 1, index)
+            cache[index] = preprocess_frame(
+                source, normalization.low, normalization.high, parameters.sigma
+            )
+            # Frames are asked for in order of time: what lies far behind is not needed again.
+            reach = 2 * sum(temporal_radius(one.parameters.sigma) for one in self._stages) + 2
+            for old in [known for known in cache if known < index - reach]:
+                del cache[old]
+        return cache[index]
+
+    def _filtered(self, stage: int, index: int) -> NDArray[np.float32]:
+        sigma = self._stages[stage].parameters.sigma
+        radius = temporal_radius(sigma)
+        if radius == 0:
+            return self._spatial(stage, index)
+        window = [
+            self._spatial(stage, reflected_frame(index + offset, *self._limits))
+            for offset in range(-radius, radius + 1)
+        ]
+        return filter_in_time(
+            np.stack(window), temporal_weight_table(sigma, self._frames.shape[-1])
+        )
+
+
+@dataclass
+class PrefilterSums:
+    """What a first pass over reference frames returns: sums and extremes of one block.
+
+    Attributes
+    ----------
+    raw_sum : ndarray of float64, shape (H, W, C)
+        Sum of the raw frames.
+    filtered_sum : ndarray of float64, shape (H, W, C)
+        Sum of the filtered frames.
+    low, high : ndarray of float64, shape (C,)
+        Extremes of the filtered frames.
+    """
+
+    raw_sum: NDArray[np.float64]
+    filtered_sum: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def measure_prefiltered(
+    frames: VideoTYXC,
+    *,
+    read_start: int,
+    start: int,
+    stop: int,
+    filter_limits: tuple[int, int],
+    parameters: PreprocessParameters,
+    frame_function: FrameFunction | None = None,
+    non_finite: str = "error",
+) -> PrefilterSums:
+    """Sum raw and smoothed frames of one block, and find the range of the smoothed ones.
+
+    Parameters
+    ----------
+    frames, read_start, start, stop, filter_limits
+        As in :func:`correct_block`.
+    parameters : PreprocessParameters
+        The filter.
+    frame_function : callable, optional
+        User function that comes before the filter.
+    non_finite : {"error", "mask"}
+        NaN and infinite pixels raise, or count as the block's mean.
+
+    Returns
+    -------
+    PrefilterSums
+        Sums and extremes.
+    """
+    channels = frames.shape[-1]
+    not_finite = non_finite_pixels(frames, read_start, non_finite)
+    if not_finite is not None:
+        masked = np.where(not_finite[..., None], np.nan, frames.astype(np.float64))
+        replacement = np.nan_to_num(np.nanmean(masked, axis=(0, 1, 2)))
+        frames = np.where(not_finite[..., None], replacement, masked).astype(frames.dtype)
+    identity = Normalization(np.zeros(channels), np.ones(channels))
+    stages = [PreprocessStage(identity, parameters)]
+    preprocessed = FramePreprocessor(frames, read_start, filter_limits, stages, frame_function)
+    shape = frames.shape[1:]
+    sums = PrefilterSums(
+        np.zeros(shape), np.zeros(shape), np.full(channels, np.inf), np.full(channels, -np.inf)
+    )
+    for index in range(start, stop):
+        filtered = preprocessed.frame(index)
+        sums.raw_sum += frames[index - read_start]
+        sums.filtered_sum += filtered
+        sums.low = np.minimum(sums.low, filtered.min(axis=(0, 1)))
+        sums.high = np.maximum(sums.high, filtered.max(axis=(0, 1)))
+    return sums
