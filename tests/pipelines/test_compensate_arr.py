@@ -270,13 +270,23 @@ def test_bad_arrays_get_one_clear_error(small_recording, quick_options, quiet):
     refuse("weight is a map", video, reference, other_map, error=OptionsError)
 
 
-def test_a_displacement_of_the_wrong_shape_is_named(small_recording, quick_options, run):
-    with pytest.raises(InputError, match=r"returned shape \(3, 3\)"):
+@pytest.mark.parametrize(
+    ("returned", "match"),
+    [
+        (np.zeros((3, 3)), r"returned shape \(3, 3\)"),
+        (np.full((40, 52, 2), np.nan), "returned NaN"),
+    ],
+    ids=["shape", "NaN"],
+)
+def test_a_displacement_that_cannot_be_used_is_named(
+    small_recording, quick_options, run, returned, match
+):
+    with pytest.raises(InputError, match=match):
         run(
             small_recording.video[:2],
             small_recording.reference,
             quick_options(),
-            get_displacement=lambda reference, moving, **_: np.zeros((3, 3)),
+            get_displacement=lambda reference, moving, **_: returned,
         )
 
 

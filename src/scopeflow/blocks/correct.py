@@ -248,6 +248,8 @@ class _Solver:
                 f"the given displacement function returned shape {flow.shape}, "
                 f"needed is (H, W, 2) = {(*self._shape, 2)}"
             )
+        if not np.isfinite(flow).all():
+            raise InputError("the given displacement function returned NaN or infinite values")
         return flow
 
 

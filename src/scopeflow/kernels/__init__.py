@@ -36,6 +36,7 @@ def warm_up() -> int:
         _jit,
         filters,
         power,
+        statistics,
     )
 
     return _jit.compile_all()

@@ -39,6 +39,7 @@ _FINITE_FLAGS = frozenset({"contract", "nsz", "nnan"})
 _CACHE_SWITCH = "SCOPEFLOW_NUMBA_CACHE"
 
 float32 = types.float32
+float64 = types.float64
 int64 = types.int64
 nothing = types.void
 
