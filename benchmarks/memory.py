@@ -68,6 +68,9 @@ def main() -> int:
     if arguments.correct:
         correct(*arguments.correct, arguments.format)
         return 0
+    # Compiling kernels takes memory too; do it before, in a process of its own.
+    warm_up = "from scopeflow.kernels import warm_up; warm_up()"
+    subprocess.run([sys.executable, "-c", warm_up], check=True)
     table = Table("frames", "peak memory, MB", "seconds", "frames/s", title="Peak memory")
     peaks = []
     with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,8 @@ class CorrectionJob:
     seed_sink : BlockSink or None
         Where the blocks of the first start are recorded.
     tasks_per_window : int
-        Blocks that are submitted at once.
+        Blocks that are submitted at once. Every delayed task carries the graph of all that it
+        depends on, so the cost of a window grows with the square of its length.
     batches_ahead : int
         How many batches the spine may be ahead of the oldest unfinished batch.
     mark : str
@@ -65,7 +66,7 @@ class CorrectionJob:
     request: BlockRequest
     sink: BlockSink | None = None
     seed_sink: BlockSink | None = None
-    tasks_per_window: int = 5000
+    tasks_per_window: int = 200
     batches_ahead: int = 2
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 

@@ -278,6 +278,7 @@ class BatchMotionCorrector:
             reference,
             plan.request,
             sink if executor.shares_memory else None,
+            tasks_per_window=_tasks_per_window(executor.n_workers),
             batches_ahead=_batches_ahead(plan.grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, plan.grid, FramesInMemory(self.registered, self.w))
@@ -300,6 +301,7 @@ class BatchMotionCorrector:
             plan.request,
             StoreSink(store, ledger),
             LedgerSink(ledger, "first-start"),
+            tasks_per_window=_tasks_per_window(executor.n_workers),
             batches_ahead=_batches_ahead(grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, grid, StoredFrames(store))
@@ -386,6 +388,11 @@ def _more_messages(verbose: bool) -> Iterator[None]:
         yield
     finally:
         package.setLevel(before)
+
+
+def _tasks_per_window(n_workers: int) -> int:
+    """Return how many blocks are submitted at once: enough that the last ones cost little."""
+    return max(200, 16 * n_workers)
 
 
 def _batches_ahead(grid: Grid, n_workers: int) -> int:
