@@ -222,8 +222,8 @@ def _pyramid_pass(
                     fixed,
                     h_row=level.h_row,
                     h_col=level.h_col,
-                    flow_border=1,
-                    border=1,
+                    flow_border=(1, 1),
+                    border=(1, 1),
                     round_positions=round_positions,
                     out=warped,
                 )

@@ -88,25 +88,27 @@ def _positions_row(
     nothing,
     readable(3),  # padded: source planes (C, h + 3, w + 3), replicated edges, block at (1, 1)
     readable(3),  # flow: planes (2, h, w) or a larger block of which the interior is used
-    int64,  # flow_border: pixels around the used block of flow
+    int64,  # flow_top: rows above the used block of flow
+    int64,  # flow_left: columns left of it
     float32,  # to_cols: level pixels per unit of u
     float32,  # to_rows: level pixels per unit of v
     readable(3),  # fill: planes (C, h, w), or with the border of out
     int64,  # code of the interpolation
     int64,  # rounded: 1 rounds positions to 1/32 px
-    int64,  # border: pixels of replicated edge to add around out
-    writable(3),  # out: planes (C, h + 2 border, w + 2 border)
+    int64,  # top: rows of replicated edge above and below the result in out and fill
+    int64,  # left: columns of replicated edge on either side
+    writable(3),  # out: planes (C, h + 2 top, w + 2 left)
     writable(2),  # rows: scratch (13, w)
 )
 def _warp_planes(
-    padded, flow, flow_border, to_cols, to_rows, fill, code, rounded, border, out, rows
+    padded, flow, flow_top, flow_left, to_cols, to_rows, fill, code, rounded, top, left, out, rows
 ):  # fmt: skip
     channels = padded.shape[0]
     h, w = padded.shape[1] - _AROUND, padded.shape[2] - _AROUND
     stride = padded.shape[2]
     flow_rows, flow_cols = flow.shape[1], flow.shape[2]
     for y in range(h):
-        start = (y + flow_border) * flow_cols + flow_border
+        start = (y + flow_top) * flow_cols + flow_left
         _positions_row(
             w,
             np.float32(y),
@@ -136,8 +138,8 @@ def _warp_planes(
                 )
         for c in range(channels):
             source = pointer(padded, c * padded.shape[1] * stride)
-            given = pointer(fill, (c * fill.shape[1] + y + border) * fill.shape[2] + border)
-            target = pointer(out, (c * out.shape[1] + y + border) * out.shape[2] + border)
+            given = pointer(fill, (c * fill.shape[1] + y + top) * fill.shape[2] + left)
+            target = pointer(out, (c * out.shape[1] + y + top) * out.shape[2] + left)
             for x in range(w):
                 if rows[4, x] == _ZERO:
                     target[x] = given[x]
@@ -162,9 +164,9 @@ def _warp_planes(
                     target[x] = (_ONE - fy) * upper + fy * lower
                 else:
                     target[x] = source[q + stride + 1]
-    if border > 0:
+    if top + left > 0:
         for c in range(channels):
-            replicate_edges(out[c], border, border, h, w)
+            replicate_edges(out[c], top, left, h, w)
 
 
 def warp_planes(
@@ -174,8 +176,8 @@ def warp_planes(
     *,
     h_row: float = 1.0,
     h_col: float = 1.0,
-    flow_border: int = 0,
-    border: int = 0,
+    flow_border: tuple[int, int] = (0, 0),
+    border: tuple[int, int] = (0, 0),
     interpolation: Interpolation = "cubic",
     round_positions: bool = False,
     out: NDArray[np.float32] | None = None,
@@ -187,14 +189,14 @@ def warp_planes(
     planes : numpy.ndarray
         ``(C, h, w)`` float32, the moving image.
     flow : numpy.ndarray
-        ``(2, h + 2 flow_border, w + 2 flow_border)`` float32 planes of u and v in
+        ``(2, h + 2 flow_border[0], w + 2 flow_border[1])`` float32 planes of u and v in
         full-resolution pixels.
     fill : numpy.ndarray
-        ``(C, h + 2 border, w + 2 border)`` float32, used where the position is outside.
+        ``(C, h + 2 border[0], w + 2 border[1])`` float32, used where the position is outside.
     h_row, h_col : float
         Full-resolution pixels per pixel of `planes`.
-    flow_border, border : int
-        Border around the used block of `flow`, and around `fill` and the result.
+    flow_border, border : tuple of int
+        Rows and columns on either side of the used block of `flow`, and of `fill` and the result.
     interpolation : {"cubic", "linear", "nearest"}
         Interpolation.
     round_positions : bool
@@ -215,13 +217,13 @@ def warp_planes(
     _warp_planes(
         padded,
         flow,
-        flow_border,
+        *flow_border,
         np.float32(1.0 / h_col),
         np.float32(1.0 / h_row),
         fill,
         INTERPOLATION_CODES[interpolation],
         int(round_positions),
-        border,
+        *border,
         out,
         scratch("warp rows", (13, w)),
     )
