@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scopeflow.kernels._bands import COLUMN_BORDER, FRONT
+from scopeflow.kernels._simd import LANES
 from scopeflow.kernels.power import positive_power
-from scopeflow.kernels.solver import solve_level
+from scopeflow.kernels.solver import LevelLayout, solve_level
 from tests.oracles import naive_flow
 
 
@@ -21,6 +23,23 @@ def problem(h, w, channels, seed=0):
     return tensors.astype(np.float32), flow.astype(np.float32), rng.random((channels, h, w))
 
 
+def stored(layout, tensors):
+    """Place tensors in the memory of a level; everything else is NaN, which must not spread."""
+    system = np.full(layout.size, np.nan, np.float32)
+    places = system.reshape(-1, layout.slots, layout.fields, LANES)
+    y, x = np.mgrid[1 : layout.h + 1, 1 : layout.w + 1]
+    for c in range(layout.channels):
+        for field in range(6):
+            places[y // LANES, FRONT + x + y % LANES, 6 * c + field, y % LANES] = tensors[c, field]
+    return system
+
+
+def bordered(planes):
+    """Add the columns beyond the ghost cells; they are NaN, which must not spread."""
+    beyond = COLUMN_BORDER - 1
+    return np.pad(planes, ((0, 0), (0, 0), (beyond, beyond)), constant_values=np.nan)
+
+
 def both(
     h, w, channels=1, a_smooth=1.0, a_data=0.45, lag=5, iterations=14, share=1.0, use_map=False
 ):
@@ -29,11 +48,14 @@ def both(
     weights = np.linspace(0.5, 1.0, channels, dtype=np.float32)
     alpha, h_row, h_col = (0.7, 0.4), 1.3, 0.9
     full = np.broadcast_to(weights[:, None, None], maps.shape) * (maps if use_map else 1.0)
+    layout = LevelLayout(h, w, channels, use_map, with_edges=a_smooth != 1)
+    factors = np.pad(maps.astype(np.float32), ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
     ours = solve_level(
-        tensors,
+        layout,
+        stored(layout, tensors),
         weights,
-        maps.astype(np.float32) if use_map else None,
-        flow,
+        bordered(factors) if use_map else None,
+        bordered(flow),
         alpha=alpha,
         h_row=h_row,
         h_col=h_col,
@@ -42,7 +64,9 @@ def both(
         a_data=exponents,
         a_smooth=a_smooth,
         robust_share=share,
+        with_ghosts=True,
     )
+    ours = ours[:, :, COLUMN_BORDER - 1 : -(COLUMN_BORDER - 1)]
     ring = ((0, 0), (1, 1), (1, 1))
     twin = naive_flow.solve(
         np.pad(tensors.astype(float), ((0, 0), *ring)),
@@ -60,7 +84,9 @@ def both(
     return ours, np.array(twin)
 
 
-@pytest.mark.parametrize("shape", [(9, 9), (7, 23), (23, 7), (1, 12), (12, 1), (17, 18)])
+@pytest.mark.parametrize(
+    "shape", [(9, 9), (7, 23), (23, 7), (1, 12), (12, 1), (17, 18), (8, 40), (24, 15)]
+)
 @pytest.mark.parametrize("a_smooth", [1.0, 0.5])
 def test_every_shape_matches_the_plain_sweeps(shape, a_smooth):
     ours, twin = both(*shape, a_smooth=a_smooth)
@@ -74,6 +100,7 @@ def test_every_shape_matches_the_plain_sweeps(shape, a_smooth):
         {"lag": 1},
         {"lag": 3, "iterations": 10},
         {"lag": 30, "iterations": 8},
+        {"lag": 12, "iterations": 40},
         {"iterations": 1},
         {"iterations": 5},
         {"channels": 3},
@@ -95,11 +122,34 @@ def test_every_option_matches_the_plain_sweeps(options):
 def test_without_data_and_smoothness_nothing_moves():
     tensors, flow = np.zeros((1, 6, 8, 9), np.float32), np.ones((2, 10, 11), np.float32)
     one = np.ones(1, np.float32)
+    layout = LevelLayout(8, 9, 1, with_edges=True)
     ours = solve_level(
-        tensors, one, None, flow, alpha=(0.0, 0.0), h_row=1.0, h_col=1.0, iterations=7,
-        update_lag=3, a_data=one, a_smooth=1.0,
+        layout, stored(layout, tensors), one, None, bordered(flow), alpha=(0.0, 0.0), h_row=1.0,
+        h_col=1.0, iterations=7, update_lag=3, a_data=one, a_smooth=1.0,
     )  # fmt: skip
-    assert not ours.any()
+    assert not ours[:, 1:-1, COLUMN_BORDER:-COLUMN_BORDER].any()
+
+
+def test_ghost_cells_do_not_change_the_pixels():
+    tensors, flow, _ = problem(19, 26, 1)
+    layout, one = LevelLayout(19, 26, 1), np.ones(1, np.float32)
+    options = {
+        "alpha": (1.0, 2.0), "h_row": 1.0, "h_col": 1.0, "iterations": 23, "update_lag": 5,
+        "a_data": one * np.float32(0.45), "a_smooth": 1.0,
+    }  # fmt: skip
+    results = [
+        solve_level(
+            layout,
+            stored(layout, tensors),
+            one,
+            None,
+            bordered(flow),
+            with_ghosts=ghosts,
+            **options,
+        )[:, 1:-1, COLUMN_BORDER:-COLUMN_BORDER]
+        for ghosts in (False, True)
+    ]
+    np.testing.assert_array_equal(*results)
 
 
 def test_old_scratch_contents_do_not_matter():

@@ -31,6 +31,7 @@ import numba
 import numba.extending
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any
     return decorate
 
 
-def inner(function: Any = None, *, finite: bool = False) -> Any:
+def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) -> Any:
     """Declare a function that only kernels call.
 
     Parameters
@@ -197,6 +198,8 @@ def inner(function: Any = None, *, finite: bool = False) -> Any:
         The function.
     finite : bool
         Allow the compiler to assume that no value is NaN.
+    inlined : bool
+        Never call it: for short functions with many arguments inside hot loops.
 
     Returns
     -------
@@ -204,8 +207,8 @@ def inner(function: Any = None, *, finite: bool = False) -> Any:
         A numba dispatcher, compiled into each kernel that uses it.
     """
     if function is None:
-        return functools.partial(inner, finite=finite)
-    return numba.njit(**_flags(finite))(function)
+        return functools.partial(inner, finite=finite, inlined=inlined)
+    return numba.njit(forceinline=inlined, **_flags(finite))(function)
 
 
 def compile_all() -> int:
@@ -265,21 +268,32 @@ _SQRT_HALF_BITS = 0x3F3504F3
 _MANTISSA_BITS = 0x007FFFFF
 
 
+def _like(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """Return the LLVM type `element`, or a vector of them when `kind` is a vector."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+def _constant(kind: ir.Type, value: int) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+
 @numba.extending.intrinsic
 def split_float(typing_context, value):  # noqa: ARG001
     """Exponent and mantissa of a positive float32: ``value = mantissa * 2 ** exponent``.
 
     Both are float32, the mantissa lies in ``[sqrt(1/2), sqrt(2))``. Pure bit operations, so loops
-    that use it vectorise.
+    that use it vectorise. Works on vectors as well.
     """
-    signature = types.UniTuple(types.float32, 2)(types.float32)
+    signature = types.UniTuple(value, 2)(value)
 
     def generate(context, builder, signature, arguments):
-        offset = ir.Constant(_I32, _SQRT_HALF_BITS)
-        bits = builder.sub(builder.bitcast(arguments[0], _I32), offset)
-        exponent = builder.sitofp(builder.ashr(bits, ir.Constant(_I32, 23)), _F32)
-        mantissa = builder.add(builder.and_(bits, ir.Constant(_I32, _MANTISSA_BITS)), offset)
-        parts = (exponent, builder.bitcast(mantissa, _F32))
+        floats = arguments[0].type
+        integers = _like(floats, _I32)
+        offset = _constant(integers, _SQRT_HALF_BITS)
+        bits = builder.sub(builder.bitcast(arguments[0], integers), offset)
+        exponent = builder.sitofp(builder.ashr(bits, _constant(integers, 23)), floats)
+        mantissa = builder.add(builder.and_(bits, _constant(integers, _MANTISSA_BITS)), offset)
+        parts = (exponent, builder.bitcast(mantissa, floats))
         return context.make_tuple(builder, signature.return_type, parts)
 
     return signature, generate
@@ -288,26 +302,32 @@ def split_float(typing_context, value):  # noqa: ARG001
 @numba.extending.intrinsic
 def scale_by_power_of_two(typing_context, value, exponent):  # noqa: ARG001
     """``value * 2 ** exponent`` for a float32 near 1 and a whole float32 exponent within ±120."""
-    signature = types.float32(types.float32, types.float32)
+    signature = value(value, value)
 
     def generate(context, builder, signature, arguments):  # noqa: ARG001
-        shift = builder.shl(builder.fptosi(arguments[1], _I32), ir.Constant(_I32, 23))
-        return builder.bitcast(builder.add(builder.bitcast(arguments[0], _I32), shift), _F32)
+        floats = arguments[0].type
+        integers = _like(floats, _I32)
+        shift = builder.shl(builder.fptosi(arguments[1], integers), _constant(integers, 23))
+        return builder.bitcast(builder.add(builder.bitcast(arguments[0], integers), shift), floats)
 
     return signature, generate
 
 
 def _rounding_intrinsic(name: str) -> Any:
     def rounding(typing_context, value):  # noqa: ARG001
-        signature = types.float32(types.float32)
+        signature = value(value)
 
         def generate(context, builder, signature, arguments):  # noqa: ARG001
-            function = builder.module.declare_intrinsic(f"llvm.{name}", [_F32])
+            kind = arguments[0].type
+            suffix = f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.{suffix}"
+            )
             return builder.call(function, arguments)
 
         return signature, generate
 
-    rounding.__doc__ = f"LLVM's {name} of a float32, one vector instruction."
+    rounding.__doc__ = f"LLVM's {name} of a float32 or of a vector, one instruction."
     return numba.extending.intrinsic(rounding)
 
 

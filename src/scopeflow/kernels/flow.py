@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scopeflow.config.specs import FlowParameters
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.kernels._bands import COLUMN_BORDER, ROW_BORDER, padded_shape, pixels
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels.borders import pad_replicate
 from scopeflow.kernels.flow_arguments import (
@@ -23,7 +24,7 @@ from scopeflow.kernels.flow_arguments import (
 from scopeflow.kernels.median import median_5x5
 from scopeflow.kernels.pyramid import Level, pyramid_levels
 from scopeflow.kernels.resize import AxisTable, pyramid_tables, resize_planes, upsample_flow
-from scopeflow.kernels.solver import solve_level
+from scopeflow.kernels.solver import LevelLayout, solve_level
 from scopeflow.kernels.tensor import motion_tensor
 from scopeflow.kernels.warp import warp_planes
 
@@ -46,11 +47,12 @@ class FlowReference:
     levels : tuple of Level
         Pyramid, coarsest first.
     images : tuple of numpy.ndarray
-        Reference at each level, ``(C, rows + 2, cols + 2)`` float32 with replicated edges.
+        Reference at each level, ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 with replicated
+        edges.
     weights : numpy.ndarray
         ``(C,)`` float32 weights of the channels.
     maps : tuple of (numpy.ndarray or None)
-        Pixelwise factors on the weights at each level, ``(C, rows, cols)`` float32.
+        Pixelwise factors on the weights at each level, float32 of the same shape.
     a_data : numpy.ndarray
         ``(C,)`` float32 exponents of the data penalty.
     """
@@ -123,12 +125,8 @@ def prepare_reference(
     images, level_maps = [], []
     for level in levels:
         tables = pyramid_tables((height, width), (level.rows, level.cols))
-        small = resize_planes(planes, tables)
-        padded = np.empty((channels, level.rows + 2, level.cols + 2), np.float32)
-        pad_replicate(small, 1, 1, padded)
-        padded.flags.writeable = False
-        images.append(padded)
-        level_maps.append(None if maps is None else resize_planes(maps, tables))
+        images.append(_padded(resize_planes(planes, tables)))
+        level_maps.append(None if maps is None else _padded(resize_planes(maps, tables)))
     return FlowReference(
         shape=(height, width, channels),
         params=params,
@@ -140,22 +138,28 @@ def prepare_reference(
     )
 
 
+def _padded(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Read-only copy of planes with a border of repeated edges."""
+    padded = np.empty((planes.shape[0], *padded_shape(*planes.shape[1:])), np.float32)
+    pad_replicate(planes, ROW_BORDER, COLUMN_BORDER, padded)
+    padded.flags.writeable = False
+    return padded
+
+
 # ----------------------------------------------------------------------------------------- solve
 
 
 def _resized_flow(
     flow: NDArray[np.float32] | None, shape_in: tuple[int, int], level: Level
 ) -> NDArray[np.float32]:
-    """Flow planes resampled to a level, with a ring of repeated edges; zeros for None."""
-    padded = np.zeros((2, level.rows + 2, level.cols + 2), np.float32)
-    if flow is not None:
+    """Flow planes resampled to a level, with a border of repeated edges; zeros for None."""
+    padded = scratch("flow", (2, *padded_shape(level.rows, level.cols)))
+    if flow is None:
+        padded[:] = 0.0
+    else:
         tables = pyramid_tables(shape_in, (level.rows, level.cols))
-        pad_replicate(resize_planes(flow, tables), 1, 1, padded)
+        pad_replicate(resize_planes(flow, tables), ROW_BORDER, COLUMN_BORDER, padded)
     return padded
-
-
-def _interior(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(flow[:, 1:-1, 1:-1])
 
 
 def _refine(
@@ -167,21 +171,32 @@ def _refine(
 ) -> NDArray[np.float32]:
     """Increment of one level for a moving image (padded planes) that is already warped."""
     params, level = prepared.params, prepared.levels[position]
-    shape = (moving.shape[0], 6, level.rows, level.cols)
-    tensors = motion_tensor(
+    maps = prepared.maps[position]
+    alpha = (params.alpha[0] * level.alpha_scale, params.alpha[1] * level.alpha_scale)
+    layout = LevelLayout(
+        level.rows,
+        level.cols,
+        moving.shape[0],
+        mapped=maps is not None,
+        with_edges=params.a_smooth != 1.0 or alpha[0] == 0.0,
+    )
+    system = scratch("system", (layout.size,))
+    motion_tensor(
         prepared.images[position],
         moving,
         level.h_row,
         level.h_col,
         params.data_term,
-        scratch("tensors", shape),
+        layout,
+        system,
     )
     return solve_level(
-        tensors,
+        layout,
+        system,
         prepared.weights,
-        prepared.maps[position],
+        maps,
         flow,
-        alpha=(params.alpha[0] * level.alpha_scale, params.alpha[1] * level.alpha_scale),
+        alpha=alpha,
         h_row=level.h_row,
         h_col=level.h_col,
         iterations=params.iterations,
@@ -205,6 +220,7 @@ def _pyramid_pass(
     size = prepared.shape[:2]
     flow = initial
     steps = 1 if share is None else (params.warping_steps or _DEFAULT_WARPING_STEPS)
+    border = (ROW_BORDER, COLUMN_BORDER)
     for position, level in enumerate(prepared.levels):
         filtered = min(level.rows, level.cols) >= _SMALLEST_FILTERED
         image = resize_planes(moving, pyramid_tables(prepared.shape[:2], (level.rows, level.cols)))
@@ -214,7 +230,7 @@ def _pyramid_pass(
             warped = scratch("warped", fixed.shape)
             if share is None and position == 0:
                 # The coarsest level is compared as it is, even when an initial flow is given.
-                pad_replicate(image, 1, 1, warped)
+                pad_replicate(image, *border, warped)
             else:
                 warp_planes(
                     image,
@@ -222,21 +238,20 @@ def _pyramid_pass(
                     fixed,
                     h_row=level.h_row,
                     h_col=level.h_col,
-                    flow_border=(1, 1),
-                    border=(1, 1),
+                    flow_border=border,
+                    border=border,
                     round_positions=round_positions,
                     out=warped,
                 )
             increment = _refine(prepared, position, warped, padded, 1.0 if share is None else share)
             if share is None:
-                if filtered:
-                    increment[:, 1:-1, 1:-1] = median_5x5(_interior(increment))
-                padded += increment
+                change = np.ascontiguousarray(pixels(increment))
+                flow = pixels(padded) + (median_5x5(change) if filtered else change)
             else:
-                padded += increment
+                flow = pixels(padded) + pixels(increment)
                 if filtered:
-                    pad_replicate(median_5x5(_interior(padded)), 1, 1, padded)
-        flow = _interior(padded)
+                    flow = median_5x5(flow)
+                pad_replicate(flow, *border, padded)
         size = (level.rows, level.cols)
     assert flow is not None
     return flow

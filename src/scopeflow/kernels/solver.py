@@ -3,30 +3,33 @@
 Each sweep updates ``du`` and then ``dv`` of one pixel after the other, with relaxation 1.95. Fifty
 sweeps do not converge, so the order is part of the method. A pixel needs the new values of its
 left and upper and the old values of its right and lower neighbour; all pixels of one
-anti-diagonal ``d = x + y`` are therefore independent. Planes are stored skewed, row ``d`` and
-column ``x``, so that a plain loop over ``x`` visits independent pixels in contiguous memory, and
-LLVM vectorises it without changing one update. Between two updates of the robust weights the
-sweeps run as a wavefront: while sweep ``k`` is at diagonal ``s - k``, the coefficients of diagonal
-``s`` are made; they live in a small ring.
+anti-diagonal are therefore independent. `_bands` stores a level so that these pixels are the lanes
+of one vector, and `_sweeps` runs all sweeps between two updates of the robust weights in one pass.
+Every pixel goes through the operations of the plain method in the plain order.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.kernels._bands import (
+    COLUMN_BORDER,
+    FRONT,
+    band_shape,
+    bands_to_plane,
+    padded_shape,
+    plane_to_bands,
+)
 from scopeflow.kernels._coefficients import (
-    COEFFICIENT_PLANES,
-    COUPLING,
-    INVERSE_U,
-    INVERSE_V,
-    RELAXATION,
-    RHS_U,
-    RHS_V,
-    coefficient_row,
+    ROBUST_COEFFICIENTS,
+    ROBUST_FIELDS,
+    UNIFORM_COEFFICIENTS,
+    UNIFORM_FIELDS,
 )
 from scopeflow.kernels._jit import (
-    disjoint,
     float32,
     inner,
     int64,
@@ -37,153 +40,121 @@ from scopeflow.kernels._jit import (
     writable,
 )
 from scopeflow.kernels._scratch import scratch
-from scopeflow.kernels._skew import (
-    ROW_GAP,
-    clear_grid,
-    first_x,
-    last_x,
-    skew,
-    unskew,
-    whole_vectors,
-)
+from scopeflow.kernels._simd import LANES
 from scopeflow.kernels._smoothness import (
-    EDGE_X,
-    EDGE_Y,
-    SMOOTHNESS_PLANES,
-    TOTAL_PLANES,
-    set_robust,
-    set_uniform,
+    set_edges_and_pull,
+    set_uniform_pull,
     update_smoothness_weight,
 )
+from scopeflow.kernels._sweeps import (
+    GIVEN,
+    LONGEST_GROUP,
+    MADE,
+    MADE_AND_KEPT,
+    run_group,
+    run_group_with_edges,
+    working_size,
+)
 
-_KEEP = np.float32(1.0 - RELAXATION)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
+_TWO = np.float32(2.0)
 
 
-@inner
-def _sweep_row(
-    n, u_before, u, u_after, v_before, v, v_after, rhs_u, rhs_v, coupling, inv_u, inv_v, ax, ay
-):  # fmt: skip
-    """Update one diagonal with constant edge weights: du first, then dv with the new du."""
-    disjoint()
-    for i in range(n):
-        old_u, old_v = u[i], v[i]
-        pull = ax * (u_before[i - 1] + u_after[i + 1]) + ay * (u_before[i] + u_after[i])
-        new_u = _KEEP * old_u + inv_u[i] * (pull + (rhs_u[i] - coupling[i] * old_v))
-        pull = ax * (v_before[i - 1] + v_after[i + 1]) + ay * (v_before[i] + v_after[i])
-        u[i] = new_u
-        v[i] = _KEEP * old_v + inv_v[i] * (pull + (rhs_v[i] - coupling[i] * new_u))
+@dataclass(frozen=True)
+class LevelLayout:
+    """How the linear system of a level lies in memory.
 
-
-@inner
-def _sweep_row_robust(
-    n, u_before, u, u_after, v_before, v, v_after, rhs_u, rhs_v, coupling, inv_u, inv_v,
-    x_here, x_after, y_here, y_after,
-):  # fmt: skip
-    """As `_sweep_row`, with a weight for each edge."""
-    disjoint()
-    for i in range(n):
-        old_u, old_v = u[i], v[i]
-        left, right, up, down = x_here[i], x_after[i + 1], y_here[i], y_after[i]
-        pull = (left * u_before[i - 1] + right * u_after[i + 1]) + (
-            up * u_before[i] + down * u_after[i]
-        )
-        new_u = _KEEP * old_u + inv_u[i] * (pull + (rhs_u[i] - coupling[i] * old_v))
-        pull = (left * v_before[i - 1] + right * v_after[i + 1]) + (
-            up * v_before[i] + down * v_after[i]
-        )
-        u[i] = new_u
-        v[i] = _KEEP * old_v + inv_v[i] * (pull + (rhs_v[i] - coupling[i] * new_u))
-
-
-@inner
-def _copy_to_ring(plane, stride, d, first, last, h, w):
-    """Give the ring around the grid the value, before this sweep, of the pixel next to it.
-
-    A pointer instead of an array: numba's tests for negative indices cost more than the copies.
+    Attributes
+    ----------
+    h, w : int
+        Rows and columns of the level.
+    channels : int
+        Channels, with six tensor fields each.
+    mapped : bool
+        Whether each channel has a field of factors on its weight.
+    with_edges : bool
+        Whether edge weights are stored: for a robust smoothness, or none along rows.
     """
-    here = d * stride
-    if first == 1:
-        plane[here - stride] = plane[here + 1]
-    if last == w:
-        plane[here + stride + w + 1] = plane[here + w]
-    if last == d - 1:  # upper row
-        plane[here - stride + last] = plane[here + last]
-    if first == d - h:  # lower row
-        plane[here + stride + first] = plane[here + first]
-    # Corners; only the robust smoothness weight looks at them.
-    if d == 2:
-        plane[0] = plane[here + 1]
-    if d == w + 1:
-        plane[(w + 1) * stride + w + 1] = plane[here + w]
-    if d == h + 1:
-        plane[(h + 1) * stride] = plane[here + 1]
-    if d == h + w:
-        plane[(h + w + 2) * stride + w + 1] = plane[here + w]
+
+    h: int
+    w: int
+    channels: int
+    mapped: bool = False
+    with_edges: bool = False
+
+    @property
+    def tail(self) -> int:
+        """Number of the first field after those of the channels."""
+        return self.channels * (7 if self.mapped else 6)
+
+    @property
+    def fields(self) -> int:
+        """Fields of a pixel."""
+        return self.tail + (ROBUST_FIELDS if self.with_edges else UNIFORM_FIELDS)
+
+    @property
+    def slots(self) -> int:
+        """Places stored for each band."""
+        return band_shape(self.h, self.w)[1]
+
+    @property
+    def size(self) -> int:
+        """Elements of the system."""
+        bands, slots = band_shape(self.h, self.w)
+        return bands * slots * self.fields * LANES
 
 
 @inner
-def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform):
-    first, last = first_x(d, h), last_x(d, w)
-    stride = increment.shape[2]
-    plane = increment.shape[1] * stride
-    du, dv = pointer(increment, 0), pointer(increment, plane)
-    _copy_to_ring(du, stride, d, first, last, h, w)
-    _copy_to_ring(dv, stride, d, first, last, h, w)
-    start = d * stride + first
-    n = whole_vectors(last - first + 1)
-    # The ring right of the grid is the one thing that surplus elements overwrite.
-    right = d * stride + w + 1
-    right_u, right_v = du[right], dv[right]
-    slot = (d % ring.shape[0]) * COEFFICIENT_PLANES * stride + first
-    if uniform:
-        _sweep_row(
-            n,
-            pointer(increment, start - stride),
-            pointer(increment, start),
-            pointer(increment, start + stride),
-            pointer(increment, plane + start - stride),
-            pointer(increment, plane + start),
-            pointer(increment, plane + start + stride),
-            pointer(ring, slot + RHS_U * stride),
-            pointer(ring, slot + RHS_V * stride),
-            pointer(ring, slot + COUPLING * stride),
-            pointer(ring, slot + INVERSE_U * stride),
-            pointer(ring, slot + INVERSE_V * stride),
-            alpha_x,
-            alpha_y,
-        )
-    else:
-        _sweep_row_robust(
-            n,
-            pointer(increment, start - stride),
-            pointer(increment, start),
-            pointer(increment, start + stride),
-            pointer(increment, plane + start - stride),
-            pointer(increment, plane + start),
-            pointer(increment, plane + start + stride),
-            pointer(ring, slot + RHS_U * stride),
-            pointer(ring, slot + RHS_V * stride),
-            pointer(ring, slot + COUPLING * stride),
-            pointer(ring, slot + INVERSE_U * stride),
-            pointer(ring, slot + INVERSE_V * stride),
-            pointer(smoothness, EDGE_X * plane + start),
-            pointer(smoothness, EDGE_X * plane + start + stride),
-            pointer(smoothness, EDGE_Y * plane + start),
-            pointer(smoothness, EDGE_Y * plane + start + stride),
-        )
-    if last == w:
-        du[right] = right_u
-        dv[right] = right_v
+def _border_value(increment, slots, drift, row, column, field):
+    """One value of the stored increment; ``drift`` as in `bands_to_plane`."""
+    stored = row + drift
+    band, lane = stored // LANES, stored % LANES
+    return increment[((band * slots + FRONT + column + lane) * 2 + field) * LANES + lane]
+
+
+@inner
+def _save_border(increment, slots, drift, h, w, border):
+    """Values of the pixels at the border, which the ghost cells keep during the next sweep."""
+    for k in range(2):
+        for x in range(w):
+            border[k, 0, x] = _border_value(increment, slots, drift, 1, x + 1, k)
+            border[k, 1, x] = _border_value(increment, slots, drift, h, x + 1, k)
+        for y in range(h):
+            border[k, 2, y] = _border_value(increment, slots, drift, y + 1, 1, k)
+            border[k, 3, y] = _border_value(increment, slots, drift, y + 1, w, k)
+
+
+@inner
+def _read_increment(increment, slots, drift, h, w, border, out):
+    """Increment as padded planes; the ghost cells are those saved before the last sweep."""
+    columns = out.shape[2]
+    left, right = COLUMN_BORDER - 1, COLUMN_BORDER + w
+    for k in range(2):
+        plane = pointer(out, k * out.shape[1] * columns)
+        bands_to_plane(pointer(increment, 0), slots, 2, k, drift, plane, columns, h, w)
+        if border.shape[0] > 0:
+            for x in range(w):
+                out[k, 0, COLUMN_BORDER + x] = border[k, 0, x]
+                out[k, h + 1, COLUMN_BORDER + x] = border[k, 1, x]
+            for y in range(h):
+                out[k, y + 1, left] = border[k, 2, y]
+                out[k, y + 1, right] = border[k, 3, y]
+            out[k, 0, left], out[k, 0, right] = border[k, 0, 0], border[k, 0, w - 1]
+            out[k, h + 1, left], out[k, h + 1, right] = border[k, 1, 0], border[k, 1, w - 1]
 
 
 @kernel(
     nothing,
-    readable(3),  # level_tensors (6 C, h, w)
+    int64,  # h
+    int64,  # w
+    int64,  # slots of a band
+    int64,  # fields of the system
+    int64,  # tail, its first field after the channels
+    writable(1),  # system, tensors filled in
     readable(1),  # weights (C,)
-    readable(3),  # level_maps (C or 0, h, w), multiply weights
-    readable(3),  # level_flow (2, h + 2, w + 2)
+    readable(3),  # maps (C or 0, h + 2, columns), factors on weights
+    readable(3),  # flow (2, h + 2, columns)
     float32,  # alpha_x, smoothness weight between columns
     float32,  # alpha_y, between rows
     float32,  # step_x, full-resolution pixels per level pixel
@@ -192,74 +163,94 @@ def _sweep_diagonal(d, h, w, ring, smoothness, increment, alpha_x, alpha_y, unif
     int64,  # update_lag
     readable(1),  # a_data (C,)
     float32,  # a_smooth
-    float32,  # share of the robust penalty, 1 outside graduated non-convexity
-    writable(3),  # out (2, h + 2, w + 2)
-    writable(3),  # tensors (6 C, D, S), skewed scratch, D = h + w + 3, S >= w + 2
-    writable(3),  # maps (C or 0, D, S)
-    writable(3),  # flow (2, D, S)
-    writable(3),  # increment (2, D, S)
-    writable(3),  # smoothness (5, D, S)
-    writable(3),  # totals (3 or 0, D, S)
-    writable(3),  # ring (R, 6, S)
+    float32,  # share of the robust penalty
+    writable(3),  # out (2, h + 2, columns): increment
+    writable(1),  # increment in bands
+    writable(1),  # kept coefficients, or empty
+    writable(1),  # above: coefficients of the band above
+    writable(1),  # edge: last lane of the band above
+    writable(1),  # work: memory of a pass
+    writable(1),  # tile memory
+    writable(3),  # totals (2 or 0, h + 2, columns)
+    writable(2),  # smoothness weight (h + 2 or 0, columns)
+    writable(3),  # border (2 or 0, 4, max(h, w)): ghost cells are wanted
 )
 def _solve(
-    level_tensors, weights, level_maps, level_flow, alpha_x, alpha_y, step_x, step_y, iterations,
-    update_lag, a_data, a_smooth, share, out, tensors, maps, flow, increment, smoothness, totals,
-    ring,
+    h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
+    iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
+    tile_memory, totals, smoothness, border,
 ):  # fmt: skip
-    h, w = level_tensors.shape[1], level_tensors.shape[2]
-    skew(level_tensors, 1, tensors)
-    skew(level_maps, 1, maps)
-    skew(level_flow, 0, flow)
-    clear_grid(increment, h, w)
-    uniform = a_smooth == _ONE
+    uniform = smoothness.shape[0] == 0  # no edge weights are stored
+    channels = weights.size
+    mapped = maps.shape[0] > 0
+    uniform_sum = _TWO + _TWO * alpha_y
     part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
-    set_uniform(flow, smoothness, h, w, alpha_x, alpha_y, not uniform)
-
+    for c in range(maps.shape[0]):
+        plane = pointer(maps, c * maps.shape[1] * maps.shape[2])
+        plane_to_bands(
+            plane, maps.shape[2], h, w, pointer(system, 0), slots, fields, 6 * channels + c
+        )
+    if uniform:
+        set_uniform_pull(flow, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory)
+    else:
+        smoothness[:] = _ONE
+        set_edges_and_pull(
+            flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory
+        )
+    increment[:] = _ZERO
+    drift = 0
+    # Ghost cells need the value before the last sweep, which then runs on its own.
+    last_alone = border.shape[0] > 0
     done = 0
     while done < iterations:
         robust = done >= update_lag - 1
         until = min(done + update_lag if robust else update_lag - 1, iterations)
-        if robust and not uniform:
+        if robust and a_smooth != _ONE:
+            if done == 0:
+                out[:] = _ZERO
+            else:
+                _read_increment(increment, slots, drift, h, w, border, out)
             update_smoothness_weight(
-                flow,
-                increment,
-                totals,
-                h,
-                w,
-                step_y,
-                step_x,
-                a_smooth - _ONE,
-                _ONE - part,
-                part * a_smooth,
+                flow, out, totals, smoothness, h, w, step_y, step_x, a_smooth - _ONE,
+                _ONE - part, part * a_smooth,
+            )  # fmt: skip
+            set_edges_and_pull(
+                flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory
             )
-            set_robust(flow, totals, smoothness, h, w, alpha_x, alpha_y)
-        sweeps = until - done
-        for s in range(2, h + w + sweeps):
-            if s <= h + w:
-                first = first_x(s, h)
-                coefficient_row(
-                    s,
-                    first,
-                    whole_vectors(last_x(s, w) - first + 1),
-                    ring,
-                    tensors,
-                    maps,
-                    smoothness,
-                    increment,
-                    weights,
-                    a_data,
-                    robust,
-                    share,
-                )
-            for k in range(max(0, s - h - w), min(sweeps, s - 1)):
-                _sweep_diagonal(s - k, h, w, ring, smoothness, increment, alpha_x, alpha_y, uniform)
+        mode = MADE
+        left = until - done
+        while left > 0:
+            sweeps = min(left, LONGEST_GROUP)
+            if last_alone and left == sweeps:
+                if left > 1:
+                    sweeps -= 1
+                else:
+                    _save_border(increment, slots, drift, h, w, border)
+            if mode == MADE and sweeps < left:
+                mode = MADE_AND_KEPT
+            elif mode == MADE_AND_KEPT:
+                mode = GIVEN
+            if uniform:
+                run_group(
+                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
+                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
+                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
+                )  # fmt: skip
+            else:
+                run_group_with_edges(
+                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
+                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
+                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
+                )  # fmt: skip
+            drift = sweeps - 1
+            left -= sweeps
         done = until
-    unskew(increment, out)
+    _read_increment(increment, slots, drift, h, w, border, out)
 
 
 def solve_level(
-    tensors: NDArray[np.float32],
+    layout: LevelLayout,
+    system: NDArray[np.float32],
     weights: NDArray[np.float32],
     maps: NDArray[np.float32] | None,
     flow: NDArray[np.float32],
@@ -272,20 +263,23 @@ def solve_level(
     a_data: NDArray[np.float32],
     a_smooth: float,
     robust_share: float = 1.0,
+    with_ghosts: bool = False,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Flow increment of one level.
 
     Parameters
     ----------
-    tensors : numpy.ndarray
-        ``(C, 6, h, w)`` float32 motion tensors.
+    layout : LevelLayout
+        Of `system`.
+    system : numpy.ndarray
+        ``(layout.size,)`` float32 with the tensors from `motion_tensor`; the rest is overwritten.
     weights : numpy.ndarray
         ``(C,)`` float32 weights of the channels.
     maps : numpy.ndarray or None
-        ``(C, h, w)`` float32 factors on the weights.
+        ``(C, h + 2, w + 2 COLUMN_BORDER)`` float32 factors on the weights.
     flow : numpy.ndarray
-        ``(2, h + 2, w + 2)`` float32, u and v with a ring of one pixel, full-resolution pixels.
+        ``(2, h + 2, w + 2 COLUMN_BORDER)`` float32, u and v with border, full-resolution pixels.
     alpha : tuple of float
         Smoothness weights ``(x, y)`` of this level.
     h_row, h_col : float
@@ -299,37 +293,43 @@ def solve_level(
         Exponent of the smoothness penalty, 1 is quadratic.
     robust_share : float
         Stage of graduated non-convexity: 0 quadratic, 1 robust.
+    with_ghosts : bool
+        Give the ghost cells of the result their value, that of the pixel next to them before the
+        last sweep; otherwise they are undefined. Always done for a robust smoothness.
     out : numpy.ndarray, optional
         Array of the shape of `flow`, written and returned.
 
     Returns
     -------
     numpy.ndarray
-        ``(2, h + 2, w + 2)`` float32 increments with their ring.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> tensors, flow = np.zeros((1, 6, 8, 9), np.float32), np.zeros((2, 10, 11), np.float32)
-    >>> one = np.ones(1, np.float32)
-    >>> float(np.abs(solve_level(tensors, one, None, flow, alpha=(1.0, 1.0), h_row=1.0, h_col=1.0,
-    ...     iterations=5, update_lag=5, a_data=one, a_smooth=1.0)).max())
-    0.0
+        Increments, shape of `flow`; the border beyond the ghost cells is undefined.
     """
-    channels, _, h, w = tensors.shape
-    diagonals, stride = h + w + 3, (w + 2 + 15) // 16 * 16 + ROW_GAP
-    if maps is None:
-        maps = np.empty((0, h, w), np.float32)
-    longest = max(1, min(max(update_lag - 1, update_lag), iterations))
+    h, w = layout.h, layout.w
+    shape = padded_shape(h, w)
+    bands, slots = band_shape(h, w)
+    edges = layout.with_edges
+    alpha_x, alpha_y = alpha[0] / h_col**2, alpha[1] / h_row**2
+    if not edges:
+        # Divided by the weight along rows: one multiplication less in each update.
+        weights = weights / np.float32(alpha_x)
+        alpha_x, alpha_y = 1.0, alpha_y / alpha_x
+    ghosts = with_ghosts or a_smooth != 1.0
+    coefficients = ROBUST_COEFFICIENTS if edges else UNIFORM_COEFFICIENTS
+    split = ghosts or max(update_lag, 1) > LONGEST_GROUP
     if out is None:
-        out = np.empty((2, h + 2, w + 2), np.float32)
+        out = np.empty((2, *shape), np.float32)
     _solve(
-        tensors.reshape(channels * 6, h, w),
+        h,
+        w,
+        slots,
+        layout.fields,
+        layout.tail,
+        system,
         weights,
-        maps,
+        np.empty((0, *shape), np.float32) if maps is None else maps,
         flow,
-        np.float32(alpha[0] / h_col**2),
-        np.float32(alpha[1] / h_row**2),
+        np.float32(alpha_x),
+        np.float32(alpha_y),
         np.float32(h_col),
         np.float32(h_row),
         iterations,
@@ -338,12 +338,14 @@ def solve_level(
         np.float32(a_smooth),
         np.float32(robust_share),
         out,
-        scratch("solver tensors", (channels * 6, diagonals, stride)),
-        scratch("solver maps", (maps.shape[0], diagonals, stride)),
-        scratch("solver flow", (2, diagonals, stride)),
-        scratch("solver increment", (2, diagonals, stride)),
-        scratch("solver smoothness", (SMOOTHNESS_PLANES, diagonals, stride)),
-        scratch("solver totals", (0 if a_smooth == 1.0 else TOTAL_PLANES, diagonals, stride)),
-        scratch("solver ring", (longest + 2, COEFFICIENT_PLANES, stride)),
+        scratch("solver increment", (bands * slots * 2 * LANES,)),
+        scratch("solver kept", (bands * slots * coefficients * LANES if split else 0,)),
+        scratch("solver above", (slots * coefficients * LANES,)),
+        scratch("solver edge", (LONGEST_GROUP * slots * 2,)),
+        scratch("solver work", (working_size(layout.channels),)),
+        scratch("solver tile", (10 * LANES * LANES,)),
+        scratch("solver totals", (2 if edges else 0, *shape)),
+        scratch("solver smoothness", (shape[0] if edges else 0, shape[1])),
+        scratch("solver border", (2 if ghosts else 0, 4, max(h, w))),
     )
     return out

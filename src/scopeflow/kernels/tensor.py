@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scopeflow.kernels._bands import (
+    COLUMN_BORDER,
+    FRONT,
+    clamped_row,
+    tile_column,
+    tile_count,
+)
 from scopeflow.kernels._jit import (
     disjoint,
     float32,
     inner,
+    int64,
     kernel,
     nothing,
     pointer,
@@ -24,135 +32,164 @@ from scopeflow.kernels._jit import (
     writable,
 )
 from scopeflow.kernels._scratch import scratch
+from scopeflow.kernels._simd import LANES, load, splat, store, transpose_tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scopeflow.config.specs import DataTerm
+    from scopeflow.kernels.solver import LevelLayout
 
 _REGULARISER = np.float32(1e-6)  # of the normalisation of gradient constancy
 _CENSUS_EPSILON = 0.1 / 255  # softness of the census comparison, in normalised intensities
+
+_TILE = LANES * LANES
+_FIELDS = 6
+_NEIGHBOURS = 8
 
 _ZERO = np.float32(0.0)
 _QUARTER = np.float32(0.25)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
-_TWO = np.float32(2.0)
+
+
+@inner(inlined=True)
+def _gradient_vector(fixed, moving, i, columns, xx, yy, xy, xt, yt, out, place):
+    """Gradient constancy at the pixels from ``i`` on of one padded row."""
+    above, below = i - columns, i + columns
+    # Second derivatives of the mean image, first derivatives of the difference image.
+    here = load(fixed, i) + load(moving, i)
+    fixed_left, moving_left = load(fixed, i - 1), load(moving, i - 1)
+    fixed_right, moving_right = load(fixed, i + 1), load(moving, i + 1)
+    fixed_above, moving_above = load(fixed, above), load(moving, above)
+    fixed_below, moving_below = load(fixed, below), load(moving, below)
+    left, right = fixed_left + moving_left, fixed_right + moving_right
+    upper, lower = fixed_above + moving_above, fixed_below + moving_below
+    corners = (load(fixed, below + 1) + load(moving, below + 1)) - (
+        load(fixed, below - 1) + load(moving, below - 1)
+    )
+    corners = corners - (
+        (load(fixed, above + 1) + load(moving, above + 1))
+        - (load(fixed, above - 1) + load(moving, above - 1))
+    )
+    fxx = xx * ((right - here) - (here - left))
+    fyy = yy * ((lower - here) - (here - upper))
+    fxy = xy * corners
+    fxt = xt * ((moving_right - fixed_right) - (moving_left - fixed_left))
+    fyt = yt * ((moving_below - fixed_below) - (moving_above - fixed_above))
+    size_x = fxx * fxx + fxy * fxy + _REGULARISER
+    size_y = fxy * fxy + fyy * fyy + _REGULARISER
+    # Both reciprocals from one division: neither size can overflow or vanish.
+    shared = splat(_ONE) / (size_x * size_y)
+    weight_x, weight_y = shared * size_y, shared * size_x
+    ax, ay, at = weight_x * fxx, weight_x * fxy, weight_x * fxt
+    bx, by, bt = weight_y * fxy, weight_y * fyy, weight_y * fyt
+    store(out, place, ax * fxx + bx * fxy)
+    store(out, place + _TILE, ay * fxy + by * fyy)
+    store(out, place + 2 * _TILE, at * fxt + bt * fyt)
+    store(out, place + 3 * _TILE, ax * fxy + bx * fyy)
+    store(out, place + 4 * _TILE, ax * fxt + bx * fyt)
+    store(out, place + 5 * _TILE, ay * fxt + by * fyt)
+
+
+@inner(inlined=True)
+def _brightness(fixed, moving, i, columns, x1, y1):
+    """Slopes of the mean image and the difference at the pixels from ``i`` on."""
+    fx = x1 * (
+        (load(fixed, i + 1) + load(moving, i + 1)) - (load(fixed, i - 1) + load(moving, i - 1))
+    )
+    above, below = i - columns, i + columns
+    fy = y1 * (
+        (load(fixed, below) + load(moving, below)) - (load(fixed, above) + load(moving, above))
+    )
+    return fx, fy, load(moving, i) - load(fixed, i)
+
+
+@inner(inlined=True)
+def _store_products(out, place, share, fx, fy, ft):
+    sx, sy, st = share * fx, share * fy, share * ft
+    store(out, place, sx * fx)
+    store(out, place + _TILE, sy * fy)
+    store(out, place + 2 * _TILE, st * ft)
+    store(out, place + 3 * _TILE, sx * fy)
+    store(out, place + 4 * _TILE, sx * ft)
+    store(out, place + 5 * _TILE, sy * ft)
+
+
+@inner(inlined=True)
+def _add_products(out, place, share, fx, fy, ft):
+    sx, sy, st = share * fx, share * fy, share * ft
+    store(out, place, load(out, place) + sx * fx)
+    store(out, place + _TILE, load(out, place + _TILE) + sy * fy)
+    store(out, place + 2 * _TILE, load(out, place + 2 * _TILE) + st * ft)
+    store(out, place + 3 * _TILE, load(out, place + 3 * _TILE) + sx * fy)
+    store(out, place + 4 * _TILE, load(out, place + 4 * _TILE) + sx * ft)
+    store(out, place + 5 * _TILE, load(out, place + 5 * _TILE) + sy * ft)
 
 
 @inner
-def _gradient_row(
-    n, aa, ab, ac, ba, bb, bc, j11, j22, j33, j12, j13, j23, xx, yy, xy, xt, yt
-):  # fmt: skip
-    """One row of the gradient-constancy tensor.
-
-    ``aa, ab, ac`` are the rows above, at and below in the fixed image, ``b*`` in the moving one,
-    all starting one pixel left of the first pixel.
-    """
-    disjoint()
-    for x in range(n):
-        # Second derivatives of the mean image, first derivatives of the difference image.
-        mean_above_left = aa[x] + ba[x]
-        mean_above = aa[x + 1] + ba[x + 1]
-        mean_above_right = aa[x + 2] + ba[x + 2]
-        mean_left = ab[x] + bb[x]
-        mean_here = ab[x + 1] + bb[x + 1]
-        mean_right = ab[x + 2] + bb[x + 2]
-        mean_below_left = ac[x] + bc[x]
-        mean_below = ac[x + 1] + bc[x + 1]
-        mean_below_right = ac[x + 2] + bc[x + 2]
-        fxx = xx * ((mean_right - mean_here) - (mean_here - mean_left))
-        fyy = yy * ((mean_below - mean_here) - (mean_here - mean_above))
-        fxy = xy * ((mean_below_right - mean_below_left) - (mean_above_right - mean_above_left))
-        fxt = xt * ((bb[x + 2] - ab[x + 2]) - (bb[x] - ab[x]))
-        fyt = yt * ((bc[x + 1] - ac[x + 1]) - (ba[x + 1] - aa[x + 1]))
-        weight_x = _ONE / (fxx * fxx + fxy * fxy + _REGULARISER)
-        weight_y = _ONE / (fxy * fxy + fyy * fyy + _REGULARISER)
-        j11[x] = weight_x * (fxx * fxx) + weight_y * (fxy * fxy)
-        j22[x] = weight_x * (fxy * fxy) + weight_y * (fyy * fyy)
-        j33[x] = weight_x * (fxt * fxt) + weight_y * (fyt * fyt)
-        j12[x] = weight_x * (fxx * fxy) + weight_y * (fxy * fyy)
-        j13[x] = weight_x * (fxx * fxt) + weight_y * (fxy * fyt)
-        j23[x] = weight_x * (fxy * fxt) + weight_y * (fyy * fyt)
+def _store_tile(tile, system, slots, fields, band, number, channel):
+    """Turn the rows of one tile into places of the band."""
+    target = (band * slots + FRONT + number * LANES) * fields + _FIELDS * channel
+    for k in range(_FIELDS):
+        transpose_tile(tile, k * _TILE, LANES, system, (target + k) * LANES, fields * LANES)
 
 
-@inner
-def _brightness_row(n, aa, ab, ac, ba, bb, bc, j11, j22, j33, j12, j13, j23, x1, y1):
-    """One row of the brightness-constancy tensor; arguments as in `_gradient_row`."""
-    disjoint()
-    for x in range(n):
-        fx = x1 * ((ab[x + 2] + bb[x + 2]) - (ab[x] + bb[x]))
-        fy = y1 * ((ac[x + 1] + bc[x + 1]) - (aa[x + 1] + ba[x + 1]))
-        ft = bb[x + 1] - ab[x + 1]
-        j11[x] = fx * fx
-        j22[x] = fy * fy
-        j33[x] = ft * ft
-        j12[x] = fx * fy
-        j13[x] = fx * ft
-        j23[x] = fy * ft
-
-
-@kernel(nothing, readable(3), readable(3), float32, float32, writable(4))
-def _gradient_tensor(fixed, moving, h_row, h_col, out):
-    channels, rows, cols = fixed.shape
-    h, w = rows - 2, cols - 2
-    plane = h * w
+@kernel(
+    nothing,
+    readable(3),  # fixed (C, h + 2, columns)
+    readable(3),  # moving
+    float32,  # h_row, full-resolution pixels per level pixel
+    float32,  # h_col
+    int64,  # slots of a band
+    int64,  # fields of the system
+    writable(1),  # system
+    writable(1),  # tile memory
+)
+def _gradient_tensor(fixed, moving, h_row, h_col, slots, fields, system, tile_memory):
+    channels, rows, columns = fixed.shape
+    h, w = rows - 2, columns - 2 * COLUMN_BORDER
     xx, yy = _HALF / (h_col * h_col), _HALF / (h_row * h_row)
     xy = _QUARTER * _HALF / (h_col * h_row)
     xt, yt = _HALF / h_col, _HALF / h_row
+    tile, out = pointer(tile_memory, 0), pointer(system, 0)
     for c in range(channels):
-        for y in range(h):
-            above = (c * rows + y) * cols
-            target = c * 6 * plane + y * w
-            _gradient_row(
-                w,
-                pointer(fixed, above),
-                pointer(fixed, above + cols),
-                pointer(fixed, above + 2 * cols),
-                pointer(moving, above),
-                pointer(moving, above + cols),
-                pointer(moving, above + 2 * cols),
-                pointer(out, target),
-                pointer(out, target + plane),
-                pointer(out, target + 2 * plane),
-                pointer(out, target + 3 * plane),
-                pointer(out, target + 4 * plane),
-                pointer(out, target + 5 * plane),
-                xx,
-                yy,
-                xy,
-                xt,
-                yt,
-            )
+        first, second = pointer(fixed, c * rows * columns), pointer(moving, c * rows * columns)
+        for band in range((h + LANES) // LANES):
+            for number in range(tile_count(w)):
+                for lane in range(LANES):
+                    i = clamped_row(band, lane, h) * columns + tile_column(number, lane)
+                    _gradient_vector(
+                        first, second, i, columns, xx, yy, xy, xt, yt, tile, lane * LANES
+                    )
+                _store_tile(tile, out, slots, fields, band, number, c)
 
 
-@kernel(nothing, readable(3), readable(3), float32, float32, writable(4))
-def _brightness_tensor(fixed, moving, h_row, h_col, out):
-    channels, rows, cols = fixed.shape
-    h, w = rows - 2, cols - 2
-    plane = h * w
+@kernel(
+    nothing,
+    readable(3),
+    readable(3),
+    float32,
+    float32,
+    int64,
+    int64,
+    writable(1),
+    writable(1),
+)
+def _brightness_tensor(fixed, moving, h_row, h_col, slots, fields, system, tile_memory):
+    channels, rows, columns = fixed.shape
+    h, w = rows - 2, columns - 2 * COLUMN_BORDER
     x1, y1 = _QUARTER / h_col, _QUARTER / h_row
+    tile, out = pointer(tile_memory, 0), pointer(system, 0)
     for c in range(channels):
-        for y in range(h):
-            above = (c * rows + y) * cols
-            target = c * 6 * plane + y * w
-            _brightness_row(
-                w,
-                pointer(fixed, above),
-                pointer(fixed, above + cols),
-                pointer(fixed, above + 2 * cols),
-                pointer(moving, above),
-                pointer(moving, above + cols),
-                pointer(moving, above + 2 * cols),
-                pointer(out, target),
-                pointer(out, target + plane),
-                pointer(out, target + 2 * plane),
-                pointer(out, target + 3 * plane),
-                pointer(out, target + 4 * plane),
-                pointer(out, target + 5 * plane),
-                x1,
-                y1,
-            )
+        first, second = pointer(fixed, c * rows * columns), pointer(moving, c * rows * columns)
+        for band in range((h + LANES) // LANES):
+            for number in range(tile_count(w)):
+                for lane in range(LANES):
+                    i = clamped_row(band, lane, h) * columns + tile_column(number, lane)
+                    fx, fy, ft = _brightness(first, second, i, columns, x1, y1)
+                    _store_products(tile, lane * LANES, _ONE, fx, fy, ft)
+                _store_tile(tile, out, slots, fields, band, number, c)
 
 
 @inner
@@ -165,83 +202,77 @@ def _census_row(n, here, there, inverse_distance, epsilon2, out):
 
 
 @inner
-def _census_plane(image, dy, dx, inverse_distance, epsilon2, out):
-    """Census comparison with the neighbour ``(dy, dx)``, edges replicated, same padded size."""
-    rows, cols = image.shape
-    for y in range(1, rows - 1):
-        start = y * cols + 1
-        _census_row(
-            cols - 2,
-            pointer(image, start),
-            pointer(image, start + dy * cols + dx),
-            inverse_distance,
-            epsilon2,
-            pointer(out, start),
-        )
-        out[y, 0] = out[y, 1]
-        out[y, cols - 1] = out[y, cols - 2]
-    for x in range(cols):
-        out[0, x] = out[1, x]
-        out[rows - 1, x] = out[rows - 2, x]
+def _census_band(image, plane, columns, h, w, band, h_row, h_col, epsilon2, out):
+    """Census comparisons with all neighbours for the rows of a band and one row on either side.
+
+    ``out`` is ``(8, LANES + 2, columns)``; edges are replicated.
+    """
+    for k in range(_NEIGHBOURS):
+        number = k + 1 if k >= _NEIGHBOURS // 2 else k
+        dy, dx = number // 3 - 1, number % 3 - 1
+        along_y, along_x = h_row * np.float32(dy), h_col * np.float32(dx)
+        inverse = _ONE / np.sqrt(along_y * along_y + along_x * along_x)
+        for line in range(LANES + 2):
+            row = min(max(band * LANES + line - 1, 1), h)
+            start = plane + row * columns + COLUMN_BORDER
+            target = (k * (LANES + 2) + line) * columns
+            _census_row(
+                w,
+                pointer(image, start),
+                pointer(image, start + dy * columns + dx),
+                inverse,
+                epsilon2,
+                pointer(out, target + COLUMN_BORDER),
+            )
+            for x in range(COLUMN_BORDER):
+                out[k, line, x] = out[k, line, COLUMN_BORDER]
+                out[k, line, COLUMN_BORDER + w + x] = out[k, line, COLUMN_BORDER + w - 1]
 
 
-@inner
-def _add_products_row(
-    n, aa, ab, ac, ba, bb, bc, j11, j22, j33, j12, j13, j23, x1, y1, share
+@kernel(
+    nothing,
+    readable(3),
+    readable(3),
+    float32,
+    float32,
+    int64,
+    int64,
+    float32,  # epsilon of the comparison
+    writable(1),
+    writable(1),
+    writable(4),  # comparisons of both images (2, 8, LANES + 2, columns)
+)
+def _census_tensor(
+    fixed, moving, h_row, h_col, slots, fields, epsilon, system, tile_memory, compared
 ):  # fmt: skip
-    """Add one census comparison to the tensor; arguments as in `_gradient_row`."""
-    disjoint()
-    for x in range(n):
-        fx = x1 * ((ab[x + 2] + bb[x + 2]) - (ab[x] + bb[x]))
-        fy = y1 * ((ac[x + 1] + bc[x + 1]) - (aa[x + 1] + ba[x + 1]))
-        ft = bb[x + 1] - ab[x + 1]
-        j11[x] += share * fx * fx
-        j22[x] += share * fy * fy
-        j33[x] += share * ft * ft
-        j12[x] += share * fx * fy
-        j13[x] += share * fx * ft
-        j23[x] += share * fy * ft
-
-
-@kernel(nothing, readable(3), readable(3), float32, float32, float32, writable(4), writable(3))
-def _census_tensor(fixed, moving, h_row, h_col, epsilon, out, signatures):
-    channels, rows, cols = fixed.shape
-    h, w = rows - 2, cols - 2
-    plane = h * w
+    channels, rows, columns = fixed.shape
+    h, w = rows - 2, columns - 2 * COLUMN_BORDER
     x1, y1 = _QUARTER / h_col, _QUARTER / h_row
-    share = _QUARTER  # 2 / 8 neighbours
-    out[:] = _ZERO
-    size = rows * cols
+    share = np.float32(2.0 / _NEIGHBOURS)
+    tile, out = pointer(tile_memory, 0), pointer(system, 0)
+    size = (LANES + 2) * columns
     for c in range(channels):
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                if dy == 0 and dx == 0:
-                    continue
-                along_y, along_x = h_row * np.float32(dy), h_col * np.float32(dx)
-                inverse = _ONE / np.sqrt(along_y * along_y + along_x * along_x)
-                _census_plane(fixed[c], dy, dx, inverse, epsilon * epsilon, signatures[0])
-                _census_plane(moving[c], dy, dx, inverse, epsilon * epsilon, signatures[1])
-                for y in range(h):
-                    above = y * cols
-                    target = c * 6 * plane + y * w
-                    _add_products_row(
-                        w,
-                        pointer(signatures, above),
-                        pointer(signatures, above + cols),
-                        pointer(signatures, above + 2 * cols),
-                        pointer(signatures, size + above),
-                        pointer(signatures, size + above + cols),
-                        pointer(signatures, size + above + 2 * cols),
-                        pointer(out, target),
-                        pointer(out, target + plane),
-                        pointer(out, target + 2 * plane),
-                        pointer(out, target + 3 * plane),
-                        pointer(out, target + 4 * plane),
-                        pointer(out, target + 5 * plane),
-                        x1,
-                        y1,
-                        share,
-                    )
+        plane = c * rows * columns
+        for band in range((h + LANES) // LANES):
+            _census_band(
+                fixed, plane, columns, h, w, band, h_row, h_col, epsilon * epsilon, compared[0]
+            )
+            _census_band(
+                moving, plane, columns, h, w, band, h_row, h_col, epsilon * epsilon, compared[1]
+            )
+            for number in range(tile_count(w)):
+                for lane in range(LANES):
+                    line = clamped_row(band, lane, h) - band * LANES + 1
+                    i = min(max(line, 1), LANES) * columns + tile_column(number, lane)
+                    for k in range(_NEIGHBOURS):
+                        first = pointer(compared, k * size)
+                        second = pointer(compared, (_NEIGHBOURS + k) * size)
+                        fx, fy, ft = _brightness(first, second, i, columns, x1, y1)
+                        if k == 0:
+                            _store_products(tile, lane * LANES, share, fx, fy, ft)
+                        else:
+                            _add_products(tile, lane * LANES, share, fx, fy, ft)
+                _store_tile(tile, out, slots, fields, band, number, c)
 
 
 def motion_tensor(
@@ -250,42 +281,41 @@ def motion_tensor(
     h_row: float,
     h_col: float,
     data_term: DataTerm,
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Motion tensor of one level for all channels.
+    layout: LevelLayout,
+    system: NDArray[np.float32],
+) -> None:
+    """Write the motion tensors of one level into its linear system.
 
     Parameters
     ----------
     fixed, moving : numpy.ndarray
-        ``(C, rows + 2, cols + 2)`` float32 planes with one replicated pixel around.
+        ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 planes, edges replicated around.
     h_row, h_col : float
         Full-resolution pixels per level pixel.
     data_term : {"gc", "gray", "cs"}
         Gradient constancy, brightness constancy, or census.
-    out : numpy.ndarray, optional
-        ``(C, 6, rows, cols)`` float32, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, 6, rows, cols)`` float32 in the order ``J11, J22, J33, J12, J13, J23``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> ramp = np.tile(np.arange(6, dtype=np.float32), (1, 5, 1))
-    >>> float(motion_tensor(ramp, ramp, 1.0, 1.0, "gray")[0, 0, 1, 1])
-    1.0
+    layout : LevelLayout
+        Of the system; its first six fields of each channel are written, in the order
+        ``J11, J22, J33, J12, J13, J23``.
+    system : numpy.ndarray
+        ``(layout.size,)`` float32.
     """
-    channels, rows, cols = fixed.shape
-    if out is None:
-        out = np.empty((channels, 6, rows - 2, cols - 2), np.float32)
     steps = np.float32(h_row), np.float32(h_col)
+    tile = scratch("tensor tile", (_FIELDS * _TILE,))
     if data_term == "gc":
-        _gradient_tensor(fixed, moving, *steps, out)
+        _gradient_tensor(fixed, moving, *steps, layout.slots, layout.fields, system, tile)
     elif data_term == "gray":
-        _brightness_tensor(fixed, moving, *steps, out)
+        _brightness_tensor(fixed, moving, *steps, layout.slots, layout.fields, system, tile)
     else:
-        signatures = scratch("census", (2, rows, cols))
-        _census_tensor(fixed, moving, *steps, np.float32(_CENSUS_EPSILON), out, signatures)
-    return out
+        compared = scratch("census", (2, _NEIGHBOURS, LANES + 2, fixed.shape[2]))
+        _census_tensor(
+            fixed,
+            moving,
+            *steps,
+            layout.slots,
+            layout.fields,
+            np.float32(_CENSUS_EPSILON),
+            system,
+            tile,
+            compared,
+        )
