@@ -174,9 +174,11 @@ def _make_steps(careful: bool, with_edges: bool, fixed: int = 0) -> Any:
     update = _make_update(careful, with_edges)
 
     @inner
-    def steps(first, last, band, h, w, sweeps, rho, increment, here, edge, work):
+    def steps(
+        first, begin, end, band, h, w, sweeps, rho, increment, here, edge, work
+    ):  # fmt: skip
         count = fixed if fixed > 0 else sweeps
-        for t in range(first, last):
+        for t in range(begin, end):
             start = _START + (t - first) * _START_FIELDS * LANES
             old_u, old_v = load(work, start), load(work, start + LANES)
             down_u, down_v = load(work, start + 2 * LANES), load(work, start + 3 * LANES)
@@ -286,13 +288,22 @@ def _make_run_group(with_edges: bool) -> Any:
                     if mode == MADE_AND_KEPT:
                         for i in range((last - first) * fields):
                             store(kept, kept_start + i * LANES, load(above, passed + i * LANES))
-                inside = rows_inside & (first >= LANES + sweeps) & (last <= w + 1)
-                if inside & (sweeps == _USUAL_GROUP):
-                    usual_steps(first, last, band, h, w, sweeps, rho, increment, here, edge, work)
-                elif inside:
-                    steps(first, last, band, h, w, sweeps, rho, increment, here, edge, work)
+                # Steps in which no lane is at a ghost cell.
+                begin = min(max(first, LANES + sweeps), last) if rows_inside else last
+                stop = max(min(last, w + 1), begin) if rows_inside else last
+                careful_steps(
+                    first, first, begin, band, h, w, sweeps, rho, increment, here, edge, work
+                )
+                if sweeps == _USUAL_GROUP:
+                    usual_steps(
+                        first, begin, stop, band, h, w, sweeps, rho, increment, here, edge, work
+                    )
                 else:
-                    careful_steps(first, last, band, h, w, sweeps, rho, increment, here, edge, work)
+                    steps(first, begin, stop, band, h, w, sweeps, rho, increment, here, edge, work)
+                if stop < last:
+                    careful_steps(
+                        first, stop, last, band, h, w, sweeps, rho, increment, here, edge, work
+                    )
 
     return run_group
 

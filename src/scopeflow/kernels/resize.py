@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
 from scopeflow.kernels._jit import (
-    disjoint,
     inner,
     int64,
     kernel,
@@ -22,10 +21,19 @@ from scopeflow.kernels._jit import (
     writable,
 )
 from scopeflow.kernels._scratch import scratch
+from scopeflow.kernels._simd import (
+    LANES,
+    WIDE,
+    load,
+    load_wide,
+    store,
+    store_wide,
+    transpose_tile,
+)
+from scopeflow.kernels.borders import pad_replicate, replicate_edges
 
 _SIGMA = 0.6  # Gaussian of the pre-filter in output pixels
 _CUBIC = -0.75  # parameter of the cubic convolution
-_TILE = 16  # square tiles keep a transposition inside the first-level cache
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,26 @@ def cubic_table(n_in: int, n_out: int) -> AxisTable:
     return _frozen(index, weight)
 
 
+def full_resolution_tables(
+    shape_in: tuple[int, int], shape_out: tuple[int, int]
+) -> tuple[AxisTable, AxisTable] | None:
+    """Tables of `cubic_table` for both axes, None when the sizes are equal.
+
+    Parameters
+    ----------
+    shape_in, shape_out : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    tuple of AxisTable or None
+        ``(rows, columns)``.
+    """
+    if tuple(shape_in) == tuple(shape_out):
+        return None
+    return cubic_table(shape_in[0], shape_out[0]), cubic_table(shape_in[1], shape_out[1])
+
+
 def pyramid_tables(
     shape_in: tuple[int, int], shape_out: tuple[int, int]
 ) -> tuple[AxisTable, AxisTable] | None:
@@ -151,124 +179,142 @@ def pyramid_tables(
 
 
 @inner
-def _combine_two(n, out, first, second, a, b):
-    disjoint()
-    for x in range(n):
-        out[x] = a * first[x] + b * second[x]
+def _combine_rows(source, n, index, weight, out, stride):
+    """``out[i] = sum_p weight[i, p] * source[index[i, p]]`` for rows of ``n`` elements.
+
+    Sums stay in registers over all taps, several vectors at a time. What is left of a row is one
+    more vector that ends with it, so nothing is read beyond the source.
+    """
+    block = WIDE * LANES
+    taps = index.shape[1]
+    for i in range(index.shape[0]):
+        target = i * stride
+        x = 0
+        while x + block <= n:
+            total = weight[i, 0] * load_wide(source, index[i, 0] * n + x, LANES)
+            for p in range(1, taps):
+                total = total + weight[i, p] * load_wide(source, index[i, p] * n + x, LANES)
+            store_wide(out, target + x, LANES, total)
+            x += block
+        while x < n and n >= LANES:
+            x = min(x, n - LANES)
+            part = weight[i, 0] * load(source, index[i, 0] * n + x)
+            for p in range(1, taps):
+                part = part + weight[i, p] * load(source, index[i, p] * n + x)
+            store(out, target + x, part)
+            x += LANES
+        while x < n:
+            single = weight[i, 0] * source[index[i, 0] * n + x]
+            for p in range(1, taps):
+                single += weight[i, p] * source[index[i, p] * n + x]
+            out[target + x] = single
+            x += 1
 
 
 @inner
-def _add_two(n, out, first, second, a, b):
-    disjoint()
-    for x in range(n):
-        out[x] += a * first[x] + b * second[x]
-
-
-@kernel(nothing, readable(2), readable(2, int64), readable(2), writable(2))
-def _combine_rows(source, index, weight, out):
-    """``out[i] = sum_p weight[i, p] * source[index[i, p]]``: the inner loop runs along rows."""
-    n = source.shape[1]
-    taps = index.shape[1]
-    for i in range(index.shape[0]):
-        target = pointer(out, i * n)
-        _combine_two(
-            n,
-            target,
-            pointer(source, index[i, 0] * n),
-            pointer(source, index[i, 1] * n),
-            weight[i, 0],
-            weight[i, 1],
-        )
-        for p in range(2, taps, 2):
-            _add_two(
-                n,
-                target,
-                pointer(source, index[i, p] * n),
-                pointer(source, index[i, p + 1] * n),
-                weight[i, p],
-                weight[i, p + 1],
+def _transpose(source, rows, columns, source_stride, out, out_stride):
+    """Transpose ``rows`` by ``columns`` elements; tiles go through registers."""
+    whole_rows, whole_columns = rows // LANES * LANES, columns // LANES * LANES
+    for y in range(0, whole_rows, LANES):
+        for x in range(0, whole_columns, LANES):
+            transpose_tile(
+                source, y * source_stride + x, source_stride, out, x * out_stride + y, out_stride
             )
+        for i in range(y, y + LANES):
+            for x in range(whole_columns, columns):
+                out[x * out_stride + i] = source[i * source_stride + x]
+    for y in range(whole_rows, rows):
+        for x in range(columns):
+            out[x * out_stride + y] = source[y * source_stride + x]
 
 
-@kernel(nothing, readable(2), writable(2))
-def _transpose(source, out):
-    rows, cols = source.shape
-    for y0 in range(0, rows, _TILE):
-        y1 = min(y0 + _TILE, rows)
-        for x0 in range(0, cols, _TILE):
-            x1 = min(x0 + _TILE, cols)
-            for y in range(y0, y1):
-                for x in range(x0, x1):
-                    out[x, y] = source[y, x]
-
-
-def resize_plane(
-    plane: NDArray[np.float32],
-    tables: tuple[AxisTable, AxisTable],
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Resample one plane with tables for both axes.
-
-    Parameters
-    ----------
-    plane : numpy.ndarray
-        ``(H, W)`` float32, C-contiguous.
-    tables : tuple of AxisTable
-        For rows and columns.
-    out : numpy.ndarray, optional
-        ``(h, w)`` float32, C-contiguous, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(h, w)`` float32.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> tables = pyramid_tables((16, 20), (8, 10))
-    >>> resize_plane(np.ones((16, 20), np.float32), tables).shape
-    (8, 10)
-    """
-    row_table, col_table = tables
-    h, w = row_table.index.shape[0], col_table.index.shape[0]
-    width = plane.shape[1]
-    narrow = scratch("resize rows", (h, width))
-    turned = scratch("resize turned", (width, h))
-    both = scratch("resize both", (w, h))
-    if out is None:
-        out = np.empty((h, w), np.float32)
-    _combine_rows(plane, row_table.index, row_table.weight, narrow)
-    _transpose(narrow, turned)
-    _combine_rows(turned, col_table.index, col_table.weight, both)
-    _transpose(both, out)
-    return out
+@kernel(
+    nothing,
+    readable(3),  # planes (C, H, W)
+    readable(2, int64),  # row_index (h, taps)
+    readable(2),  # row_weight
+    readable(2, int64),  # column_index (w, taps)
+    readable(2),  # column_weight
+    int64,  # top: rows of replicated edge in out
+    int64,  # left: columns of replicated edge in out
+    writable(3),  # out (C, h + 2 top, w + 2 left)
+    writable(1),  # narrow: scratch of h W elements
+    writable(1),  # turned: W h
+    writable(1),  # both: w h
+)
+def _resize_planes(
+    planes, row_index, row_weight, column_index, column_weight, top, left, out, narrow, turned, both
+):  # fmt: skip
+    channels, height, width = planes.shape
+    h, w = row_index.shape[0], column_index.shape[0]
+    stride = out.shape[2]
+    for c in range(channels):
+        _combine_rows(
+            pointer(planes, c * height * width), width, row_index, row_weight,
+            pointer(narrow, 0), width,
+        )  # fmt: skip
+        _transpose(pointer(narrow, 0), h, width, width, pointer(turned, 0), h)
+        _combine_rows(pointer(turned, 0), h, column_index, column_weight, pointer(both, 0), h)
+        first = (c * out.shape[1] + top) * stride + left
+        _transpose(pointer(both, 0), w, h, h, pointer(out, first), stride)
+        if top + left > 0:
+            replicate_edges(out[c], top, left, h, w)
 
 
 def resize_planes(
     planes: NDArray[np.float32],
     tables: tuple[AxisTable, AxisTable] | None,
+    *,
+    border: tuple[int, int] = (0, 0),
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Resample planes ``(C, H, W)`` to ``(C, h, w)``; the same array when `tables` is None.
+    """Resample planes ``(C, H, W)`` to ``(C, h, w)``.
 
     Parameters
     ----------
     planes : numpy.ndarray
         ``(C, H, W)`` float32, C-contiguous.
     tables : tuple of AxisTable or None
-        For rows and columns.
+        For rows and columns; None keeps the size.
+    border : tuple of int
+        Rows and columns of repeated edge to add on each side.
+    out : numpy.ndarray, optional
+        ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, written and returned.
 
     Returns
     -------
     numpy.ndarray
-        ``(C, h, w)`` float32.
+        float32; `planes` itself when nothing is to be done.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tables = pyramid_tables((16, 20), (8, 10))
+    >>> resize_planes(np.ones((1, 16, 20), np.float32), tables, border=(1, 2)).shape
+    (1, 10, 14)
     """
-    if tables is None:
+    if tables is None and out is None and border == (0, 0):
         return planes
-    shape = (planes.shape[0], tables[0].index.shape[0], tables[1].index.shape[0])
-    out = np.empty(shape, np.float32)
-    for plane, target in zip(planes, out, strict=True):
-        resize_plane(plane, tables, target)
+    channels, height, width = planes.shape
+    h, w = (height, width) if tables is None else (len(table.index) for table in tables)
+    if out is None:
+        out = np.empty((channels, h + 2 * border[0], w + 2 * border[1]), np.float32)
+    if tables is None:
+        pad_replicate(planes, *border, out)
+    else:
+        rows, columns = tables
+        _resize_planes(
+            planes,
+            rows.index,
+            rows.weight,
+            columns.index,
+            columns.weight,
+            *border,
+            out,
+            scratch("resize rows", (h * width,)),
+            scratch("resize turned", (h * width,)),
+            scratch("resize both", (h * w,)),
+        )
     return out
 
 
@@ -336,8 +382,6 @@ def upsample_flow(motion: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.fl
     height, width = int(shape[0]), int(shape[1])
     if motion.shape[:2] == (height, width):
         return np.ascontiguousarray(motion)
-    tables = (cubic_table(motion.shape[0], height), cubic_table(motion.shape[1], width))
-    out = np.empty((height, width, 2), np.float32)
-    for c in range(2):
-        out[..., c] = resize_plane(np.ascontiguousarray(motion[..., c]), tables)
-    return out
+    planes = np.ascontiguousarray(np.moveaxis(motion, -1, 0))
+    full = resize_planes(planes, full_resolution_tables(motion.shape[:2], (height, width)))
+    return np.ascontiguousarray(np.moveaxis(full, 0, -1))
