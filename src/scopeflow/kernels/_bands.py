@@ -46,9 +46,9 @@ def padded_shape(h: int, w: int) -> tuple[int, int]:
     return h + 2 * ROW_BORDER, w + 2 * COLUMN_BORDER
 
 
-def pixels(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """View of the pixels of planes ``(..., h + 2, w + 2 COLUMN_BORDER)``."""
-    return planes[..., ROW_BORDER:-ROW_BORDER, COLUMN_BORDER:-COLUMN_BORDER]
+def pixels(planes: NDArray[np.float32], rows: int = ROW_BORDER) -> NDArray[np.float32]:
+    """View of the pixels of planes ``(..., h + 2 rows, w + 2 COLUMN_BORDER)``."""
+    return planes[..., rows : planes.shape[-2] - rows, COLUMN_BORDER:-COLUMN_BORDER]
 
 
 @inner

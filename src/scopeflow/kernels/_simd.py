@@ -151,6 +151,34 @@ def prefetch(typing_context, start, offset):  # noqa: ARG001
     return signature, generate
 
 
+@intrinsic
+def equal_lanes(typing_context, first, second):  # noqa: ARG001
+    """Bit mask of the lanes in which two vectors are equal, lane 0 in bit 0."""
+    signature = types.int64(vector, vector)
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        test = builder.fcmp_ordered("==", *arguments)
+        bits = builder.bitcast(test, ir.IntType(LANES))
+        return builder.zext(bits, ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing_context, bits):  # noqa: ARG001
+    """Return the number of the lowest bit that is set, of an int64 that is not 0."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        integer = ir.IntType(64)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(integer, [integer, ir.IntType(1)]), "llvm.cttz.i64"
+        )
+        return builder.call(function, [arguments[0], ir.Constant(ir.IntType(1), 1)])
+
+    return signature, generate
+
+
 def _splat(kind: Any, description: str) -> Any:
     def splat(typing_context, value):  # noqa: ARG001
         signature = kind(types.float32)

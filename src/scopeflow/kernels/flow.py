@@ -26,7 +26,7 @@ from scopeflow.kernels.pyramid import Level, pyramid_levels
 from scopeflow.kernels.resize import AxisTable, pyramid_tables, resize_planes, upsample_flow
 from scopeflow.kernels.solver import LevelLayout, solve_level
 from scopeflow.kernels.tensor import motion_tensor
-from scopeflow.kernels.warp import warp_planes
+from scopeflow.kernels.warp import SOURCE_COLUMNS, SOURCE_ROWS, warp_planes
 
 _DEFAULT_WARPING_STEPS = 10
 _SMALLEST_FILTERED = 6  # levels of fewer pixels along an axis are not median filtered
@@ -158,7 +158,7 @@ def _resized_flow(
         padded[:] = 0.0
     else:
         tables = pyramid_tables(shape_in, (level.rows, level.cols))
-        pad_replicate(resize_planes(flow, tables), ROW_BORDER, COLUMN_BORDER, padded)
+        resize_planes(flow, tables, border=(ROW_BORDER, COLUMN_BORDER), out=padded)
     return padded
 
 
@@ -223,14 +223,21 @@ def _pyramid_pass(
     border = (ROW_BORDER, COLUMN_BORDER)
     for position, level in enumerate(prepared.levels):
         filtered = min(level.rows, level.cols) >= _SMALLEST_FILTERED
-        image = resize_planes(moving, pyramid_tables(prepared.shape[:2], (level.rows, level.cols)))
+        h, w = level.rows, level.cols
+        image = resize_planes(
+            moving,
+            pyramid_tables(prepared.shape[:2], (h, w)),
+            border=(SOURCE_ROWS, SOURCE_COLUMNS),
+            out=scratch("image", (moving.shape[0], h + 2 * SOURCE_ROWS, w + 2 * SOURCE_COLUMNS)),
+        )
         padded = _resized_flow(flow, size, level)
         for _ in range(steps):
             fixed = prepared.images[position]
             warped = scratch("warped", fixed.shape)
             if share is None and position == 0:
                 # The coarsest level is compared as it is, even when an initial flow is given.
-                pad_replicate(image, *border, warped)
+                extra = SOURCE_ROWS - ROW_BORDER
+                warped[:] = image[:, extra:-extra]
             else:
                 warp_planes(
                     image,
@@ -244,14 +251,15 @@ def _pyramid_pass(
                     out=warped,
                 )
             increment = _refine(prepared, position, warped, padded, 1.0 if share is None else share)
-            if share is None:
-                change = np.ascontiguousarray(pixels(increment))
-                flow = pixels(padded) + (median_5x5(change) if filtered else change)
-            else:
-                flow = pixels(padded) + pixels(increment)
-                if filtered:
-                    flow = median_5x5(flow)
-                pad_replicate(flow, *border, padded)
+            if share is None and filtered:
+                # Two arrays in turn: the flow of this level is made from that of the level before.
+                out = scratch(f"motion {position % 2}", (2, h, w))
+                flow = median_5x5(increment, border=border, base=padded, out=out)
+                continue
+            flow = pixels(padded) + pixels(increment)
+            if filtered:
+                flow = median_5x5(flow)
+            pad_replicate(flow, *border, padded)
         size = (level.rows, level.cols)
     assert flow is not None
     return flow

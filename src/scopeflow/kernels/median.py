@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
-from scopeflow.kernels._jit import disjoint, inner, kernel, nothing, pointer, readable, writable
+from scopeflow.kernels._jit import (
+    disjoint,
+    inner,
+    int64,
+    kernel,
+    nothing,
+    pointer,
+    readable,
+    writable,
+)
 from scopeflow.kernels._scratch import scratch
 
 _RADIUS = 2
@@ -150,22 +159,39 @@ def _mirror(i, n):
     return i if i < n else 2 * n - 2 - i
 
 
-@kernel(nothing, readable(3), writable(3), writable(2), finite=True)
-def _median_planes(planes, out, rows):
-    """``rows`` is scratch, ten rows of ``w + 4``: five with mirrored ends, five sorted."""
-    channels, h, w = planes.shape
+@inner(finite=True)
+def _add_row(n, row, base):
+    disjoint()
+    for x in range(n):
+        row[x] += base[x]
+
+
+@kernel(
+    nothing,
+    readable(3),  # planes (C, h, w) with a border
+    int64,  # top: rows of the border on each side
+    int64,  # left: columns of it
+    readable(3),  # base with the same border, added to the median; or empty
+    writable(3),  # out (C, h, w)
+    writable(2),  # rows: scratch, ten rows of w + 4: five with mirrored ends, five sorted
+    finite=True,
+)
+def _median_planes(planes, top, left, base, out, rows):
+    channels, h, w = out.shape
+    stride = planes.shape[2]
     n = w + 2 * _RADIUS
     for c in range(channels):
+        first = (c * planes.shape[1] + top) * stride + left
         for y in range(h):
             # Rows are kept in a ring: only one enters for each output row.
             for k in range(-_RADIUS if y == 0 else _RADIUS, _RADIUS + 1):
-                slot = (y + k + 5) % 5
-                source = _mirror(y + k, h)
+                source = pointer(planes, first + _mirror(y + k, h) * stride)
+                row = pointer(rows, (y + k + 5) % 5 * n)
                 for x in range(w):
-                    rows[slot, x + _RADIUS] = planes[c, source, x]
+                    row[x + _RADIUS] = source[x]
                 for x in range(_RADIUS):
-                    rows[slot, x] = planes[c, source, _mirror(x - _RADIUS, w)]
-                    rows[slot, w + _RADIUS + x] = planes[c, source, _mirror(w + x, w)]
+                    row[x] = source[_mirror(x - _RADIUS, w)]
+                    row[w + _RADIUS + x] = source[_mirror(w + x, w)]
             _sort_columns(
                 n,
                 pointer(rows, 0),
@@ -179,6 +205,7 @@ def _median_planes(planes, out, rows):
                 pointer(rows, 8 * n),
                 pointer(rows, 9 * n),
             )
+            target = pointer(out, (c * h + y) * w)
             _select(
                 w,
                 pointer(rows, 5 * n),
@@ -186,12 +213,18 @@ def _median_planes(planes, out, rows):
                 pointer(rows, 7 * n),
                 pointer(rows, 8 * n),
                 pointer(rows, 9 * n),
-                pointer(out, (c * h + y) * w),
+                target,
             )
+            if base.shape[0] > 0:
+                _add_row(w, target, pointer(base, first + y * stride))
 
 
 def median_5x5(
-    planes: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    planes: NDArray[np.float32],
+    *,
+    border: tuple[int, int] = (0, 0),
+    base: NDArray[np.float32] | None = None,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Median of 5 × 5 pixels with borders mirrored at the centres of the edge pixels.
 
@@ -200,9 +233,13 @@ def median_5x5(
     Parameters
     ----------
     planes : numpy.ndarray
-        ``(C, h, w)`` float32, C-contiguous, at least 3 × 3 pixels.
+        ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, at least 3 × 3 pixels.
+    border : tuple of int
+        Rows and columns around the pixels that are not looked at.
+    base : numpy.ndarray, optional
+        Same shape; its pixels are added to the medians.
     out : numpy.ndarray, optional
-        Same shape, another array, written and returned.
+        ``(C, h, w)``, another array, written and returned.
 
     Returns
     -------
@@ -222,12 +259,16 @@ def median_5x5(
     >>> float(median_5x5(spike).max())
     0.0
     """
-    if min(planes.shape[1:]) <= _RADIUS:
+    channels, rows, columns = planes.shape
+    h, w = rows - 2 * border[0], columns - 2 * border[1]
+    if min(h, w) <= _RADIUS:
         raise InputError(
-            f"Planes of {planes.shape[1]} × {planes.shape[2]} px were given; a 5 × 5 median with "
-            "mirrored borders needs at least 3 × 3 px."
+            f"Planes of {h} × {w} px were given; a 5 × 5 median with mirrored borders needs at "
+            "least 3 × 3 px."
         )
     if out is None:
-        out = np.empty_like(planes)
-    _median_planes(planes, out, scratch("median", (10, planes.shape[2] + 2 * _RADIUS)))
+        out = np.empty((channels, h, w), np.float32)
+    if base is None:
+        base = np.empty((0, 0, 0), np.float32)
+    _median_planes(planes, *border, base, out, scratch("median", (10, w + 2 * _RADIUS)))
     return out
