@@ -53,18 +53,16 @@ from scopeflow.kernels._simd import (
     where_less,
 )
 
-LONGEST_GROUP = LANES
-"""Sweeps that one pass can hold."""
+LONGEST_GROUP = 5
+"""Sweeps that one pass can hold: a group with the default update lag."""
 
-CHUNK = 16
+CHUNK = 8
 """Places for which coefficients are made at once, a multiple of `WIDE`."""
 
-_CARRIED = 2 * LANES  # sweep k looks 2 k places back
+_RING = 16  # places whose coefficients are kept: sweep k looks 2 k places back
 _PAIR = 2 * LANES  # each coefficient: of the last rows of the band above, then of this band
 _START_FIELDS = 4  # increment before the group, u and v, at a place and one row below it
 _STATE_FIELDS = 6  # of each sweep: new u, v; moved u, v of even and of odd steps
-
-_USUAL_GROUP = 5  # sweeps of a group with the default update lag
 
 # What happens to the coefficients of a pass.
 MADE, MADE_AND_KEPT, GIVEN = range(3)
@@ -74,7 +72,7 @@ _ZERO = np.float32(0.0)
 
 
 # Parts of the working memory of a pass: coefficients of a chunk first.
-_START = (_CARRIED + CHUNK) * ROBUST_COEFFICIENTS * _PAIR
+_START = _RING * ROBUST_COEFFICIENTS * _PAIR
 _STATE = _START + (CHUNK + 1) * _START_FIELDS * LANES
 _WEIGHTS = _STATE + LONGEST_GROUP * _STATE_FIELDS * LANES
 
@@ -186,15 +184,15 @@ def _make_steps(careful: bool, with_edges: bool, fixed: int = 0) -> Any:
             new_u, new_v = old_u, old_v
             even = (t % 2) * 2 * LANES
             odd = 2 * LANES - even
-            c = (_CARRIED + t - first) * row + LANES
             seam = (FRONT + t) * 2 * LONGEST_GROUP
             for k in range(count):
                 state = _STATE + k * _STATE_FIELDS * LANES
                 left_u, left_v = load(work, state), load(work, state + LANES)
                 now, before = state + 2 * LANES + even, state + 2 * LANES + odd
                 up_u, up_v = load(work, before), load(work, before + LANES)
+                c = ((t - 2 * k) & (_RING - 1)) * row + LANES - k
                 new_u, new_v = update(
-                    t, k, band, h, w, rho, work, c - k * (2 * row + 1), left_u, left_v, right_u,
+                    t, k, band, h, w, rho, work, c, left_u, left_v, right_u,
                     right_v, up_u, up_v, down_u, down_v, old_u, old_v,
                 )  # fmt: skip
                 # What the next sweep needs from this one; only then it is replaced.
@@ -228,7 +226,7 @@ def _make_run_group(with_edges: bool) -> Any:
     row = fields * _PAIR
     steps = _make_steps(False, with_edges)
     careful_steps = _make_steps(True, with_edges)
-    usual_steps = _make_steps(False, with_edges, _USUAL_GROUP)
+    usual_steps = _make_steps(False, with_edges, LONGEST_GROUP)
 
     @inner
     def run_group(
@@ -243,21 +241,19 @@ def _make_run_group(with_edges: bool) -> Any:
             # Ghost rows: row 0 in the first band, row h + 1 in the last one or two.
             rows_inside = (band > 0) & ((band + 1) * LANES <= h + 1)
             # Sweep k looks up to k places before the first column in the rows of the band above.
-            _pass_on(above, 1 - sweeps, sweeps - 1, fields, work, _CARRIED + 1 - sweeps)
+            _pass_on(above, 1 - sweeps, sweeps - 1, fields, work, _RING + 1 - sweeps)
             for first in range(0, end, CHUNK):
                 last = min(first + CHUNK, end)
-                if first > 0:
-                    for i in range((_CARRIED - 2 * sweeps) * 2 * fields, _CARRIED * 2 * fields):
-                        store(work, i * LANES, load(work, CHUNK * row + i * LANES))
+                ring = first % _RING
                 _read_start(increment, here, below, first, drift, work)
                 passed = (FRONT + first) * fields * LANES
                 kept_start = band * slots * fields * LANES + passed
                 start = (band * slots + FRONT + first) * system_fields * LANES
-                _pass_on(above, first, last - first, fields, work, _CARRIED)
+                _pass_on(above, first, last - first, fields, work, ring)
                 if mode == GIVEN:
                     for i in range((last - first) * fields):
                         made = load(kept, kept_start + i * LANES)
-                        store(work, _CARRIED * row + LANES + i * _PAIR, made)
+                        store(work, ring * row + LANES + i * _PAIR, made)
                         store(above, passed + i * LANES, made)
                 else:
                     if robust:
@@ -282,7 +278,7 @@ def _make_run_group(with_edges: bool) -> Any:
                         write_coefficients(
                             system, begin, channels, begin + tail * LANES, with_edges,
                             uniform_sum, work, _WEIGHTS + j * channels * LANES, work,
-                            (_CARRIED + j) * row + LANES, _PAIR, above,
+                            (ring + j) * row + LANES, _PAIR, above,
                             passed + j * fields * LANES,
                         )  # fmt: skip
                     if mode == MADE_AND_KEPT:
@@ -294,7 +290,7 @@ def _make_run_group(with_edges: bool) -> Any:
                 careful_steps(
                     first, first, begin, band, h, w, sweeps, rho, increment, here, edge, work
                 )
-                if sweeps == _USUAL_GROUP:
+                if sweeps == LONGEST_GROUP:
                     usual_steps(
                         first, begin, stop, band, h, w, sweeps, rho, increment, here, edge, work
                     )
