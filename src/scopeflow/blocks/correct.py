@@ -26,9 +26,9 @@ from scopeflow.kernels.filters import (
 )
 from scopeflow.kernels.flow import FlowReference, prepare_reference, solve_flow
 from scopeflow.kernels.pyramid import motion_grid_shape
+from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import upsample_flow
-from scopeflow.kernels.statistics import flow_statistics
-from scopeflow.kernels.warp import cast_frames, valid_mask, warp, warp_mask
+from scopeflow.kernels.warp import warp, warp_mask
 from scopeflow.kernels.xcorr import rigid_shift
 from scopeflow.typing import FlowYX2, VideoTYXC
 
@@ -320,7 +320,6 @@ def correct_block(
         result.tail["motion"] = np.zeros((*grid, 2), dtype=np.int64)
     if renew_from < stop:
         result.tail["reference"] = np.zeros((height, width, channels), dtype=np.int64)
-    fill = reference.raw.astype(np.float32)
     stages = [PreprocessStage(reference.normalization, request.parameters.preprocess)]
     if request.prefilter is not None:
         stages.insert(0, request.prefilter)
@@ -328,32 +327,30 @@ def correct_block(
         frames, read_start, filter_limits, stages, request.frame_function
     )
     solver = _Solver(reference, batch_start, request)
-    interpolation = request.parameters.interpolation
+    registration = FrameRegistration(reference.raw, request.parameters.interpolation)
 
     for position in range(n_frames):
         index = start + position
         raw = frames[index - read_start]
         moving = preprocessed.frame(index)
         motion = solver.solve(moving)
-        flow = upsample_flow(motion, (height, width))
-        registered = warp(raw, flow, fill, interpolation)
+        registration.set_motion(motion)
         result.motion[position] = motion
-        result.registered[position], result.clipped[position] = cast_frames(
-            registered, result.registered.dtype
+        result.clipped[position] = registration.register(
+            raw, result.registered[position], result.registered_sum
         )
-        valid = valid_mask(flow)
+        registration.valid(result.valid[position])
         if not_finite is not None:
-            valid &= warp_mask(~not_finite[index - read_start], flow)
-        result.valid[position] = valid
-        for name, value in zip(STATISTICS, flow_statistics(flow), strict=True):
+            result.valid[position] &= warp_mask(
+                ~not_finite[index - read_start], registration.flow()
+            )
+        for name, value in zip(STATISTICS, registration.statistics(), strict=True):
             result.statistics[name][position] = value
-        if result.registered_sum is not None:
-            result.registered_sum += registered
         if index >= seed_from:
             result.tail["motion"] += to_fixed_point(motion)
         if index >= renew_from:
             result.tail["reference"] += to_fixed_point(
-                warp(moving, flow, reference.processed, interpolation)
+                registration.warp(moving, reference.processed)
             )
     return result
 

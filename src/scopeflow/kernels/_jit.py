@@ -41,7 +41,10 @@ _CACHE_SWITCH = "SCOPEFLOW_NUMBA_CACHE"
 
 float32 = types.float32
 float64 = types.float64
+int16 = types.int16
 int64 = types.int64
+uint8 = types.uint8
+uint16 = types.uint16
 nothing = types.void
 
 

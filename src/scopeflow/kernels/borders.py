@@ -31,3 +31,11 @@ def pad_replicate(planes, top, left, out):
             for x in range(w):
                 out[c, top + y, left + x] = planes[c, y, x]
         replicate_edges(out[c], top, left, h, w)
+
+
+@kernel(nothing, writable(3), int64, int64)
+def replicate_border(planes, top, left):
+    """Fill the border of planes, ``top`` rows and ``left`` columns on each side, from the edges."""
+    for c in range(planes.shape[0]):
+        h, w = planes.shape[1] - 2 * top, planes.shape[2] - 2 * left
+        replicate_edges(planes[c], top, left, h, w)

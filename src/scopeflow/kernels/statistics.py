@@ -13,6 +13,7 @@ from scopeflow.kernels._jit import (
     disjoint,
     float64,
     inner,
+    int64,
     kernel,
     nothing,
     pointer,
@@ -41,11 +42,11 @@ class FlowStatistics(NamedTuple):
 
 
 @inner(finite=True)
-def _add_row(n, row, lengths, longest, us, vs):
+def _add_row(n, row_u, row_v, lengths, longest, us, vs):
     """Add one row of displacements to the sums of its columns."""
     disjoint()
     for i in range(n):
-        u, v = np.float64(row[2 * i]), np.float64(row[2 * i + 1])
+        u, v = np.float64(row_u[i]), np.float64(row_v[i])
         length = math.sqrt(u * u + v * v)
         lengths[i] += length
         longest[i] = max(longest[i], length)
@@ -53,18 +54,27 @@ def _add_row(n, row, lengths, longest, us, vs):
         vs[i] += v
 
 
-@kernel(nothing, readable(3), writable(2, float64), writable(1, float64), finite=True)
-def _measure(flow, columns, rows):
+@kernel(
+    nothing,
+    readable(3),  # flow: planes (2, h, w + 2 left)
+    int64,  # left
+    writable(2, float64),  # columns (4, w)
+    writable(1, float64),  # rows (h,)
+    finite=True,
+)
+def _measure(flow, left, columns, rows):
     """Add up columns (length, u, v; largest length) and the rows of v that the slope needs.
 
     Sums of columns are independent of each other, so the loop is vectorised; a sum into one number
     would not be.
     """
-    h, w, _ = flow.shape
+    _, h, stride = flow.shape
+    w = stride - 2 * left
     for y in range(h):
         _add_row(
             w,
-            pointer(flow, 2 * y * w),
+            pointer(flow, y * stride + left),
+            pointer(flow, (h + y) * stride + left),
             pointer(columns, 0),
             pointer(columns, w),
             pointer(columns, 2 * w),
@@ -75,7 +85,7 @@ def _measure(flow, columns, rows):
         if 1 < y < h - 2:
             continue
         for x in range(w):
-            rows[y] += flow[y, x, 1]
+            rows[y] += flow[1, y, left + x]
 
 
 def _mean_slope(sums: NDArray[np.float64], per_sum: int) -> float:
@@ -116,9 +126,28 @@ def flow_statistics(flow: NDArray[Any]) -> FlowStatistics:
         raise InputError(
             f"Displacements of shape {flow.shape} were given; the shape (H, W, 2) is needed."
         )
-    height, width = flow.shape[:2]
+    planes = np.ascontiguousarray(np.moveaxis(np.asarray(flow, np.float32), -1, 0))
+    return planar_flow_statistics(planes)
+
+
+def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStatistics:
+    """`flow_statistics` of planes.
+
+    Parameters
+    ----------
+    flow : numpy.ndarray
+        ``(2, H, W + 2 left)`` float32 displacement in pixels, C-contiguous.
+    left : int
+        Columns on each side that are not looked at.
+
+    Returns
+    -------
+    FlowStatistics
+        ``(mean_disp, max_disp, mean_div, mean_translation)``.
+    """
+    height, width = flow.shape[1], flow.shape[2] - 2 * left
     columns, rows = np.zeros((4, width)), np.zeros(height)
-    _measure(np.ascontiguousarray(flow, np.float32), columns, rows)
+    _measure(flow, left, columns, rows)
     lengths, longest, us, vs = columns
     count = height * width
     return FlowStatistics(

@@ -1,0 +1,73 @@
+"""Registration of raw frames against the single steps that it puts together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scopeflow.kernels.register import FrameRegistration
+from scopeflow.kernels.resize import upsample_flow
+from scopeflow.kernels.statistics import flow_statistics
+from scopeflow.kernels.warp import cast_frames, valid_mask, warp
+
+SHAPES = [(10, 10), (11, 37), (127, 13), (64, 96)]
+
+
+def problem(height, width, channels, grid, dtype=np.uint16):
+    rng = np.random.default_rng(3)
+    limits = (-1, 1) if np.dtype(dtype).kind == "f" else (0, 250)
+    frame, fill = rng.uniform(*limits, (2, height, width, channels)).astype(dtype)
+    motion = rng.normal(0, 3, (*grid, 2)).astype(np.float32)
+    return frame, fill, motion
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
+def test_it_is_what_the_single_steps_make(shape, channels, interpolation):
+    grid = tuple(max(5, n // 2) for n in shape)
+    frame, fill, motion = problem(*shape, channels, grid)
+    registration = FrameRegistration(fill, interpolation)
+    registration.set_motion(motion)
+    out, valid = np.empty(frame.shape, np.uint16), np.empty(shape, bool)
+    total = np.zeros(frame.shape)
+    clipped = registration.register(frame, out, total)
+    registration.valid(valid)
+
+    flow = upsample_flow(motion, shape)
+    values = warp(frame, flow, fill, interpolation)
+    expected, count = cast_frames(values, np.uint16)
+    np.testing.assert_array_equal(registration.flow(), flow)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(total, values)
+    np.testing.assert_array_equal(valid, valid_mask(flow))
+    assert clipped == count
+    assert registration.statistics() == flow_statistics(flow)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "int8", "uint32", "float32", "float64", "bool"]
+)
+def test_every_dtype_is_rounded_and_clipped_as_by_the_plain_cast(dtype):
+    frame, fill, motion = problem(20, 33, 2, (20, 33), np.float32)
+    frame *= np.float32(1e5)  # beyond the range of small integers
+    registration = FrameRegistration(fill, "cubic")
+    registration.set_motion(motion)
+    out = np.empty(frame.shape, dtype)
+    clipped = registration.register(frame, out)
+    expected, count = cast_frames(warp(frame, motion, fill, "cubic"), dtype)
+    np.testing.assert_array_equal(out, expected)
+    assert clipped == count
+
+
+def test_values_that_are_not_numbers_are_counted():
+    frame, fill, motion = problem(16, 16, 1, (16, 16), np.float32)
+    frame[3, 4] = np.nan
+    registration = FrameRegistration(fill, "linear")
+    registration.set_motion(np.zeros_like(motion))
+    out = np.empty(frame.shape, np.uint8)
+    assert (
+        registration.register(frame, out)
+        == cast_frames(warp(frame, np.zeros_like(motion), fill, "linear"), np.uint8)[1]
+    )
+    assert out[3, 4, 0] == 0
