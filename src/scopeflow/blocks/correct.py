@@ -24,7 +24,12 @@ from scopeflow.kernels.filters import (
     preprocess_frame,
     temporal_radius,
 )
-from scopeflow.kernels.flow import FlowReference, prepare_reference, solve_flow
+from scopeflow.kernels.flow import (
+    FlowReference,
+    prepare_reference,
+    prepare_start,
+    solve_prepared,
+)
 from scopeflow.kernels.pyramid import motion_grid_shape
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import upsample_flow
@@ -219,10 +224,14 @@ class _Solver:
         )
         self._initial = upsample_flow(self._start, self._shape)
         self._prepared: FlowReference | None = None
+        self._coarse_start: NDArray[np.float32] | None = None
         if request.displacement_function is None:
             self._prepared = prepare_reference(
                 reference.processed, reference.weight, request.parameters.flow
             )
+            # With a rigid start every frame is moved first and starts from zero.
+            if start.motion is not None and self._rigid is None:
+                self._coarse_start = prepare_start(self._prepared, self._initial)
 
     def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the displacement of one preprocessed frame on the motion grid."""
@@ -236,7 +245,7 @@ class _Solver:
 
     def _flow(self, moving: NDArray[np.float32], initial: FlowYX2) -> NDArray[np.float32]:
         if self._prepared is not None:
-            return solve_flow(self._prepared, moving, initial)
+            return solve_prepared(self._prepared, moving, self._coarse_start)
         function = self._request.displacement_function
         assert function is not None
         flow = np.asarray(

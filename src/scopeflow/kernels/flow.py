@@ -208,6 +208,39 @@ def _refine(
     )
 
 
+def prepare_start(prepared: FlowReference, initial: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring an initial displacement to the coarsest level, once for all frames that start from it.
+
+    Parameters
+    ----------
+    prepared : FlowReference
+        From `prepare_reference`.
+    initial : numpy.ndarray
+        ``(H, W, 2)`` displacement, pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Planes ``(2, h, w)`` float32 for `solve_prepared`.
+
+    Raises
+    ------
+    InputError
+        When the shape does not fit the reference, or values are not finite.
+    """
+    initial = np.asarray(initial)
+    if initial.shape != (*prepared.shape[:2], 2):
+        raise InputError(
+            f"An initial displacement of shape {initial.shape} was given for frames of shape "
+            f"{prepared.shape}; the shape (H, W, 2) is needed."
+        )
+    check_finite(initial, "The initial displacement")
+    coarsest = prepared.levels[0]
+    planes = np.require(np.moveaxis(initial, -1, 0), np.float32, ["C", "A"])
+    tables = pyramid_tables(prepared.shape[:2], (coarsest.rows, coarsest.cols))
+    return resize_planes(planes, tables)
+
+
 def _pyramid_pass(
     prepared: FlowReference,
     moving: NDArray[np.float32],
@@ -215,9 +248,12 @@ def _pyramid_pass(
     share: float | None,
     round_positions: bool,
 ) -> NDArray[np.float32]:
-    """One coarse-to-fine pass; ``share`` is the stage of graduated non-convexity or None."""
+    """One coarse-to-fine pass from a flow on the coarsest level.
+
+    ``share`` is the stage of graduated non-convexity or None.
+    """
     params = prepared.params
-    size = prepared.shape[:2]
+    size = (prepared.levels[0].rows, prepared.levels[0].cols)
     flow = initial
     steps = 1 if share is None else (params.warping_steps or _DEFAULT_WARPING_STEPS)
     border = (ROW_BORDER, COLUMN_BORDER)
@@ -320,18 +356,36 @@ def solve_flow(
             "both need the same shape (H, W, C)."
         )
     check_finite(moving, "The frame")
-    start = None
-    if initial is not None:
-        initial = np.asarray(initial)
-        if initial.shape != (*prepared.shape[:2], 2):
-            raise InputError(
-                f"An initial displacement of shape {initial.shape} was given for frames of shape "
-                f"{prepared.shape}; the shape (H, W, 2) is needed."
-            )
-        check_finite(initial, "The initial displacement")
-        start = np.require(np.moveaxis(initial, -1, 0), np.float32, ["C", "A"])
-    planes = np.require(np.moveaxis(moving, -1, 0), np.float32, ["C", "A"])
+    start = None if initial is None else prepare_start(prepared, initial)
+    return solve_prepared(prepared, moving, start, round_positions=round_positions)
 
+
+def solve_prepared(
+    prepared: FlowReference,
+    moving: NDArray[Any],
+    start: NDArray[np.float32] | None = None,
+    *,
+    round_positions: bool = False,
+) -> NDArray[np.float32]:
+    """`solve_flow` for arguments that are known to fit, which saves looking at every pixel.
+
+    Parameters
+    ----------
+    prepared : FlowReference
+        From `prepare_reference`.
+    moving : numpy.ndarray
+        ``(H, W, C)`` finite frame.
+    start : numpy.ndarray, optional
+        From `prepare_start`.
+    round_positions : bool
+        As in `solve_flow`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(h, w, 2)`` float32.
+    """
+    planes = np.require(np.moveaxis(moving, -1, 0), np.float32, ["C", "A"])
     stages = prepared.params.gnc_schedule
     if stages is None:
         flow = _pyramid_pass(prepared, planes, start, None, round_positions)
@@ -339,7 +393,7 @@ def solve_flow(
         for number, share in enumerate(stages):
             if number > 0:  # the stage before ends at full resolution
                 full = upsample_flow(np.moveaxis(flow, 0, -1), prepared.shape[:2])
-                start = np.ascontiguousarray(np.moveaxis(full, -1, 0))
+                start = prepare_start(prepared, full)
             flow = _pyramid_pass(prepared, planes, start, share, round_positions)
     return np.ascontiguousarray(np.moveaxis(flow, 0, -1))
 
