@@ -26,8 +26,8 @@ from scopeflow.kernels.filters import (
 )
 from scopeflow.kernels.flow import (
     FlowReference,
-    prepare_reference,
     prepare_start,
+    reference_for,
     solve_prepared,
 )
 from scopeflow.kernels.pyramid import motion_grid_shape
@@ -226,7 +226,7 @@ class _Solver:
         self._prepared: FlowReference | None = None
         self._coarse_start: NDArray[np.float32] | None = None
         if request.displacement_function is None:
-            self._prepared = prepare_reference(
+            self._prepared = reference_for(
                 reference.processed, reference.weight, request.parameters.flow
             )
             # With a rigid start every frame is moved first and starts from zero.
@@ -344,7 +344,8 @@ def correct_block(
         moving = preprocessed.frame(index)
         motion = solver.solve(moving)
         registration.set_motion(motion)
-        result.motion[position] = motion
+        for component in range(2):  # planes in memory: many times faster than both at once
+            result.motion[position, ..., component] = motion[..., component]
         result.clipped[position] = registration.register(
             raw, result.registered[position], result.registered_sum
         )

@@ -260,25 +260,33 @@ def gaussian_filter(frame: NDArray[Any], sigma: Sigma) -> NDArray[np.float32]:
     (16, 16, 1)
     """
     frame = np.asarray(frame)
-    height, width, channels = frame.shape
-    out = np.empty((height, width, channels), np.float32)
-    for c, (sigma_x, sigma_y, _) in enumerate(sigma_rows(sigma, channels)):
-        plane = np.require(frame[..., c], np.float32, ["C", "A"])
+    channels = frame.shape[2]
+    planes = [np.require(frame[..., c], np.float32, ["C", "A"]) for c in range(channels)]
+    return _filtered_planes(planes, sigma)
+
+
+def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray[np.float32]:
+    """Filter planes; the result is ``(H, W, C)`` with one plane after the other in memory.
+
+    That is how the solver wants them: nothing has to be copied on the way.
+    """
+    height, width = planes[0].shape
+    out = np.empty((len(planes), height, width), np.float32)
+    for plane, target, (sigma_x, sigma_y, _) in zip(
+        planes, out, sigma_rows(sigma, len(planes)), strict=True
+    ):
         rows, cols = gaussian_weights(sigma_y), gaussian_weights(sigma_x)
         if rows.size == cols.size == 1:
-            out[..., c] = plane
+            target[:] = plane
             continue
-        filtered = np.empty_like(plane) if channels > 1 else out.reshape(height, width)
         _gaussian_plane(
             plane,
             rows[rows.size // 2 :].astype(np.float32),
             cols[cols.size // 2 :].astype(np.float32),
-            filtered,
+            target,
             scratch("gaussian line", (width + cols.size,)),
         )
-        if channels > 1:
-            out[..., c] = filtered
-    return out
+    return np.moveaxis(out, 0, -1)
 
 
 def preprocess_frame(frame: NDArray[Any], lo: Any, hi: Any, sigma: Sigma) -> NDArray[np.float32]:
@@ -305,7 +313,11 @@ def preprocess_frame(frame: NDArray[Any], lo: Any, hi: Any, sigma: Sigma) -> NDA
     >>> round(float(preprocess_frame(frame, 10, 50, (1, 1, 0.1)).max()), 6)
     0.5
     """
-    return gaussian_filter(normalize(frame, lo, hi), sigma)
+    frame = np.asarray(frame)
+    channels = frame.shape[2]
+    low, high = np.broadcast_to(lo, (channels,)), np.broadcast_to(hi, (channels,))
+    planes = [normalize(frame[..., c], low[c], high[c]) for c in range(channels)]
+    return _filtered_planes(planes, sigma)
 
 
 # -------------------------------------------------------------------------------------- temporal

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +75,45 @@ class FlowReference:
 
 
 # ------------------------------------------------------------------------------------- reference
+
+_recently_prepared: OrderedDict[
+    tuple[int, int, FlowParameters], tuple[weakref.ref[Any], weakref.ref[Any], FlowReference]
+] = OrderedDict()
+_prepared_lock = threading.Lock()
+_MOST_PREPARED = 4
+
+
+def reference_for(
+    reference: NDArray[Any], weight: NDArray[Any], params: FlowParameters
+) -> FlowReference:
+    """`prepare_reference`, kept for the blocks that follow with the very same arrays.
+
+    Parameters
+    ----------
+    reference : numpy.ndarray
+        ``(H, W, C)`` normalised and filtered reference, not changed afterwards.
+    weight : numpy.ndarray
+        Weights, not changed afterwards.
+    params : FlowParameters
+        The solver's parameters.
+
+    Returns
+    -------
+    FlowReference
+        For `solve_flow`; a few are kept, as long as their arrays live.
+    """
+    key = (id(reference), id(weight), params)
+    with _prepared_lock:
+        kept = _recently_prepared.get(key)
+        if kept is not None and kept[0]() is reference and kept[1]() is weight:
+            _recently_prepared.move_to_end(key)
+            return kept[2]
+    prepared = prepare_reference(reference, weight, params)
+    with _prepared_lock:
+        _recently_prepared[key] = weakref.ref(reference), weakref.ref(weight), prepared
+        while len(_recently_prepared) > _MOST_PREPARED:
+            _recently_prepared.popitem(last=False)
+    return prepared
 
 
 def prepare_reference(
@@ -395,7 +437,8 @@ def solve_prepared(
                 full = upsample_flow(np.moveaxis(flow, 0, -1), prepared.shape[:2])
                 start = prepare_start(prepared, full)
             flow = _pyramid_pass(prepared, planes, start, share, round_positions)
-    return np.ascontiguousarray(np.moveaxis(flow, 0, -1))
+    # A copy, because the planes are scratch memory; seen as (h, w, 2) without interleaving them.
+    return np.moveaxis(np.array(flow), 0, -1)
 
 
 def get_displacement(
