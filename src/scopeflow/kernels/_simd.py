@@ -17,8 +17,9 @@ import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core import cgutils, typing
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
@@ -184,9 +185,7 @@ def _splat(kind: Any, description: str) -> Any:
         signature = kind(types.float32)
 
         def generate(context, builder, signature, arguments):  # noqa: ARG001
-            undefined = ir.Constant(ir.VectorType(_F32, kind.lanes), ir.Undefined)
-            first = builder.insert_element(undefined, arguments[0], ir.Constant(_I32, 0))
-            return builder.shuffle_vector(first, undefined, _indices([0] * kind.lanes))
+            return _spread(builder, kind, arguments[0], types.float32)
 
         return signature, generate
 
@@ -311,58 +310,55 @@ where_equal = _where("==", "``chosen`` in lanes where ``first == second``, else 
 where_less = _where("<", "``chosen`` in lanes where ``first < second``, else ``other``.")
 
 
+def _spread(builder: Any, kind: Any, value: Any, operand: Any) -> Any:
+    """Make a vector of a scalar operand, return a vector as it is."""
+    if isinstance(operand, _Vector):
+        return value
+    undefined = ir.Constant(ir.VectorType(_F32, kind.lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, _indices([0] * kind.lanes))
+
+
+def _declare(function: Any, build: Any) -> None:
+    """Let an operator or builtin work on vectors, and on a vector and a float32.
+
+    Lowered directly: as an `overload`, each use would be a function to type, compile and inline,
+    which took half of the time of the first call.
+    """
+    cases = [
+        (kind, first, second)
+        for kind in (vector, wide)
+        for first, second in ((kind, kind), (kind, types.float32), (types.float32, kind))
+    ]
+    signatures = [typing.signature(*case) for case in cases]
+    template = type(f"Vector_{function.__name__}", (ConcreteTemplate,), {"cases": signatures})
+    infer_global(function)(template)
+    for _, first, second in cases:
+
+        @lower_builtin(function, first, second)
+        def lower(context, builder, signature, arguments):  # noqa: ARG001
+            kind = signature.return_type
+            values = [
+                _spread(builder, kind, value, operand)
+                for value, operand in zip(arguments, signature.args, strict=True)
+            ]
+            return build(builder, *values)
+
+
 def _arithmetic(instruction: str) -> Any:
-    @intrinsic
-    def calculate(typing_context, first, second):  # noqa: ARG001
-        signature = first(first, first)
-
-        def generate(context, builder, signature, arguments):  # noqa: ARG001
-            return getattr(builder, instruction)(*arguments, flags=_FLAGS)
-
-        return signature, generate
-
-    return calculate
-
-
-def _declare(function: Any, calculate: Any) -> None:
-    """Let an operator or builtin work on vectors, and on a vector and a float32."""
-
-    @overload(function)
-    def choose(first, second):
-        if isinstance(first, _Vector) and first == second:
-            return lambda first, second: calculate(first, second)
-        spread = splat_wide if wide in (first, second) else splat
-        if isinstance(first, _Vector) and isinstance(second, types.Float):
-            return lambda first, second: calculate(first, spread(second))
-        if isinstance(second, _Vector) and isinstance(first, types.Float):
-            return lambda first, second: calculate(spread(first), second)
-        return None
-
-
-for _operator, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _declare(_operator, _arithmetic(_instruction))
+    return lambda builder, *values: getattr(builder, instruction)(*values, flags=_FLAGS)
 
 
 def _extreme(comparison: str) -> Any:
-    @intrinsic
-    def calculate(typing_context, first, second):  # noqa: ARG001
-        signature = first(first, first)
-
-        def generate(context, builder, signature, arguments):  # noqa: ARG001
-            # ``first`` where the comparison holds, else (NaN included) ``second``: one
-            # instruction on x86.
-            test = builder.fcmp_ordered(comparison, *arguments)
-            return builder.select(test, *arguments)
-
-        return signature, generate
-
-    return calculate
+    # The first where the comparison holds, else (NaN included) the second: one instruction on x86.
+    return lambda builder, *values: builder.select(
+        builder.fcmp_ordered(comparison, *values), *values
+    )
 
 
+_declare(operator.add, _arithmetic("fadd"))
+_declare(operator.sub, _arithmetic("fsub"))
+_declare(operator.mul, _arithmetic("fmul"))
+_declare(operator.truediv, _arithmetic("fdiv"))
 _declare(min, _extreme("<"))
 _declare(max, _extreme(">"))

@@ -11,6 +11,7 @@ Every pixel goes through the operations of the plain method in the plain order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,8 +145,7 @@ def _read_increment(increment, slots, drift, h, w, border, out):
             out[k, h + 1, left], out[k, h + 1, right] = border[k, 1, 0], border[k, 1, w - 1]
 
 
-@kernel(
-    nothing,
+_ARGUMENTS = (
     int64,  # h
     int64,  # w
     int64,  # slots of a band
@@ -175,77 +175,111 @@ def _read_increment(increment, slots, drift, h, w, border, out):
     writable(2),  # smoothness weight (h + 2 or 0, columns)
     writable(3),  # border (2 or 0, 4, max(h, w)): ghost cells are wanted
 )
+
+
+def _make_solve(with_edges: bool) -> Any:
+    """All groups of sweeps of one level, without or with a weight for each edge."""
+    group = run_group_with_edges if with_edges else run_group
+
+    @inner
+    def solve(
+        h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
+        iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
+        tile_memory, totals, smoothness, border,
+    ):  # fmt: skip
+        channels = weights.size
+        mapped = maps.shape[0] > 0
+        uniform_sum = _TWO + _TWO * alpha_y
+        part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
+        for c in range(maps.shape[0]):
+            plane = pointer(maps, c * maps.shape[1] * maps.shape[2])
+            plane_to_bands(
+                plane, maps.shape[2], h, w, pointer(system, 0), slots, fields, 6 * channels + c
+            )
+        if with_edges:
+            smoothness[:] = _ONE
+            set_edges_and_pull(
+                flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory
+            )
+        else:
+            set_uniform_pull(flow, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory)
+        increment[:] = _ZERO
+        drift = 0
+        # Ghost cells need the value before the last sweep, which then runs on its own.
+        last_alone = border.shape[0] > 0
+        done = 0
+        while done < iterations:
+            robust = done >= update_lag - 1
+            until = min(done + update_lag if robust else update_lag - 1, iterations)
+            if with_edges:  # noqa: SIM102 - alone, so that numba drops what follows
+                if robust and a_smooth != _ONE:
+                    if done == 0:
+                        out[:] = _ZERO
+                    else:
+                        _read_increment(increment, slots, drift, h, w, border, out)
+                    update_smoothness_weight(
+                        flow, out, totals, smoothness, h, w, step_y, step_x, a_smooth - _ONE,
+                        _ONE - part, part * a_smooth,
+                    )  # fmt: skip
+                    set_edges_and_pull(
+                        flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail,
+                        tile_memory,
+                    )  # fmt: skip
+            mode = MADE
+            left = until - done
+            while left > 0:
+                sweeps = min(left, LONGEST_GROUP)
+                if last_alone and left == sweeps:
+                    if left > 1:
+                        sweeps -= 1
+                    else:
+                        _save_border(increment, slots, drift, h, w, border)
+                if mode == MADE and sweeps < left:
+                    mode = MADE_AND_KEPT
+                elif mode == MADE_AND_KEPT:
+                    mode = GIVEN
+                group(
+                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
+                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
+                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
+                )  # fmt: skip
+                drift = sweeps - 1
+                left -= sweeps
+            done = until
+        _read_increment(increment, slots, drift, h, w, border, out)
+
+    return solve
+
+
+_uniform = _make_solve(with_edges=False)
+_edges = _make_solve(with_edges=True)
+
+
+# Two kernels, because the second one takes as long to compile and few ever need it.
+@kernel(nothing, *_ARGUMENTS)
 def _solve(
     h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
     iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
     tile_memory, totals, smoothness, border,
 ):  # fmt: skip
-    uniform = smoothness.shape[0] == 0  # no edge weights are stored
-    channels = weights.size
-    mapped = maps.shape[0] > 0
-    uniform_sum = _TWO + _TWO * alpha_y
-    part = share if (share < _ONE) & (a_smooth > _ZERO) & (a_smooth < _ONE) else _ONE
-    for c in range(maps.shape[0]):
-        plane = pointer(maps, c * maps.shape[1] * maps.shape[2])
-        plane_to_bands(
-            plane, maps.shape[2], h, w, pointer(system, 0), slots, fields, 6 * channels + c
-        )
-    if uniform:
-        set_uniform_pull(flow, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory)
-    else:
-        smoothness[:] = _ONE
-        set_edges_and_pull(
-            flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory
-        )
-    increment[:] = _ZERO
-    drift = 0
-    # Ghost cells need the value before the last sweep, which then runs on its own.
-    last_alone = border.shape[0] > 0
-    done = 0
-    while done < iterations:
-        robust = done >= update_lag - 1
-        until = min(done + update_lag if robust else update_lag - 1, iterations)
-        if robust and a_smooth != _ONE:
-            if done == 0:
-                out[:] = _ZERO
-            else:
-                _read_increment(increment, slots, drift, h, w, border, out)
-            update_smoothness_weight(
-                flow, out, totals, smoothness, h, w, step_y, step_x, a_smooth - _ONE,
-                _ONE - part, part * a_smooth,
-            )  # fmt: skip
-            set_edges_and_pull(
-                flow, smoothness, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory
-            )
-        mode = MADE
-        left = until - done
-        while left > 0:
-            sweeps = min(left, LONGEST_GROUP)
-            if last_alone and left == sweeps:
-                if left > 1:
-                    sweeps -= 1
-                else:
-                    _save_border(increment, slots, drift, h, w, border)
-            if mode == MADE and sweeps < left:
-                mode = MADE_AND_KEPT
-            elif mode == MADE_AND_KEPT:
-                mode = GIVEN
-            if uniform:
-                run_group(
-                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
-                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
-                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
-                )  # fmt: skip
-            else:
-                run_group_with_edges(
-                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
-                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
-                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
-                )  # fmt: skip
-            drift = sweeps - 1
-            left -= sweeps
-        done = until
-    _read_increment(increment, slots, drift, h, w, border, out)
+    _uniform(
+        h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
+        iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
+        tile_memory, totals, smoothness, border,
+    )  # fmt: skip
+
+
+@kernel(nothing, *_ARGUMENTS)
+def _solve_with_edges(
+    h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
+    iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
+    tile_memory, totals, smoothness, border,
+):  # fmt: skip
+    _edges(
+        h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
+        iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
+        tile_memory, totals, smoothness, border,
+    )  # fmt: skip
 
 
 def solve_level(
@@ -318,7 +352,8 @@ def solve_level(
     split = ghosts or max(update_lag, 1) > LONGEST_GROUP
     if out is None:
         out = np.empty((2, *shape), np.float32)
-    _solve(
+    run = _solve_with_edges if edges else _solve
+    run(
         h,
         w,
         slots,

@@ -1,0 +1,131 @@
+"""Kernels stay inside their arrays for every size: guard zones around all memory that they touch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from scopeflow.config.specs import FlowParameters
+from scopeflow.kernels import _scratch
+from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.median import median_5x5
+from scopeflow.kernels.register import FrameRegistration
+
+SHAPES = [(10, 10), (11, 37), (127, 13), (16, 64), (101, 103)]
+GUARD = 4096  # elements on each side
+SENTINEL = np.float32(np.nan)  # a value read from a guard zone would spread to the results
+
+
+class Guarded:
+    """Hands out arrays in the middle of guard zones and looks at the zones afterwards."""
+
+    def __init__(self):
+        self._zones = []
+
+    def array(self, size, dtype=np.float32):
+        kind = np.dtype(dtype)
+        raw = np.empty((size + 2 * GUARD) * kind.itemsize + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        whole = raw[start : start + (size + 2 * GUARD) * kind.itemsize].view(kind)
+        whole[:] = SENTINEL if kind.kind == "f" else 77
+        self._zones += [whole[:GUARD], whole[GUARD + size :]]
+        return whole[GUARD : GUARD + size]
+
+    def copy_of(self, array):
+        inside = self.array(array.size, array.dtype).reshape(array.shape)
+        inside[...] = array
+        return inside
+
+    def check(self):
+        assert self._zones
+        for zone in self._zones:
+            if zone.dtype.kind == "f":
+                assert np.isnan(zone).all(), "a kernel wrote beyond its memory"
+            else:
+                assert (zone == 77).all(), "a kernel wrote beyond its memory"
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    zones = Guarded()
+    _scratch.release_scratch()  # every scratch array is made anew, exactly as large as asked for
+    monkeypatch.setattr(_scratch, "_aligned", zones.array)
+    yield zones
+    _scratch.release_scratch()
+
+
+def frames(height, width, channels):
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:height, :width]
+    fixed = 0.5 + 0.3 * np.sin(x / 3.0) * np.cos(y / 2.5)
+    moving = 0.5 + 0.3 * np.sin((x - 1.3) / 3.0) * np.cos((y + 0.7) / 2.5)
+    both = np.stack([fixed, moving])[..., None] + rng.normal(0, 0.02, (2, height, width, channels))
+    return both.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"data_term": "gray", "a_smooth": 0.6},
+        {"data_term": "cs", "update_lag": 7},
+        {"gnc_schedule": (0.0, 1.0), "warping_steps": 2},
+    ],
+    ids=str,
+)
+def test_flow_reads_and_writes_inside_its_memory(guarded, shape, options):
+    channels = 2 if shape[0] % 2 else 1
+    fixed, moving = frames(*shape, channels)
+    weight = np.random.default_rng(1).uniform(0.5, 1, fixed.shape) if channels == 2 else None
+    params = FlowParameters(**{"min_level": 0, "iterations": 12, **options})
+    prepared = prepare_reference(fixed, weight, params)
+    prepared = dataclasses.replace(
+        prepared,
+        images=tuple(guarded.copy_of(image) for image in prepared.images),
+        maps=tuple(None if one is None else guarded.copy_of(one) for one in prepared.maps),
+    )
+    initial = np.full((*shape, 2), 0.4, np.float32)
+    motion = solve_flow(prepared, guarded.copy_of(moving), guarded.copy_of(initial))
+    assert np.isfinite(motion).all()
+    guarded.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(500, 500), (4096, 64), (64, 4096), (1, 1)])
+def test_flow_of_large_frames_stays_inside_its_memory(guarded, shape):
+    shape = (max(shape[0], 10), max(shape[1], 10))
+    fixed, moving = frames(*shape, 1)
+    motion = solve_flow(prepare_reference(fixed, None, FlowParameters(min_level=0)), moving)
+    assert np.isfinite(motion).all()
+    guarded.check()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic"])
+def test_registration_of_wild_motion_stays_inside_its_memory(guarded, shape, interpolation):
+    rng = np.random.default_rng(2)
+    frame = guarded.copy_of(rng.integers(0, 4096, (*shape, 2)).astype(np.uint16))
+    fill = rng.uniform(0, 4096, (*shape, 2))
+    motion = rng.normal(0, 50, (max(5, shape[0] // 2), max(5, shape[1] // 2), 2))
+    motion[0, 0] = 1e30, -1e30
+    out = guarded.array(frame.size, np.uint16).reshape(frame.shape)
+    valid = guarded.array(shape[0] * shape[1], np.uint8).view(bool).reshape(shape)
+    registration = FrameRegistration(fill, interpolation)
+    registration.set_motion(motion.astype(np.float32))
+    registration.register(frame, out)
+    registration.valid(valid)
+    assert np.isfinite(registration.statistics()).all()
+    assert registration.warp(frame).max() < 3 * 4096
+    guarded.check()
+
+
+@pytest.mark.parametrize("shape", [(3, 3), *SHAPES])
+def test_median_stays_inside_its_memory(guarded, shape):
+    planes = np.random.default_rng(3).random((2, *shape)).astype(np.float32)
+    out = guarded.array(planes.size).reshape(planes.shape)
+    median_5x5(guarded.copy_of(planes), base=guarded.copy_of(planes), out=out)
+    assert np.isfinite(out).all()
+    guarded.check()
