@@ -1,4 +1,4 @@
-"""Kernels stay inside their arrays for every size: guard zones around all memory that they touch."""
+"""Kernels stay inside their arrays for every size: guard zones around the memory they touch."""
 
 from __future__ import annotations
 
