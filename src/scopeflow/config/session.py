@@ -239,7 +239,7 @@ class SessionConfig(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a ``.toml``, ``.yaml`` or ``.yml`` file.
+        r"""Read a ``.toml``, ``.yaml`` or ``.yml`` file.
 
         Examples
         --------
