@@ -104,8 +104,8 @@ class OFOptions(BaseModel):
     save_w : bool
         Write the displacements as ``w.h5``, pixels.
     save_motion : bool
-        Write them on the solver's grid as ``motion.h5``, as they were computed; pixels of the frame.
-        Much smaller than ``w.h5``. Results in ``ZARR`` hold them in any case.
+        Write them on the solver's grid as ``motion.h5``, as they were computed: smaller than
+        ``w.h5``, in pixels of the frame. Results in ``ZARR`` hold them in any case.
     save_valid_idx, save_valid_mask : bool
         Either one writes ``idx.hdf``, 255 where a pixel comes from inside its raw frame.
     output_typename : str, optional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -96,9 +97,19 @@ class SessionRecording:
         """Return the ledger of products that stand in the recording's folder."""
         return Ledger(str(self.state), str(self.folder), fingerprint)
 
-    def has_record(self, product: str) -> bool:
-        """Tell whether we have recorded a product, with whatever settings."""
-        return (self.state / f"{product}.json").exists()
+    def has_begun(self, product: str) -> bool:
+        """Tell whether we have ever begun a product; if not, what stands there is not ours."""
+        begun = load_json(self.state / "begun.json")
+        return isinstance(begun, list) and product in begun
+
+    def begin(self, product: str, fingerprint: str) -> Ledger:
+        """Take back the record of a product before its file is touched; return the ledger."""
+        if not self.has_begun(product):
+            begun = load_json(self.state / "begun.json")
+            save_json(self.state / "begun.json", [*(begun or []), product])
+        ledger = self.ledger(fingerprint)
+        ledger.begin(product)
+        return ledger
 
     def stage_done(self, stage: int) -> bool:
         """Tell whether the status file says that a stage is done."""
@@ -209,9 +220,7 @@ def _unique_names(paths: list[Path], root: Path) -> list[str]:
     return names
 
 
-def execution_of(
-    config: SessionConfig, execution: RegistrationConfig | None
-) -> RegistrationConfig:
+def execution_of(config: SessionConfig, execution: RegistrationConfig | None) -> RegistrationConfig:
     """Return where the stages of a session run; what is given wins over the session's fields."""
     if execution is None:
         execution = RegistrationConfig(
@@ -242,10 +251,12 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
     if not isinstance(average, np.ndarray) or average.ndim not in (2, 3):
         raise InputError(f"{path} holds no image (H, W, C). {again}")
     files = recording.output_files()
-    if files is not None and recording.has_record(AVERAGE):
-        mark = load_json(files.settings)["fingerprint"]
-        if recording.ledger(mark).find(AVERAGE) is None:
-            raise InputError(f"{path} is not what stage 1 wrote. {again}")
+    if (
+        files is not None
+        and recording.has_begun(AVERAGE)
+        and recording.ledger(settings_mark(files)).find(AVERAGE) is None
+    ):
+        raise InputError(f"{path} is not what stage 1 wrote. {again}")
     average = average if average.ndim == 3 else average[..., None]
     return np.ascontiguousarray(average, np.float64)
 
@@ -289,11 +300,17 @@ def check_shapes(shapes: list[tuple[str, tuple[int, ...]]]) -> None:
         raise InputError("; ".join(f"{name}: {reason}" for name, reason in odd.items()))
 
 
+def settings_mark(files: OutputFiles) -> str:
+    """Return the fingerprint of the settings that our stage 1 has run with."""
+    settings: dict[str, Any] = load_json(files.settings) or {}
+    return str(settings.get("fingerprint"))
+
+
 def is_undamaged(files: OutputFiles) -> bool:
     """Tell whether every file that our stage 1 proved has still the same bytes."""
     if files.format is not OutputFormat.ZARR:
         return find_finished(files) is not None
-    ledger = files.ledger(load_json(files.settings)["fingerprint"])
+    ledger = files.ledger(settings_mark(files))
     blocks = sorted(Path(ledger.folder).glob("block-*.json"))
     return bool(blocks) and all(ledger.find(path.stem) is not None for path in blocks)
 
@@ -337,13 +354,11 @@ def fields(displacement: NDArray[Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def load_displacement(
-    recording: SessionRecording, shape: tuple[int, int]
-) -> NDArray[Any] | None:
+def load_displacement(recording: SessionRecording, shape: tuple[int, int]) -> NDArray[Any] | None:
     """Read ``w_to_reference.npz`` as ``(H, W, 2)``; None if it is missing, damaged or unfit."""
     try:
         with open(recording.displacement, "rb") as stream, np.load(stream) as archive:
             w = np.stack([archive["u"], archive["v"]], axis=-1)
-    except (OSError, ValueError, KeyError, EOFError, np.lib.format.zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return w if w.shape == (*shape, 2) and np.isfinite(w).all() else None

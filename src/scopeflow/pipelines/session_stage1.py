@@ -110,7 +110,7 @@ def run_stage1(
     recordings = find_session_recordings(config)
     chosen = recordings if task_index is None else [_chosen(recordings, task_index)]
     jobs, failures = plan_stage1(config, chosen, of_options_override, execution=execution)
-    failures.update(_run_jobs(config, jobs, execution_of(config, execution)))
+    failures.update(_run_jobs(jobs, execution_of(config, execution)))
     for recording in chosen:
         if recording.name in failures:
             recording.set_failure(1, failures[recording.name])
@@ -262,9 +262,7 @@ def _finished_elsewhere(recording: SessionRecording, options: OFOptions) -> tupl
     return found[1:] if found == raw and average.shape == found[1:] else None
 
 
-def _run_jobs(
-    config: SessionConfig, jobs: list[RecordingJob], run_config: RegistrationConfig
-) -> dict[str, str]:
+def _run_jobs(jobs: list[RecordingJob], run_config: RegistrationConfig) -> dict[str, str]:
     """Carry out planned recordings, several at a time; return why some failed."""
     planned = [job for job in jobs if job.plan is not None]
     if not planned:
@@ -353,6 +351,6 @@ class _Work:
         average = self._executor.compute(temporal_mean(open_recording(plan.files.target).video))
         if isinstance(average, Failure):
             raise SessionError(average.reason)
-        ledger.begin(AVERAGE)
+        recording.begin(AVERAGE, ledger.fingerprint)
         atomic_save_npy(recording.average, average)
         ledger.complete(AVERAGE, {}, [recording.average.name])
