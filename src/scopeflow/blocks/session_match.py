@@ -33,6 +33,8 @@ class BetweenParameters:
         Rigid shifts are found to ``1 / cc_upsample`` pixel of images of at most 256 × 256 px.
     sigma : float
         Gaussian width before the flow, pixels.
+    sigma_refine : float or None
+        Gaussian width before a second flow that refines the first, pixels; None leaves it out.
     alpha : float
         Smoothness weight of the flow.
     iterations : int
@@ -46,6 +48,7 @@ class BetweenParameters:
 
     cc_upsample: int = 4
     sigma: float = 6.0
+    sigma_refine: float | None = 1.0
     alpha: float = 25.0
     iterations: int = 100
     data_term: DataTerm = "gc"
@@ -223,6 +226,9 @@ def displacement_between(
 ) -> NDArray[np.float64]:
     """Find the displacement of one average against another: rigid shift, then optical flow.
 
+    The first flow sees smoothed images, which makes it robust; what is finer than the smoothing
+    stays out of it, so a second flow of less smoothed images starts from there.
+
     Parameters
     ----------
     reference, moving : ndarray, shape (H, W, C)
@@ -260,17 +266,30 @@ def displacement_between(
         )
     if not (np.isfinite(reference).all() and np.isfinite(moving).all()):
         raise InputError("an average holds NaN or infinite values; run stage 1 again")
-    first, second = _scaled(np.asarray(reference, np.float64), np.asarray(moving, np.float64))
-    dx, dy = rigid_between(first, second, parameters.cc_upsample)
-    shift = np.array([dx, dy])
-    if parameters.sigma > 0:
-        smooth = (
-            _smoothed(np.asarray(reference, np.float64), parameters.sigma),
-            _smoothed(np.asarray(moving, np.float64), parameters.sigma),
-        )
-        first, second = _scaled(*smooth)
-    constant = np.broadcast_to(shift.astype(np.float32), (*first.shape[:2], 2))
-    aligned = warp(second, np.ascontiguousarray(constant), first)
+    reference, moving = np.asarray(reference, np.float64), np.asarray(moving, np.float64)
+    shift = rigid_between(*_scaled(reference, moving), parameters.cc_upsample)
+    total = np.broadcast_to(np.array(shift), (*reference.shape[:2], 2))
+    for sigma in (parameters.sigma, parameters.sigma_refine):
+        if sigma is not None:
+            residual = _residual(reference, moving, total, sigma, parameters)
+            # The residual is of the image that `total` has moved: its end is where that begins.
+            start = total.astype(np.float32)
+            total = residual + warp(start, residual.astype(np.float32), start, "linear")
+    return total
+
+
+def _residual(
+    reference: NDArray[np.float64],
+    moving: NDArray[np.float64],
+    start: NDArray[np.float64],
+    sigma: float,
+    parameters: BetweenParameters,
+) -> NDArray[np.float64]:
+    """Return the flow of smoothed averages that remains after a displacement."""
+    if sigma > 0:
+        reference, moving = _smoothed(reference, sigma), _smoothed(moving, sigma)
+    first, second = _scaled(reference, moving)
+    aligned = warp(second, start.astype(np.float32), first)
     function = parameters.flow_function or get_displacement
     residual = np.asarray(
         function(
@@ -287,7 +306,7 @@ def displacement_between(
             f"the flow backend returned shape {residual.shape}, needed are finite displacements of "
             f"shape {(*first.shape[:2], 2)}"
         )
-    return residual + shift
+    return residual
 
 
 def match(reference: NDArray[Any], moving: NDArray[Any], parameters: BetweenParameters) -> Match:
@@ -336,7 +355,8 @@ def assess(
     warped = warp(fine[1], forward.astype(np.float32), fine[0], "linear")
     nowhere = np.full((height, width, 2), np.nan, np.float32)
     way_back = warp(backward, forward.astype(np.float32), nowhere, "linear")
-    loop = np.hypot(*np.moveaxis(forward + way_back, -1, 0))[inside]
+    loop = np.hypot(*np.moveaxis(forward + way_back, -1, 0))
+    loop = loop[np.isfinite(loop)]
     return Match(
         forward,
         correlation(*fine, everywhere),

@@ -43,8 +43,9 @@ TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX")
 class SessionConfig(BaseModel):
     """Many recordings of one field of view that become one aligned data set.
 
-    Names and defaults are those that PyFlowReg documents for sessions; the fields from `exclude`
-    on are ours. Values are checked at construction and at assignment, unknown names are refused.
+    Names and defaults are those that PyFlowReg documents for sessions; the fields from
+    `sigma_refine` on are ours. Values are checked at construction and at assignment, unknown names
+    are refused.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class SessionConfig(BaseModel):
     sigma_smooth : float
         Gaussian width before the flow between averages, pixels.
     alpha_between : float
-        Smoothness weight of that flow.
+        Smoothness weight of the flow.
     iterations_between : int
         Its iterations on each level.
     stage2_constancy_assumption : ConstancyAssumption
@@ -88,6 +89,9 @@ class SessionConfig(BaseModel):
         Frames that are aligned together.
     align_output_format : {"TIFF", "HDF5", "MAT"}
         Format of the aligned recordings.
+    sigma_refine : float, optional
+        Gaussian width before a second flow between averages that refines the first, pixels; None
+        (``false`` in files) leaves it out, as PyFlowReg does.
     exclude : list of str
         Recordings that match `pattern` and are left out: file names or relative paths.
     stage1_output_format : {"HDF5", "ZARR"}
@@ -142,6 +146,7 @@ class SessionConfig(BaseModel):
     stage2_constancy_assumption: ConstancyAssumption = ConstancyAssumption.GRADIENT
     align_chunk_size: _Count = 64
     align_output_format: Literal["TIFF", "HDF5", "MAT"] = "TIFF"
+    sigma_refine: float | None = Field(default=1.0, ge=0, allow_inf_nan=False)
     exclude: list[str] = Field(default_factory=list)
     stage1_output_format: Literal["HDF5", "ZARR"] = "HDF5"
     align_method: Literal["one_step", "two_step"] = "one_step"
@@ -182,6 +187,8 @@ class SessionConfig(BaseModel):
         options = given.get("flow_options")
         if isinstance(options, str):
             given["flow_options"] = Path(options) if options.strip() else None
+        if given.get("sigma_refine") is False:
+            given["sigma_refine"] = None  # TOML has no word for None
         for name in ("align_output_format", "stage1_output_format"):
             if isinstance(given.get(name), str):
                 given[name] = given[name].strip().upper()

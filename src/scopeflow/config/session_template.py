@@ -37,10 +37,12 @@ n_workers = -1
 # Format of the corrected recordings: "HDF5", which PyFlowReg and MATLAB read, or "ZARR".
 stage1_output_format = "HDF5"
 
-# How recordings are matched: rigid shifts to 1/cc_upsample px, Gaussian smoothing in px, weight of
-# smoothness, iterations, data term ("gc" gradient, "gray" brightness, "cs" census).
+# How recordings are matched: rigid shifts to 1/cc_upsample px, Gaussian smoothing in px of a first
+# and of a refining flow, weight of smoothness, iterations, data term ("gc" gradient, "gray"
+# brightness, "cs" census).
 cc_upsample = 4
 sigma_smooth = 6.0
+sigma_refine = 1.0
 alpha_between = 25.0
 iterations_between = 100
 stage2_constancy_assumption = "gc"

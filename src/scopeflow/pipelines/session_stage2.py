@@ -125,6 +125,7 @@ def between_parameters(config: SessionConfig) -> BetweenParameters:
     return BetweenParameters(
         cc_upsample=config.cc_upsample,
         sigma=config.sigma_smooth,
+        sigma_refine=config.sigma_refine,
         alpha=config.alpha_between,
         iterations=config.iterations_between,
         data_term=config.stage2_constancy_assumption.value,
@@ -137,7 +138,7 @@ def _mark(config: SessionConfig, *arrays: NDArray[Any]) -> str:
     return fingerprint(
         {
             "cc_upsample": config.cc_upsample,
-            "sigma_smooth": config.sigma_smooth,
+            "sigma": [config.sigma_smooth, config.sigma_refine],
             "alpha_between": config.alpha_between,
             "iterations_between": config.iterations_between,
             "data_term": config.stage2_constancy_assumption,
