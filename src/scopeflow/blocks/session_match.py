@@ -21,6 +21,7 @@ _FINE_SIGMA = 1.0  # pixels: noise below this size does not count as structure
 _LEAST_BACKGROUND_SIGMA = 4.0
 _BACKGROUND_SHARE = 1 / 16  # of the shorter side
 _LEAST_OVERLAP = 0.2  # of each side, for rigid shifts
+_NO_CORRELATION = -2.0  # below every correlation
 
 
 @dataclass(frozen=True)
@@ -153,13 +154,13 @@ def _shifted_correlation(
     shape = reference.shape[:2]
     whole = round(dx), round(dy)
     if abs(whole[0]) > (1 - _LEAST_OVERLAP) * shape[1]:
-        return -2.0
+        return _NO_CORRELATION
     if abs(whole[1]) > (1 - _LEAST_OVERLAP) * shape[0]:
-        return -2.0
+        return _NO_CORRELATION
     ours, theirs = _overlap((shape[0], shape[1]), *whole)
     a, b = reference[ours], moving[theirs]
     value = correlation(a, b, np.ones(a.shape[:2], bool))
-    return value if np.isfinite(value) else -2.0
+    return value if np.isfinite(value) else _NO_CORRELATION
 
 
 def rigid_between(
@@ -367,7 +368,7 @@ def assess(
 
 
 def pair_similarity(first: NDArray[Any], second: NDArray[Any], upsample_factor: int) -> float:
-    """Return how similar two averages are where they overlap after a rigid shift.
+    """Return how similar two averages are after a rigid shift: in content and in extent.
 
     Parameters
     ----------
@@ -379,9 +380,19 @@ def pair_similarity(first: NDArray[Any], second: NDArray[Any], upsample_factor: 
     Returns
     -------
     float
-        Correlation of their detail, -1 to 1; 0 without contrast.
+        Correlation of their detail where they overlap, times the share of the frame that overlaps;
+        -1 to 1, 0 without contrast.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).random((40, 50, 1))
+    >>> round(pair_similarity(image, image, 1), 6)
+    1.0
     """
     scaled = _scaled(np.asarray(first, np.float64), np.asarray(second, np.float64))
     dx, dy = rigid_between(*scaled, upsample_factor)
     value = _shifted_correlation(detail(scaled[0]), detail(scaled[1]), dx, dy)
-    return max(value, -1.0) if value > -2.0 else 0.0
+    if value <= _NO_CORRELATION:
+        return 0.0
+    height, width = first.shape[:2]
+    return value * (1 - abs(round(dx)) / width) * (1 - abs(round(dy)) / height)

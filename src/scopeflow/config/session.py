@@ -151,7 +151,7 @@ class SessionConfig(BaseModel):
     stage1_output_format: Literal["HDF5", "ZARR"] = "HDF5"
     align_method: Literal["one_step", "two_step"] = "one_step"
     mismatch: Literal["report", "exclude"] = "report"
-    min_similarity: float = Field(default=0.3, ge=-1, le=1, allow_inf_nan=False)
+    min_similarity: float = Field(default=0.4, ge=-1, le=1, allow_inf_nan=False)
     max_loop_error: float = Field(default=2.0, gt=0, allow_inf_nan=False)
 
     def __init__(self, **data: Any) -> None:

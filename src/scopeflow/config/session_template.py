@@ -51,7 +51,7 @@ stage2_constancy_assumption = "gc"
 # displacement there and back misses its start by more pixels, does not match: "report" it, or
 # "exclude" it from the final mask.
 mismatch = "report"
-min_similarity = 0.3
+min_similarity = 0.4
 max_loop_error = 2.0
 
 # Aligned recordings: interpolated once from the raw frames ("one_step"), or the corrected frames a

@@ -162,7 +162,7 @@ def choose_center(
     """Choose the recording that the others are aligned to, and write it down.
 
     For ``center="auto"`` it is the one whose similarity with the others is highest on average;
-    similarity is the correlation of the detail of two averages after a rigid shift.
+    see :func:`scopeflow.blocks.session_match.pair_similarity`.
     """
     if config.center != "auto":
         index, _ = config.resolve_center_file([recording.path for recording in recordings])
