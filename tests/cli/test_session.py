@@ -131,7 +131,7 @@ def test_array_mode(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--stage", "4"], "4"),
+        (["--stage", "4"], "less than or equal to 3"),
         (["--stage", "2", "--array"], "does not support array mode"),
         (["--stage", "2", *OPTIONS], "options of stage 1"),
         (["--index", "1", "--stage", "2"], "--index"),

@@ -63,7 +63,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+QUICK = ("stage 1, some blocks", "stage 2, the first displacements", "stage 3, half a file")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in MOMENTS],
+)
 def test_killed_and_resumed(fresh, undisturbed, moment):
     command = [sys.executable, str(SCRIPT), str(fresh)]
     kill_when(lambda: MOMENTS[moment](fresh), command, pause=0.03)
@@ -93,6 +99,7 @@ def start_task(config: Path, number: int, variable: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_an_array_of_tasks_gives_the_bytes_of_a_local_run(tmp_path):
     """Six processes in any order, two at once, one of them killed and run again."""
     from scopeflow import RegistrationConfig, SessionConfig, run_session, run_stage2, run_stage3

