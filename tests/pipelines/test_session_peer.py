@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from scopeflow import RegistrationConfig, SessionConfig, run_session, run_stage1, run_stage2
+from scopeflow import RegistrationConfig, SessionConfig, run_session, run_stage2
 from scopeflow import run_stage3 as our_stage3
 from tests.pipelines.session_data import true_session, write_session
 
