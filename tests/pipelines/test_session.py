@@ -536,3 +536,18 @@ def test_the_recording_most_similar_to_all_others_is_the_center(small):
     assert (middle, path.name) == (1, "rec_1.tif")
     assert np.median(fields[0][..., 0]) == pytest.approx(-14, abs=0.5)
     assert run_stage3(small, execution=QUIET).any()
+
+
+def test_displacements_on_a_grid_of_a_few_pixels(tmp_path):
+    """Frames of 20 x 24 px have fewer than 10 px on the finest level of the preset balanced."""
+    video = true_session(frames=4, height=20, width=24, channels=1, count=1).recordings[0].video
+    for n in range(2):
+        tifffile.imwrite(tmp_path / f"m{n}.tif", video[..., 0], photometric="minisblack")
+    for kind in ("HDF5", "ZARR"):
+        config = SessionConfig(
+            root=tmp_path, stage1_quality_setting="balanced", stage1_output_format=kind,
+            output_root=f"outputs_{kind}", final_results=f"final_{kind}",
+        )  # fmt: skip
+        run_session(config, execution=QUIET)
+    a, b = (tifffile.imread(tmp_path / f"final_{k}" / "aligned_m1.tif") for k in ("HDF5", "ZARR"))
+    assert (a == b).all()

@@ -19,10 +19,8 @@ from scopeflow.kernels import KERNEL_VERSION
 from scopeflow.pipelines.session_recordings import SessionRecording
 from scopeflow.pipelines.video import open_recording
 from scopeflow.store.files import load_json
-from scopeflow.store.layout import MOTION
+from scopeflow.store.motion import StoredMotion, open_motion
 from scopeflow.store.source import Source, open_source
-from scopeflow.store.sources.hdf5 import open_hdf5
-from scopeflow.store.sources.zarr import open_zarr
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import open_writer
 
@@ -47,7 +45,7 @@ class AlignedExport:
         Frames that are aligned together.
     frames : Source
         Raw frames where `motion` is given, else corrected frames.
-    motion : Source or None
+    motion : StoredMotion or None
         Displacements within the recording, ``(T, h, w, 2)``.
     between, fill : ndarray
         Displacement against the reference ``(H, W, 2)``, and the reference average ``(H, W, C)``.
@@ -66,7 +64,7 @@ class AlignedExport:
     file_format: str
     chunk: int
     frames: Source
-    motion: Source | None
+    motion: StoredMotion | None
     between: NDArray[Any]
     fill: NDArray[Any]
     dtype: str
@@ -122,9 +120,10 @@ def plan_export(
             "Stage 1 again"
         )
     frames: Source = corrected
-    motion, interpolation = None, "cubic"
+    motion: StoredMotion | None = None
+    interpolation = "cubic"
     if config.align_method == "one_step":
-        motion = _open_motion(recording, target)
+        motion = open_motion(recording.folder)
         if motion is None:
             logger.warning(
                 "%s: stage 1 has not kept its displacements, so the corrected frames are "
@@ -165,17 +164,6 @@ def plan_export(
         mark,
         frames.metadata,
     )
-
-
-def _open_motion(recording: SessionRecording, corrected: Path) -> Source | None:
-    """Open the displacements within a recording, wherever stage 1 keeps them."""
-    for name in ("motion.h5", "w.h5"):
-        path = recording.folder / name
-        if path.is_file():
-            return open_hdf5(path, dataset=("u", "v"))
-    if corrected.suffix == ".zarr":
-        return open_zarr(corrected, dataset=MOTION, axes="TCYX")
-    return None
 
 
 def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, str]:

@@ -30,7 +30,7 @@ def overlay(reference: NDArray[Any], moving: NDArray[Any]) -> NDArray[np.uint8]:
     >>> bool((picture[..., 0] == picture[..., 1]).all())
     True
     """
-    magenta, green = _grey(reference), _grey(moving)
+    magenta, green = (_grey(image, _ranges(image)) for image in (reference, moving))
     return np.stack([magenta, green, magenta], axis=-1)
 
 
@@ -50,16 +50,26 @@ def before_and_after(
         RGB, with a white line between.
     """
     gap = np.full((reference.shape[0], 4, 3), 255, np.uint8)
-    return np.concatenate([overlay(reference, before), gap, overlay(reference, after)], axis=1)
+    # One intensity range for the moving image, whatever comes in from outside.
+    ranges = _ranges(before)
+    magenta = _grey(reference, _ranges(reference))
+    pictures = [
+        np.stack([magenta, _grey(image, ranges), magenta], axis=-1) for image in (before, after)
+    ]
+    return np.concatenate([pictures[0], gap, pictures[1]], axis=1)
 
 
-def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
+def _channels(image: NDArray[Any]) -> NDArray[np.float64]:
     plane = np.asarray(image, np.float64)
-    if plane.ndim == 3:
-        # Each channel has its own range: a dim one would not be seen otherwise.
-        return np.mean([_grey(plane[..., c]) for c in range(plane.shape[2])], axis=0).astype(
-            np.uint8
-        )
-    low, high = np.percentile(plane, _SHOWN_PERCENTILES)
-    scaled = (plane - low) / (high - low if high > low else 1.0)
-    return (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return plane if plane.ndim == 3 else plane[..., None]
+
+
+def _ranges(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Return black and white level of each channel: a dim one would not be seen otherwise."""
+    return np.percentile(_channels(image), _SHOWN_PERCENTILES, axis=(0, 1))
+
+
+def _grey(image: NDArray[Any], ranges: NDArray[np.float64]) -> NDArray[np.uint8]:
+    low, high = ranges
+    scaled = (_channels(image) - low) / np.where(high > low, high - low, 1.0)
+    return (np.clip(scaled, 0, 1).mean(axis=-1) * 255).astype(np.uint8)
