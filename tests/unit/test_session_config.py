@@ -198,3 +198,23 @@ def test_the_template_names_every_field_with_its_default(tmp_path):
     config, default = SessionConfig.from_file(path), SessionConfig(root=tmp_path)
     for name in fields - {"flow_options", "stage1_quality_setting"}:
         assert getattr(config, name) == getattr(default, name), name
+
+
+def test_documented_module_paths_lead_to_the_public_names():
+    import scopeflow
+    from scopeflow import session
+    from scopeflow.session import (
+        config,
+        stage1_compensate,
+        stage2_between_avgs,
+        stage3_valid_mask,
+    )
+
+    assert config.SessionConfig is session.SessionConfig is scopeflow.SessionConfig
+    assert config.get_array_task_id is scopeflow.get_array_task_id
+    assert stage1_compensate.run_stage1 is scopeflow.run_stage1
+    assert stage1_compensate.run_stage1_array is scopeflow.run_stage1_array
+    assert stage2_between_avgs.run_stage2 is scopeflow.run_stage2
+    assert stage3_valid_mask.run_stage3 is scopeflow.run_stage3
+    assert callable(stage1_compensate.atomic_save_npy)
+    assert callable(stage1_compensate.atomic_save_npz)
