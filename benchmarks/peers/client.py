@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,24 @@ def run_peer(cache: Path, **job: object) -> dict[str, np.ndarray]:
         return dict(result)
 
 
+def run_peer_session(answer_path: Path, stages: str, config: dict[str, object]) -> dict[str, Any]:
+    """Run stages of a session by the peer, in its own process; never from a cache.
+
+    `config` are keywords of its session configuration. Returns the seconds of each stage.
+    """
+    runner = RUNNER.with_name("run_pyflowreg_session.py")
+    answer_path.unlink(missing_ok=True)
+    _run([str(runner), str(answer_path), stages, json.dumps(config)], answer_path.parent)
+    answer: dict[str, Any] = json.loads(answer_path.read_text())
+    return answer
+
+
 def _start(job_path: Path, result_path: Path) -> None:
+    # The peer makes folders where it runs, so it runs in the cache folder.
+    _run([str(RUNNER), str(job_path), str(result_path)], result_path.parent)
+
+
+def _run(arguments: list[str], folder: Path) -> None:
     python = os.environ.get("SCOPEFLOW_PEER_PYTHON")
     if not python or not Path(python).is_file():
         sys.exit(
@@ -48,14 +67,13 @@ def _start(job_path: Path, result_path: Path) -> None:
     environment["NUMBA_NUM_THREADS"] = "1"
     if source := os.environ.get("SCOPEFLOW_PEER_SOURCE"):
         environment["PYTHONPATH"] = str(Path(source).resolve())
-    # The peer makes folders where it runs, so it runs in the cache folder.
     finished = subprocess.run(
-        [python, str(RUNNER), str(job_path), str(result_path)],
-        cwd=result_path.parent,
+        [python, *arguments],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     if finished.returncode:
-        sys.exit(f"The peer failed on {job_path}:\n{finished.stdout}\n{finished.stderr}")
+        sys.exit(f"The peer failed on {arguments}:\n{finished.stdout}\n{finished.stderr}")

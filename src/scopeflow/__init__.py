@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     )
     from scopeflow.config.options import OFOptions
     from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.config.session import SessionConfig, get_array_task_id
     from scopeflow.kernels.flow import get_displacement
     from scopeflow.pipelines.arrays import compensate_arr
     from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
+    from scopeflow.pipelines.session import SessionResult, run_session, session_status
+    from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
+    from scopeflow.pipelines.session_stage2 import run_stage2
+    from scopeflow.pipelines.session_stage3 import run_stage3
     from scopeflow.pipelines.video import open_video
 
 __version__ = "0.1.0"
@@ -37,11 +42,20 @@ __all__ = [
     "OutputFormat",
     "QualitySetting",
     "RegistrationConfig",
+    "SessionConfig",
+    "SessionResult",
     "__version__",
     "compensate_arr",
     "compensate_recording",
+    "get_array_task_id",
     "get_displacement",
     "open_video",
+    "run_session",
+    "run_stage1",
+    "run_stage1_array",
+    "run_stage2",
+    "run_stage3",
+    "session_status",
 ]
 
 _HOME = {
@@ -54,10 +68,19 @@ _HOME = {
     "OutputFormat": "scopeflow.config.enums",
     "QualitySetting": "scopeflow.config.enums",
     "RegistrationConfig": "scopeflow.config.registration",
+    "SessionConfig": "scopeflow.config.session",
+    "SessionResult": "scopeflow.pipelines.session",
     "compensate_arr": "scopeflow.pipelines.arrays",
     "compensate_recording": "scopeflow.pipelines.correct",
+    "get_array_task_id": "scopeflow.config.session",
     "get_displacement": "scopeflow.kernels.flow",
     "open_video": "scopeflow.pipelines.video",
+    "run_session": "scopeflow.pipelines.session",
+    "run_stage1": "scopeflow.pipelines.session_stage1",
+    "run_stage1_array": "scopeflow.pipelines.session_stage1",
+    "run_stage2": "scopeflow.pipelines.session_stage2",
+    "run_stage3": "scopeflow.pipelines.session_stage3",
+    "session_status": "scopeflow.pipelines.session",
 }
 
 

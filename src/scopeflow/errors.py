@@ -43,6 +43,20 @@ class OutputError(ScopeflowError, OSError):
     """The output cannot be written: no permission, no space, or inside the input."""
 
 
+class SessionError(ScopeflowError, RuntimeError):
+    """Some recordings of a session failed; the others are finished.
+
+    Attributes
+    ----------
+    failures : dict of str to str
+        Reason of each, by name of the recording.
+    """
+
+    def __init__(self, message: str, failures: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failures = failures or {}
+
+
 class MemoryLimitError(ScopeflowError, MemoryError):
     """One task would need more memory than a worker has."""
 

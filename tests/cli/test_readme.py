@@ -28,6 +28,9 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path, monkeypatch):
     video = np.random.default_rng(0).integers(100, 900, (24, 20, 24)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "movie.tif", video, imagej=True, metadata={"axes": "TYX"})
+    (tmp_path / "recordings").mkdir()
+    for name in ("monday.tif", "tuesday.tif"):
+        tifffile.imwrite(tmp_path / "recordings" / name, video[:4], photometric="minisblack")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -47,7 +50,7 @@ def test_python_examples_run(folder, number):
 def test_commands_are_accepted(folder):
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("scopeflow")]
-    assert len(commands) == 4
+    assert len(commands) == 8
     for _, *words in commands:
         words = [word.replace("100:200", "10:20") for word in words]
         if words[0] == "correct" and "--dry-run" not in words:

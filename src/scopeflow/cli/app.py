@@ -19,6 +19,7 @@ from scopeflow import __version__
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo
 from scopeflow.cli.inspect import inspect
+from scopeflow.cli.session import session
 from scopeflow.errors import ScopeflowError
 
 INTERRUPTED = "interrupted; run the same command again to resume"
@@ -80,6 +81,7 @@ def _main(
 app.command()(correct)
 app.command()(inspect)
 app.command()(demo)
+app.add_typer(session, name="session")
 
 
 def main() -> None:

@@ -186,6 +186,7 @@ def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
     options = plan.options
     side_files = {
         "w.h5": options.save_w,
+        "motion.h5": options.save_motion,
         "idx.hdf": options.writes_valid_idx,
         "statistics.npz": options.save_meta_info,
         "reference_frame.npy": options.save_meta_info,

@@ -53,13 +53,15 @@ class _ToStandardError(logging.Handler):
         sys.stderr.write(f"{level}{self.format(record)}\n")
 
 
-def parse_assignments(given: Sequence[str]) -> dict[str, Any]:
+def parse_assignments(given: Sequence[str], flag: str = "--set") -> dict[str, Any]:
     """Turn ``KEY=VALUE`` words into option values; values are YAML scalars or lists.
 
     Parameters
     ----------
     given : sequence of str
         Such as ``["alpha=4", "sigma=[[1, 1, 0.1]]"]``.
+    flag : str, optional
+        Where they stand on the command line, for messages.
 
     Returns
     -------
@@ -91,18 +93,18 @@ def parse_assignments(given: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         name = name.strip()
         if not equals:
-            raise typer.BadParameter(f"--set {word}: write KEY=VALUE, such as --set alpha=4")
+            raise typer.BadParameter(f"{flag} {word}: write KEY=VALUE, such as {flag} alpha=4")
         if name not in known:
             raise typer.BadParameter(
-                f"--set {name}: there is no such option.{nearest_name(name, known)}"
+                f"{flag} {name}: there is no such option.{nearest_name(name, known)}"
             )
         if name in values:
-            raise typer.BadParameter(f"--set {name} is given twice; give it once")
+            raise typer.BadParameter(f"{flag} {name} is given twice; give it once")
         try:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
-            raise typer.BadParameter(f"--set {word}: the value cannot be read: {reason}") from None
+            raise typer.BadParameter(f"{flag} {word}: the value cannot be read: {reason}") from None
         if isinstance(values[name], str):
             values[name] = _number_or_text(values[name])
     return values

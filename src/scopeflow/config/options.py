@@ -103,6 +103,9 @@ class OFOptions(BaseModel):
         Write ``statistics.npz`` and ``reference_frame.npy``.
     save_w : bool
         Write the displacements as ``w.h5``, pixels.
+    save_motion : bool
+        Write them on the solver's grid as ``motion.h5``, as they were computed: smaller than
+        ``w.h5``, in pixels of the frame. Results in ``ZARR`` hold them in any case.
     save_valid_idx, save_valid_mask : bool
         Either one writes ``idx.hdf``, 255 where a pixel comes from inside its raw frame.
     output_typename : str, optional
@@ -206,6 +209,7 @@ class OFOptions(BaseModel):
     verbose: StrictBool = False
     save_meta_info: StrictBool = True
     save_w: StrictBool = False
+    save_motion: StrictBool = False
     save_valid_mask: StrictBool = False
     save_valid_idx: StrictBool = False
     output_typename: Annotated[Any, BeforeValidator(values.typename)] = "double"

@@ -153,15 +153,28 @@ class BatchMotionCorrector:
         plan = plan_correction(self.options, self.config, reference_frame)
         return self.run_plan(plan)
 
-    def run_plan(self, plan: CorrectionPlan) -> NDArray[np.float64]:
-        """Carry out a plan of :func:`plan_correction`."""
+    def run_plan(
+        self, plan: CorrectionPlan, executor: Executor | None = None
+    ) -> NDArray[np.float64]:
+        """Carry out a plan of :func:`plan_correction`.
+
+        Parameters
+        ----------
+        plan : CorrectionPlan
+            What to do.
+        executor : Executor, optional
+            Where, if a place is open already; otherwise the one that the configuration names.
+        """
         started = time.time()
         if plan.files is not None:
             finished = self._take_finished(plan, plan.files)
             if finished is not None:
                 return finished
         verbose = self.config.verbose or self.options.verbose
-        with _more_messages(verbose), open_executor(self.config) as executor:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_more_messages(verbose))
+            if executor is None:
+                executor = stack.enter_context(open_executor(self.config))
             self._check_memory(plan, executor)
             if plan.files is None:
                 self.reference_raw = self._run_to_arrays(plan, executor)

@@ -193,7 +193,7 @@ def _kept_arrays(options: OFOptions) -> tuple[str, ...]:
     kept = []
     if options.output_format is not OutputFormat.NULL:
         kept.append(REGISTERED)
-    if options.save_w:
+    if options.save_w or options.save_motion:
         kept.append(MOTION)
     if options.writes_valid_idx:
         kept.append(VALID)

@@ -15,7 +15,7 @@ from scopeflow.config.options import OFOptions
 from scopeflow.pipelines.delivery import StoredFrames
 from scopeflow.pipelines.outputs import OutputFiles
 from scopeflow.store.files import atomic_save_npy, atomic_save_npz
-from scopeflow.store.layout import VALID, ResultStore, ngff_attributes
+from scopeflow.store.layout import MOTION, VALID, ResultStore, ngff_attributes
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import (
     ValidIndexWriter,
@@ -82,6 +82,12 @@ def export_results(
         with open_displacement_writer(path, shape[:3]) as displacements:
             for start, stop in _blocks(store):
                 displacements.write(frames.flow(start, stop))
+        written.append(path)
+    if options.save_motion:
+        path = files.side_file("motion.h5")
+        with open_displacement_writer(path, (shape[0], *store.layout.motion_shape)) as motion:
+            for start, stop in _blocks(store):
+                motion.write(store.read(MOTION, start, stop))
         written.append(path)
     if options.writes_valid_idx:
         path = files.side_file("idx.hdf")

@@ -26,7 +26,7 @@ EXTENSIONS = {
 }
 
 
-SIDE_FILES = ("w.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
+SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
 
 
 @dataclass(frozen=True)

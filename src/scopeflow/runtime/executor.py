@@ -10,11 +10,11 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask
-from dask.callbacks import Callback
 from dask.delayed import Delayed
 from distributed import Client, LocalCluster, as_completed, get_client
 from distributed.system import MEMORY_LIMIT
@@ -53,11 +53,14 @@ class Executor:
         Tasks that run at the same time.
     client : distributed.Client or None
         Client of the cluster; None inside this process.
+    pool : concurrent.futures.Executor or None
+        Threads that all calls of :meth:`run` share; None makes them for each call.
     """
 
     name: str
     n_workers: int
     client: Client | None = None
+    pool: ThreadPoolExecutor | None = None
 
     @property
     def shares_memory(self) -> bool:
@@ -112,8 +115,15 @@ class Executor:
                 on_result(position, value)
 
         scheduler = "synchronous" if self.n_workers == 1 else "threads"
-        with Callback(posttask=after_task):
-            dask.compute(*tasks, scheduler=scheduler, num_workers=self.n_workers)
+        # Callbacks of this call only: those of `dask.callbacks` are shared by all threads, and the
+        # recordings of a session are computed from several.
+        dask.compute(
+            *tasks,
+            scheduler=scheduler,
+            num_workers=self.n_workers,
+            pool=self.pool,
+            callbacks=[(None, None, None, after_task, None)],
+        )
 
     def _run_on_cluster(
         self, client: Client, tasks: Sequence[Delayed], on_result: OnResult
@@ -184,7 +194,9 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
     else:
         if wanted is None:
             logger.info("No dask client is active: using threads of this process.")
-        yield Executor("threading", worker_count(config.n_jobs))
+        n_workers = worker_count(config.n_jobs)
+        with ThreadPoolExecutor(n_workers, thread_name_prefix="scopeflow") as pool:
+            yield Executor("threading", n_workers, pool=pool)
 
 
 def _connected(address: str) -> Client:
