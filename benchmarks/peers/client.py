@@ -37,7 +37,8 @@ def run_peer(cache: Path, **job: object) -> dict[str, np.ndarray]:
         return dict(result)
 
 
-def _start(job_path: Path, result_path: Path) -> None:
+def peer_command(runner: Path, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run a file under the peer's Python, one numba thread."""
     python = os.environ.get("SCOPEFLOW_PEER_PYTHON")
     if not python or not Path(python).is_file():
         sys.exit(
@@ -48,9 +49,16 @@ def _start(job_path: Path, result_path: Path) -> None:
     environment["NUMBA_NUM_THREADS"] = "1"
     if source := os.environ.get("SCOPEFLOW_PEER_SOURCE"):
         environment["PYTHONPATH"] = str(Path(source).resolve())
+    # Not resolved: an environment's Python is often a link, and its place names the environment.
+    command = [str(Path(python).absolute()), str(runner.resolve()), *map(str, arguments)]
+    return command, environment
+
+
+def _start(job_path: Path, result_path: Path) -> None:
+    command, environment = peer_command(RUNNER, job_path, result_path)
     # The peer makes folders where it runs, so it runs in the cache folder.
     finished = subprocess.run(
-        [python, str(RUNNER), str(job_path), str(result_path)],
+        command,
         cwd=result_path.parent,
         env=environment,
         capture_output=True,
