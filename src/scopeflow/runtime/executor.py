@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
+from dask.local import get_sync
+from dask.threaded import get as get_threaded
 
 from scopeflow.config.registration import RegistrationConfig
 from scopeflow.errors import OptionsError
@@ -110,7 +112,8 @@ class Executor:
             for position in positions.get(key, ()):
                 on_result(position, value)
 
-        scheduler = "synchronous" if self.n_workers == 1 else "threads"
+        # As functions: dask imports `distributed` to look a scheduler up by its name.
+        scheduler = get_sync if self.n_workers == 1 else get_threaded
         with Callback(posttask=after_task):
             dask.compute(*tasks, scheduler=scheduler, num_workers=self.n_workers)
 
