@@ -56,7 +56,8 @@ def _start(job_path: Path, result_path: Path) -> None:
     _run([str(RUNNER), str(job_path), str(result_path)], result_path.parent)
 
 
-def _run(arguments: list[str], folder: Path) -> None:
+def peer_command(runner: Path, *arguments: object) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run a file under the peer's Python, one numba thread."""
     python = os.environ.get("SCOPEFLOW_PEER_PYTHON")
     if not python or not Path(python).is_file():
         sys.exit(
@@ -67,8 +68,15 @@ def _run(arguments: list[str], folder: Path) -> None:
     environment["NUMBA_NUM_THREADS"] = "1"
     if source := os.environ.get("SCOPEFLOW_PEER_SOURCE"):
         environment["PYTHONPATH"] = str(Path(source).resolve())
+    # Not resolved: an environment's Python is often a link, and its place names the environment.
+    command = [str(Path(python).absolute()), str(runner.resolve()), *map(str, arguments)]
+    return command, environment
+
+
+def _run(arguments: list[str], folder: Path) -> None:
+    command, environment = peer_command(Path(arguments[0]), *arguments[1:])
     finished = subprocess.run(
-        [python, *arguments],
+        command,
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -17,7 +17,8 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 @pytest.fixture(autouse=True)
 def unchanged_logging():
     """Commands set up logging of their process; the test process gets its own back."""
-    loggers = [logging.getLogger(name) for name in ("scopeflow", "scopeflow.runtime.progress")]
+    names = ("scopeflow", "scopeflow.runtime.progress", "scopeflow.kernels._jit")
+    loggers = [logging.getLogger(name) for name in names]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     yield
     for logger, (level, handlers) in zip(loggers, before, strict=True):

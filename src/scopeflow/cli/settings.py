@@ -41,8 +41,10 @@ def start_logging(verbose: bool) -> None:
         package.removeHandler(handler)
     package.addHandler(_ToStandardError())
     package.setLevel(logging.INFO if verbose else logging.WARNING)
-    # Batch systems keep standard error: the lines of progress are wanted there in any case.
-    logging.getLogger("scopeflow.runtime.progress").setLevel(logging.INFO)
+    # Batch systems keep standard error: the lines of progress are wanted there in any case, and
+    # so is the reason why the very first run starts slowly.
+    for name in ("scopeflow.runtime.progress", "scopeflow.kernels._jit"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 class _ToStandardError(logging.Handler):

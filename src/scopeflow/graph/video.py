@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.store.sources.protocol import Source
 from scopeflow.store.sources.views import FrameSelection
 from scopeflow.typing import VideoTYXC
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ def lazy_array(source: Source, frames_per_chunk: int, name: str | None = None) -
     dask.array.Array
         Shape ``(T, H, W, C)``; nothing is read yet.
     """
+    # Imported here: corrections of files need no dask array, and its import takes half a second.
+    import dask.array as da
+
     chunks = (frames_per_chunk, *source.shape[1:])
     return da.from_array(
         _ArrayView(source), chunks=chunks, name=name or False, asarray=False, inline_array=True

@@ -139,6 +139,7 @@ class Kernel:
 
     def _build(self) -> Callable[..., Any]:
         folder = cache_folder()
+        _announce_compilation(folder)
         if folder is None:
             return self._declare(cache=False)
         before = numba.config.CACHE_DIR
@@ -157,6 +158,15 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<kernel {self.py_func.__module__}.{self.py_func.__qualname__}>"
+
+
+@functools.cache
+def _announce_compilation(folder: Path | None) -> None:
+    """Say once why nothing happens for some seconds, when no kernel stands in the cache."""
+    if folder is None:
+        logger.info("Compiling kernels; without a cache this takes some seconds in every process.")
+    elif next(folder.rglob("*.nbi"), None) is None:
+        logger.info("Compiling kernels for this machine; once, it takes some seconds.")
 
 
 def _flags(finite: bool) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.registration import phase_cross_correlation
 
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.kernels.resize import resize_image
@@ -79,6 +78,9 @@ def rigid_shift(
     >>> float(dx), float(dy)
     (-5.0, 3.0)
     """
+    # Imported here: few runs need it, and it would be a tenth of the start of all others.
+    from skimage.registration import phase_cross_correlation
+
     reference, moving = np.asarray(reference), np.asarray(moving)
     if reference.shape != moving.shape or reference.ndim != 3:
         raise InputError(

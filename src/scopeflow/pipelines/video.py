@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 from dask.base import tokenize
 
 from scopeflow.errors import InputError
@@ -20,6 +19,11 @@ from scopeflow.store.source import Source, open_source
 from scopeflow.store.sources.axes import check_video
 from scopeflow.store.sources.views import BinnedSource, ChannelSelection
 from scopeflow.store.video_metadata import VideoMetadata
+
+if TYPE_CHECKING:
+    # xarray and dask.array take half a second to import, and corrections of files need neither.
+    import dask.array as da
+    import xarray as xr
 
 DIMS = ("T", "Y", "X", "C")
 _TARGET_CHUNK_BYTES = 64 * 2**20
@@ -83,9 +87,9 @@ def open_recording(
     InputError
         If axes, shape or dtype cannot be used.
     """
-    if isinstance(given, xr.DataArray):
+    if _is_instance(given, "xarray", "DataArray"):
         given, selection["axes"] = _from_xarray(given, selection.pop("axes", None))
-    if isinstance(given, da.Array):
+    if _is_instance(given, "dask.array", "Array"):
         return _from_dask(given, selection.pop("axes", None), bin_size, channels)
     source = open_source(given, **selection)
     if channels is not None:
@@ -93,6 +97,12 @@ def open_recording(
     if bin_size > 1:
         source = BinnedSource(source, bin_size)
     return from_source(source)
+
+
+def _is_instance(given: Any, module: str, name: str) -> bool:
+    """Whether an object is of a class, without importing the module that has it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(given, getattr(loaded, name))
 
 
 def from_source(source: Source) -> Recording:
@@ -113,8 +123,8 @@ def _from_xarray(array: xr.DataArray, axes: str | None) -> tuple[Any, str]:
                 "to T, Y, X, C or pass axes='TYXC'"
             )
         axes = "".join(str(letter) for letter in letters)
-    data = array.data if isinstance(array.data, np.ndarray | da.Array) else array.to_numpy()
-    return data, axes
+    is_kept = isinstance(array.data, np.ndarray) or _is_instance(array.data, "dask.array", "Array")
+    return array.data if is_kept else array.to_numpy(), axes
 
 
 def _from_dask(
@@ -154,6 +164,8 @@ def _from_dask(
 
 def _bin(array: da.Array, bin_size: int) -> da.Array:
     """Average bins of frames, as :class:`scopeflow.store.sources.views.BinnedSource` does."""
+    import dask.array as da
+
     dtype = array.dtype
     whole = array.shape[0] // bin_size * bin_size
     parts = []
@@ -232,6 +244,8 @@ def open_video(
 
 def to_dataarray(recording: Recording, frames_per_chunk: int | None = None) -> xr.DataArray:
     """Return a recording as a lazy, labelled array; see :func:`open_video`."""
+    import xarray as xr
+
     video = recording.video
     if isinstance(video, SourceVideo):
         source: Any = video.source

@@ -1,7 +1,8 @@
 """Run the tasks of a graph somewhere and hand over each result as soon as it is there.
 
 One graph, four places: this thread, dask threads, a private cluster of processes, or a cluster that
-the user gives. The results do not depend on the place.
+the user gives. The results do not depend on the place. `distributed` takes long to import, so only
+the places that need it do.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 from dask.delayed import Delayed
-from distributed import Client, LocalCluster, as_completed, get_client
-from distributed.system import MEMORY_LIMIT
-from distributed.worker import thread_state
+from dask.local import get_sync
+from dask.threaded import get as get_threaded
 
 from scopeflow.config.registration import RegistrationConfig
 from scopeflow.errors import OptionsError
 from scopeflow.kernels import warm_up
 from scopeflow.runtime.cpus import worker_count
+from scopeflow.runtime.memory import memory_limit
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Executor:
     def memory_per_worker(self) -> tuple[int, int] | None:
         """Return (bytes, threads) of the tightest worker, or None where there is no limit."""
         if self.client is None:
-            return int(MEMORY_LIMIT), self.n_workers
+            return memory_limit(), self.n_workers
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [
             (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
@@ -114,7 +115,8 @@ class Executor:
             for position in positions.get(key, ()):
                 on_result(position, value)
 
-        scheduler = "synchronous" if self.n_workers == 1 else "threads"
+        # As functions: dask imports `distributed` to look a scheduler up by its name.
+        scheduler = get_sync if self.n_workers == 1 else get_threaded
         # Callbacks of this call only: those of `dask.callbacks` are shared by all threads, and the
         # recordings of a session are computed from several.
         dask.compute(
@@ -128,6 +130,8 @@ class Executor:
     def _run_on_cluster(
         self, client: Client, tasks: Sequence[Delayed], on_result: OnResult
     ) -> None:
+        from distributed import as_completed
+
         # Fusing tasks would drop the priorities of the spine.
         with dask.config.set({"optimization.fuse.active": False}):
             futures: list[Future] = client.compute(list(tasks), retries=2)
@@ -142,6 +146,11 @@ class Executor:
 
 
 def _active_client() -> Client | None:
+    if "distributed" not in sys.modules:
+        return None  # nobody here can have made a client
+    from distributed import get_client
+    from distributed.worker import thread_state
+
     # Inside a task, waiting for other tasks would need to secede; such callers use threads.
     if getattr(thread_state, "execution_state", None) is not None:
         return None
@@ -200,6 +209,8 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
 
 
 def _connected(address: str) -> Client:
+    from distributed import Client
+
     try:
         return Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -251,6 +262,8 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
     distributed.Client
         Client of the cluster.
     """
+    from distributed import Client, LocalCluster
+
     threads = 1 if n_workers <= 8 else 4
     # Compiled here once, the kernels come from the cache in every worker.
     warm_up()

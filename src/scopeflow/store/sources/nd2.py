@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nd2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +30,8 @@ def _open_file(path: str) -> Any:
             f"{path}: the ND2 file breaks off, the table of its images at the end is missing. It "
             "is truncated; copy it again from the microscope."
         )
+    import nd2  # here, because most runs read another format
+
     file = None
     try:
         file = nd2.ND2File(path)
