@@ -64,6 +64,7 @@ CHANGED = {
     "backend_params": {"device": "cpu"},
     "temporal_boundary": "batch",
     "non_finite": "mask",
+    "solver": "adaptive",
 }
 
 
