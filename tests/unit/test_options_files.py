@@ -64,7 +64,6 @@ CHANGED = {
     "backend_params": {"device": "cpu"},
     "temporal_boundary": "batch",
     "non_finite": "mask",
-    "solver": "adaptive",
 }
 
 

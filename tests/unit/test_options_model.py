@@ -71,7 +71,6 @@ def test_fields_and_defaults_are_the_documented_ones():
         "output_format": OutputFormat.ZARR,
         "temporal_boundary": "halo",
         "non_finite": "error",
-        "solver": "documented",
     }
     assert found == DOCUMENTED | ours
 

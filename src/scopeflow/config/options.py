@@ -32,7 +32,7 @@ from scopeflow.config.enums import (
     QualitySetting,
 )
 from scopeflow.config.options_json import options_path, read_options, write_options
-from scopeflow.config.parameters import correction_parameters, pyramid_parameters, weight_at
+from scopeflow.config.parameters import correction_parameters, weight_at
 from scopeflow.config.specs import CorrectionParameters
 from scopeflow.errors import OptionsError, nearest_name
 
@@ -77,11 +77,6 @@ class OFOptions(BaseModel):
         Scale between neighbouring pyramid levels, in (0, 1].
     update_lag, iterations : int
         Iterations between updates of the nonlinear weights, and of each level.
-    solver : {"documented", "adaptive"}
-        "documented" solves as ``eta``, ``min_level`` and ``iterations`` say. "adaptive" solves
-        every second level of the default pyramid with 30 iterations and ends at the same grid: less
-        than half the time, and other numbers; see docs/levers.md. It needs the defaults of ``eta``
-        and ``iterations``, an even ``min_level`` and no ``gnc_schedule``.
     a_smooth : float
         Exponent of the smoothness penalty; 1 is quadratic.
     a_data : float or tuple of float
@@ -191,7 +186,6 @@ class OFOptions(BaseModel):
     eta: float = Field(default=0.8, gt=0, le=1, allow_inf_nan=False)
     update_lag: _Count = 5
     iterations: _Count = 50
-    solver: Literal["documented", "adaptive"] = "documented"
     a_smooth: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     a_data: Annotated[Any, BeforeValidator(values.data_exponents)] = 0.45
     gnc_schedule: Annotated[Any, BeforeValidator(values.gnc_stages)] = None
@@ -356,7 +350,9 @@ class OFOptions(BaseModel):
             "alpha": self.alpha,
             "weight": copying.deepcopy(self.weight),
             "levels": self.levels,
-            **pyramid_parameters(self),
+            "min_level": self.effective_min_level,
+            "eta": self.eta,
+            "iterations": self.iterations,
             "update_lag": self.update_lag,
             "a_data": self.a_data,
             "a_smooth": self.a_smooth,

@@ -35,10 +35,6 @@ SUPPORTED_FORMATS = (
 )
 """Output formats that a run can produce."""
 
-ADAPTIVE_ETA = 0.64
-"""Two steps of the default pyramid, 0.8 each."""
-ADAPTIVE_ITERATIONS = 30
-
 
 def check_supported(options: OFOptions) -> None:
     """Refuse valid options that no run can honour, before anything is read or written.
@@ -51,7 +47,7 @@ def check_supported(options: OFOptions) -> None:
     Raises
     ------
     OptionsError
-        For an output format without a writer, or a solver that contradicts other options.
+        For an output format without a writer.
 
     Examples
     --------
@@ -68,7 +64,6 @@ def check_supported(options: OFOptions) -> None:
             f"output_format {options.output_format.value} cannot be written. "
             f"Use one of {available}.{instead}"
         )
-    pyramid_parameters(options)
     if options.warping_steps is not None and options.gnc_schedule is None:
         logger.warning("warping_steps=%d acts with gnc_schedule only", options.warping_steps)
 
@@ -119,8 +114,10 @@ def correction_parameters(options: OFOptions, n_channels: int) -> CorrectionPara
         flow=FlowParameters(
             alpha=options.alpha,
             levels=options.levels,
+            min_level=options.effective_min_level,
+            eta=options.eta,
             update_lag=options.update_lag,
-            **pyramid_parameters(options),
+            iterations=options.iterations,
             a_smooth=options.a_smooth,
             a_data=a_data,
             data_term=options.constancy_assumption.value,
@@ -139,59 +136,6 @@ def correction_parameters(options: OFOptions, n_channels: int) -> CorrectionPara
         chain=options.update_initialization_w,
         update_reference=options.update_reference,
     )
-
-
-def pyramid_parameters(options: OFOptions) -> dict[str, Any]:
-    """Pyramid and iterations that the options stand for: their own, or those of ``solver``.
-
-    The adaptive solver visits every second level of the default pyramid, down to the same finest
-    grid, with three fifths of the iterations. docs/levers.md holds the measurements.
-
-    Parameters
-    ----------
-    options : OFOptions
-        What the user asked for; not changed.
-
-    Returns
-    -------
-    dict
-        ``min_level``, ``eta`` and ``iterations`` of `FlowParameters`.
-
-    Raises
-    ------
-    OptionsError
-        When ``solver="adaptive"`` meets options that it would override or was not measured with.
-
-    Examples
-    --------
-    >>> from scopeflow.config.options import OFOptions
-    >>> pyramid_parameters(OFOptions(quality_setting="balanced", solver="adaptive"))
-    {'min_level': 2, 'eta': 0.64, 'iterations': 30}
-    """
-    level, eta, iterations = options.effective_min_level, options.eta, options.iterations
-    if options.solver == "documented":
-        return {"min_level": level, "eta": eta, "iterations": iterations}
-    defaults = FlowParameters()
-    for name, given, default in (
-        ("eta", eta, defaults.eta),
-        ("iterations", iterations, defaults.iterations),
-        ("gnc_schedule", options.gnc_schedule, None),
-    ):
-        if given != default:
-            raise OptionsError(
-                f"solver='adaptive' chooses the pyramid and its iterations, but {name} is {given}. "
-                f"Leave {name} at {default}, or set solver='documented'"
-            )
-    if level % 2:
-        raise OptionsError(
-            f"solver='adaptive' solves every second level, so min_level {level} is none of them. "
-            f"Use {level - 1} or {level + 1}, or set solver='documented'"
-        )
-    return {
-        "min_level": level // 2,
-        "eta": ADAPTIVE_ETA,
-        "iterations": ADAPTIVE_ITERATIONS,
-    }
 
 
 def weight_at(weight: Any, channel: int, n_channels: int) -> float | NDArray[np.float64]:
