@@ -10,7 +10,6 @@ from scopeflow.blocks.session_align import (
     align_corrected_frames,
     align_raw_frames,
     always_valid,
-    compose,
     sum_frames,
 )
 from scopeflow.blocks.session_match import (
@@ -111,29 +110,6 @@ def test_similarity_of_pairs_counts_content_and_overlap(scene):
     moved = pair_similarity(first, window(scene, 0, 30), 1)
     assert moved == pytest.approx(90 / 120, abs=0.03)
     assert pair_similarity(first, np.zeros_like(first), 1) == 0.0
-
-
-def test_compose_equals_a_naive_twin():
-    rng = np.random.default_rng(0)
-    height, width = 9, 11
-    within = gaussian_filter(rng.normal(0, 5, (height, width, 2)), (2, 2, 0)).astype(np.float32)
-    between = gaussian_filter(rng.normal(0, 9, (height, width, 2)), (2, 2, 0))
-    found = compose(within, between)
-    for y in range(height):
-        for x in range(width):
-            px = np.float32(x) + np.float32(between[y, x, 0])
-            py = np.float32(y) + np.float32(between[y, x, 1])
-            if not (0 <= px < width and 0 <= py < height):
-                assert np.isnan(found[y, x]).all()
-                continue
-            px, py = min(px, width - 1), min(py, height - 1)
-            x0, y0 = int(px), int(py)
-            x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-            fx, fy = px - x0, py - y0
-            upper = (1 - fx) * within[y0, x0] + fx * within[y0, x1]
-            lower = (1 - fx) * within[y1, x0] + fx * within[y1, x1]
-            expected = between[y, x] + (1 - fy) * upper + fy * lower
-            assert found[y, x] == pytest.approx(expected, abs=1e-4)
 
 
 def test_opposite_motions_give_the_raw_frame_back_in_one_step_only():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import upsample_flow
@@ -71,3 +72,28 @@ def test_values_that_are_not_numbers_are_counted():
         == cast_frames(warp(frame, np.zeros_like(motion), fill, "linear"), np.uint8)[1]
     )
     assert out[3, 4, 0] == 0
+
+
+def test_a_chain_of_displacements_equals_a_naive_twin():
+    rng = np.random.default_rng(0)
+    height, width = 9, 11
+    within = gaussian_filter(rng.normal(0, 5, (height, width, 2)), (2, 2, 0)).astype(np.float32)
+    between = gaussian_filter(rng.normal(0, 9, (height, width, 2)), (2, 2, 0))
+    chain = FrameRegistration(np.zeros((height, width, 1)), "cubic", then=between)
+    chain.set_motion(within)
+    found = chain.flow()
+    for y in range(height):
+        for x in range(width):
+            px = np.float32(x) + np.float32(between[y, x, 0])
+            py = np.float32(y) + np.float32(between[y, x, 1])
+            if not (0 <= px < width and 0 <= py < height):
+                assert np.isnan(found[y, x]).all()
+                continue
+            px, py = min(px, width - 1), min(py, height - 1)
+            x0, y0 = int(px), int(py)
+            x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
+            fx, fy = px - x0, py - y0
+            upper = (1 - fx) * within[y0, x0] + fx * within[y0, x1]
+            lower = (1 - fx) * within[y1, x0] + fx * within[y1, x1]
+            expected = between[y, x] + (1 - fy) * upper + fy * lower
+            assert found[y, x] == pytest.approx(expected, abs=1e-4)

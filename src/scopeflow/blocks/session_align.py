@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from scopeflow.config.specs import Interpolation
 from scopeflow.errors import InputError
-from scopeflow.kernels.resize import upsample_flow
-from scopeflow.kernels.warp import cast_frames, warp
-from scopeflow.typing import FlowYX2, VideoTYXC
+from scopeflow.kernels.register import FrameRegistration
+from scopeflow.typing import VideoTYXC
 
 
 def sum_frames(frames: VideoTYXC) -> NDArray[Any]:
@@ -64,34 +63,6 @@ def always_valid(masks: VideoTYXC) -> NDArray[np.bool_]:
     return np.asarray((masks > 0).all(axis=(0, 3)))
 
 
-def compose(within: FlowYX2, between: NDArray[Any]) -> FlowYX2:
-    """Chain the displacement within a recording behind the one between recordings.
-
-    Parameters
-    ----------
-    within : ndarray of float32, shape (H, W, 2)
-        Of a raw frame against the recording's reference, pixels.
-    between : ndarray, shape (H, W, 2)
-        Of the recording's reference against that of the session, pixels.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W, 2)
-        Of the raw frame against the session's reference: ``between(p) + within(p + between(p))``;
-        NaN where ``p + between(p)`` is outside.
-
-    Examples
-    --------
-    >>> within = np.zeros((2, 3, 2), np.float32)
-    >>> within[..., 0] = [1, 2, 3]
-    >>> compose(within, np.full((2, 3, 2), [1.0, 0.0]))[0, :, 0].tolist()
-    [3.0, 4.0, nan]
-    """
-    nowhere = np.full(within.shape, np.nan, np.float32)
-    moved = warp(within, np.asarray(between, np.float32), nowhere, "linear")
-    return np.asarray(moved + between, np.float32)
-
-
 def align_raw_frames(
     raw: VideoTYXC,
     motion: NDArray[np.float32],
@@ -109,7 +80,8 @@ def align_raw_frames(
     motion : ndarray of float32, shape (n, h, w, 2)
         Displacements within the recording, on any grid, pixels of the frame.
     between : ndarray, shape (H, W, 2)
-        Displacement of the recording against the session's reference, pixels.
+        Displacement of the recording against the session's reference, pixels. The motion within
+        the recording is chained behind it.
     fill : ndarray, shape (H, W, C)
         Values of pixels that come from outside: the session's reference average.
     dtype : dtype
@@ -124,15 +96,14 @@ def align_raw_frames(
     clipped : int
         Values that did not fit `dtype`.
     """
-    shape = raw.shape[1], raw.shape[2]
     aligned = np.empty(raw.shape, dtype)
     clipped = 0
+    registration = FrameRegistration(fill, interpolation, then=between)
     for n, frame in enumerate(raw):
         if frame.dtype.kind == "f" and not np.isfinite(frame).all():
             frame = np.where(np.isfinite(frame), frame, fill).astype(frame.dtype)
-        total = compose(upsample_flow(np.ascontiguousarray(motion[n]), shape), between)
-        aligned[n], count = cast_frames(warp(frame, total, fill, interpolation), dtype)
-        clipped += count
+        registration.set_motion(motion[n])
+        clipped += registration.register(frame, aligned[n])
     return aligned, clipped
 
 
@@ -156,9 +127,9 @@ def align_corrected_frames(
         Values that did not fit `dtype`.
     """
     aligned = np.empty(corrected.shape, dtype)
-    clipped = 0
-    flow = np.asarray(between, np.float32)
-    for n, frame in enumerate(corrected):
-        aligned[n], count = cast_frames(warp(frame, flow, fill), dtype)
-        clipped += count
+    registration = FrameRegistration(fill, "cubic")
+    registration.set_motion(np.asarray(between, np.float32))
+    clipped = sum(
+        registration.register(frame, out) for frame, out in zip(corrected, aligned, strict=True)
+    )
     return aligned, clipped

@@ -130,6 +130,10 @@ class FrameRegistration:
         ``(H, W, C)`` values for pixels that come from outside the frame, the raw reference.
     interpolation : {"cubic", "linear", "nearest"}
         Interpolation.
+    then : numpy.ndarray, optional
+        ``(H, W, 2)`` displacement behind which each motion is chained: at a pixel ``p`` the sum is
+        ``then(p) + motion(p + then(p))``, linearly interpolated, and NaN where ``p + then(p)`` is
+        outside.
 
     Raises
     ------
@@ -146,12 +150,23 @@ class FrameRegistration:
     True
     """
 
-    def __init__(self, fill: NDArray[Any], interpolation: Interpolation) -> None:
+    def __init__(
+        self,
+        fill: NDArray[Any],
+        interpolation: Interpolation,
+        then: NDArray[Any] | None = None,
+    ) -> None:
         check_interpolation(interpolation)
         self._interpolation = interpolation
         self._shape = fill.shape
         self._fill = self._padded_fill(fill)
         self._flow = np.empty(0, np.float32)
+        self._then: NDArray[np.float32] | None = None
+        if then is not None:
+            self._then = np.empty((2, *self._fill.shape[1:]), np.float32)
+            planes = np.require(np.moveaxis(then, -1, 0), np.float32, ["C", "A"])
+            pad_replicate(planes, *_BORDER, self._then)
+            self._nowhere = np.full_like(self._then, np.nan)
 
     def _padded_fill(self, fill: NDArray[Any]) -> NDArray[np.float32]:
         height, width, channels = self._shape
@@ -177,6 +192,25 @@ class FrameRegistration:
             border=_BORDER,
             out=scratch("full flow", (2, height, width + 2 * COLUMN_BORDER)),
         )
+        if self._then is not None:
+            self._flow = self._chained(self._flow, self._then)
+
+    def _chained(self, flow: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
+        _, height, columns = flow.shape
+        source = scratch("chained source", (2, height + 2 * SOURCE_ROWS, columns))
+        source[:, SOURCE_ROWS:-SOURCE_ROWS] = flow
+        replicate_border(source, SOURCE_ROWS, SOURCE_COLUMNS)
+        moved = warp_planes(
+            source,
+            then,
+            self._nowhere,
+            flow_border=_BORDER,
+            border=_BORDER,
+            interpolation="linear",
+            out=scratch("chained flow", flow.shape),
+        )
+        moved += then
+        return moved
 
     def warp(
         self, frame: NDArray[Any], fill: NDArray[np.float32] | None = None
