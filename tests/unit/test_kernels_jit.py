@@ -38,14 +38,14 @@ def run(**environment):
 def test_a_second_signature_is_refused():
     planes = np.zeros((1, 5, 5))  # float64
     with pytest.raises(TypeError, match=r"[Nn]o matching definition"):
-        _median_planes(planes, planes.copy(), planes[0].copy())
+        _median_planes(planes, 0, 0, planes[:0], planes.copy(), planes[0].copy())
 
 
 def test_read_only_arrays_are_welcome():
     planes = np.zeros((1, 5, 5), np.float32)
     planes.flags.writeable = False
     out = np.ones((1, 5, 5), np.float32)
-    _median_planes(planes, out, np.empty((10, 9), np.float32))
+    _median_planes(planes, 0, 0, planes[:0], out, np.empty((10, 9), np.float32))
     assert not out.any()
 
 

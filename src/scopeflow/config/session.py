@@ -252,7 +252,7 @@ class SessionConfig(BaseModel):
         --------
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "session.toml").write_text('root = "."\\ncenter = "auto"\\n')
+        >>> _ = (folder / "session.toml").write_text('root = "."\ncenter = "auto"\n')
         >>> SessionConfig.from_file(folder / "session.toml").center
         'auto'
         """
