@@ -202,31 +202,31 @@ class ProcessingParams(_Strict):
     """
 
     fovs: str | tuple[int, ...] = "all"
-    batch_size: int = Field(2, ge=1)
-    n_workers: int = Field(2, ge=1)
+    batch_size: int = Field(default=2, ge=1)
+    n_workers: int = Field(default=2, ge=1)
     copy_only: bool = False
     convert: Literal["exact", "clip"] = "exact"
-    z: int | None = Field(None, ge=0)
+    z: int | None = Field(default=None, ge=0)
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
-    logstd_window_size: int = Field(3, ge=3)
+    logstd_window_size: int = Field(default=3, ge=3)
     threshold_method: Literal["valley", "mode_3sigma"] = "valley"
-    morph_size: int = Field(7, ge=1)
+    morph_size: int = Field(default=7, ge=1)
     morph_shape: Literal["disk", "square"] = "disk"
-    morph_iterations: int = Field(3, ge=0)
-    min_object_size: int = Field(50, ge=1)
-    max_object_size: int = Field(10000, ge=1)
-    min_iou: float = Field(0.1, ge=0, le=1)
+    morph_iterations: int = Field(default=3, ge=0)
+    min_object_size: int = Field(default=50, ge=1)
+    max_object_size: int = Field(default=10000, ge=1)
+    min_iou: float = Field(default=0.1, ge=0, le=1)
     iou: Literal["bbox", "mask"] = "bbox"
-    min_frames: int = Field(30, ge=1)
-    border_margin: int = Field(50, ge=0)
+    min_frames: int = Field(default=30, ge=1)
+    border_margin: int = Field(default=50, ge=0)
     background_weight: float = 1.0
-    background_tile_size: int = Field(100, ge=16)
-    background_dilation: int = Field(10, ge=0)
-    frame_interval: float = Field(10.0, gt=0, allow_inf_nan=False)
+    background_tile_size: int = Field(default=100, ge=16)
+    background_dilation: int = Field(default=10, ge=0)
+    frame_interval: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     time_mapping: dict[int, float] | None = None
-    crop_padding: int = Field(0, ge=0)
-    crop_min_frames: int = Field(1, ge=1)
+    crop_padding: int = Field(default=0, ge=0)
+    crop_min_frames: int = Field(default=1, ge=1)
 
     @field_validator("fovs", mode="before")
     @classmethod
@@ -359,7 +359,11 @@ def load_config(path: str | os.PathLike[str]) -> WorkflowConfig:
 
 
 def _known_names(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
-    nested = {"channels": Channels, "params": ProcessingParams, "pc": ChannelSelection}
+    nested: dict[str, type[BaseModel]] = {
+        "channels": Channels,
+        "params": ProcessingParams,
+        "pc": ChannelSelection,
+    }
     nested["fl"] = ChannelSelection
     for part in place:
         model = nested.get(part, model) if isinstance(part, str) else model
