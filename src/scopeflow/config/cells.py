@@ -184,8 +184,6 @@ class ProcessingParams(_Strict):
         Minutes from frame to frame, where neither `time_mapping` nor the file has times.
     time_mapping : dict of int to float, optional
         Minutes by frame.
-    crop_padding : int
-        Pixels that are added around the window of a cell in ``cells.zarr``; boxes stay tight.
     crop_min_frames : int
         Cells seen in fewer frames get no crops.
 
@@ -225,7 +223,6 @@ class ProcessingParams(_Strict):
     background_dilation: int = Field(default=10, ge=0)
     frame_interval: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     time_mapping: dict[int, float] | None = None
-    crop_padding: int = Field(default=0, ge=0)
     crop_min_frames: int = Field(default=1, ge=1)
 
     @field_validator("fovs", mode="before")

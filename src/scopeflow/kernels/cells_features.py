@@ -185,7 +185,8 @@ class _Pixels:
         self.area = table[:, 1].astype(np.float64)
 
     def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(self.label, values, minlength=self.size)[self.order]
+        sums = np.bincount(self.label, values, minlength=self.size)
+        return np.asarray(sums[self.order], np.float64)
 
     def image_sums(self, image: NDArray[Any]) -> NDArray[np.float64]:
         return self.sums(image.ravel()[self.where])
