@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
@@ -325,8 +326,6 @@ def _display(frame: NDArray[Any], low: float, high: float, *, labels: bool) -> N
 
 def display_crops(fov: Path, names: Sequence[str], mask_name: str) -> Result:
     """Write crops at half resolution in 8 bits."""
-    import zarr
-
     files: list[str] = []
     for name in names:
         crop = np.asarray(zarr.open_array(str(fov / CELLS / name / "0"), mode="r")[...])
