@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scopeflow.config.cells import WorkflowConfig
     from scopeflow.config.enums import (
         ChannelNormalization,
         ConstancyAssumption,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from scopeflow.config.registration import RegistrationConfig
     from scopeflow.kernels.flow import get_displacement
     from scopeflow.pipelines.arrays import compensate_arr
+    from scopeflow.pipelines.cells import run_workflow
     from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
     from scopeflow.pipelines.video import open_video
 
@@ -37,11 +39,13 @@ __all__ = [
     "OutputFormat",
     "QualitySetting",
     "RegistrationConfig",
+    "WorkflowConfig",
     "__version__",
     "compensate_arr",
     "compensate_recording",
     "get_displacement",
     "open_video",
+    "run_workflow",
 ]
 
 _HOME = {
@@ -54,10 +58,12 @@ _HOME = {
     "OutputFormat": "scopeflow.config.enums",
     "QualitySetting": "scopeflow.config.enums",
     "RegistrationConfig": "scopeflow.config.registration",
+    "WorkflowConfig": "scopeflow.config.cells",
     "compensate_arr": "scopeflow.pipelines.arrays",
     "compensate_recording": "scopeflow.pipelines.correct",
     "get_displacement": "scopeflow.kernels.flow",
     "open_video": "scopeflow.pipelines.video",
+    "run_workflow": "scopeflow.pipelines.cells",
 }
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from scopeflow import __version__
+from scopeflow.cli.cells import cells
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo
 from scopeflow.cli.inspect import inspect
@@ -80,6 +81,7 @@ def _main(
 app.command()(correct)
 app.command()(inspect)
 app.command()(demo)
+app.add_typer(cells, name="cells")
 
 
 def main() -> None:
