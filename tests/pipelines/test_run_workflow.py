@@ -102,7 +102,10 @@ def test_cells_are_found_followed_and_the_late_one_too(done, movies):
 
 def test_background_is_the_known_plane(done, movies):
     found = images(done)["fl_background_ch_1/0"][:]
-    assert np.abs(found - movies[0].background).max() < 1.5
+    error = np.abs(found - movies[0].background)
+    # Cells hide one side of a tile: at most half a tile of slope, twice that where it is continued.
+    assert error.max() < 2 * 25 * (0.05 + 0.02)
+    assert error.mean() < 0.6
 
 
 def test_crops_hold_the_cells(done):
@@ -198,12 +201,15 @@ def test_cancel_in_every_step_and_resume(source, done, tmp_path, step):
             event.set()
 
     output = tmp_path / "out"
-    assert not run_workflow(source, output, cell_config(), cancel_event=event, progress=stop)
-    assert contents(output) != contents(done)
+    of_first = {k: v for k, v in contents(done).items() if k.startswith("fov_000")}
+    assert not run_workflow(
+        source, output, cell_config(fovs=[0]), cancel_event=event, progress=stop
+    )
+    assert contents(output) != of_first
     reused = []
-    assert run_workflow(source, output, cell_config(), progress=reused.append)
+    assert run_workflow(source, output, cell_config(fovs=[0]), progress=reused.append)
     assert any(report["message"] == "reused" for report in reused)
-    assert contents(output) == contents(done)
+    assert contents(output) == of_first
 
 
 @pytest.mark.slow
@@ -363,11 +369,7 @@ def test_empty_field_of_view(tmp_path):
 
 
 def test_one_failing_field_of_view_does_not_stop_the_others(source, done, tmp_path, caplog):
-    def fails_in_fov_1(context):
-        return 1.0
-
     output = tmp_path / "out"
-    (output / ".scopeflow").mkdir(parents=True)
     assert run_workflow(source, output, cell_config(copy_only=True))
     blocker = output / "fov_001" / "images.zarr" / "seg_labeled_ch_0"
     blocker.write_text("a file where a folder is needed")
