@@ -94,6 +94,54 @@ def _medians(image, mask, y_edges, x_edges, medians):
                 medians[i, j] = np.nan
 
 
+@kernel(
+    nothing,
+    readable(2, _types.uint16),
+    readable(2, _types.uint8),
+    readable(1, _types.int64),
+    readable(1, _types.int64),
+    writable(2, _types.float64),
+)
+def _medians_of_counts(image, mask, y_edges, x_edges, medians):
+    """Medians of 16-bit counts: the upper byte by counting, then the lower one."""
+    coarse = np.empty(256, np.int64)
+    fine = np.empty(256, np.int64)
+    for i in range(medians.shape[0]):
+        for j in range(medians.shape[1]):
+            coarse[:] = 0
+            n = 0
+            for y in range(y_edges[i], y_edges[i + 2]):
+                for x in range(x_edges[j], x_edges[j + 2]):
+                    if mask[y, x] == 0:
+                        coarse[image[y, x] >> 8] += 1
+                        n += 1
+            area = (y_edges[i + 2] - y_edges[i]) * (x_edges[j + 2] - x_edges[j])
+            if n < _LEAST_PIXELS or n < _LEAST_SHARE * area:
+                medians[i, j] = np.nan
+                continue
+            total = 0.0
+            counted = -1
+            for rank in ((n - 1) // 2, n // 2):
+                upper = 0
+                below = 0
+                while below + coarse[upper] <= rank:
+                    below += coarse[upper]
+                    upper += 1
+                if upper != counted:
+                    counted = upper
+                    fine[:] = 0
+                    for y in range(y_edges[i], y_edges[i + 2]):
+                        for x in range(x_edges[j], x_edges[j + 2]):
+                            if mask[y, x] == 0 and image[y, x] >> 8 == upper:
+                                fine[image[y, x] & 255] += 1
+                lower = 0
+                while below + fine[lower] <= rank:
+                    below += fine[lower]
+                    lower += 1
+                total += upper * 256 + lower
+            medians[i, j] = total / 2.0
+
+
 def tile_medians(image: NDArray[Any], mask: NDArray[np.bool_], tiles: Tiles) -> NDArray[np.float64]:
     """Return the median of the background in every tile.
 
@@ -118,8 +166,9 @@ def tile_medians(image: NDArray[Any], mask: NDArray[np.bool_], tiles: Tiles) -> 
     [[199.5]]
     """
     medians = np.empty(tiles.shape)
-    _medians(
-        np.ascontiguousarray(image, np.float64),
+    counts = image.dtype == np.uint16
+    (_medians_of_counts if counts else _medians)(
+        np.ascontiguousarray(image, np.uint16 if counts else np.float64),
         np.ascontiguousarray(mask).view(np.uint8),
         np.asarray(tiles.y, np.int64),
         np.asarray(tiles.x, np.int64),
