@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scopeflow.config.cells import WorkflowConfig
     from scopeflow.config.enums import (
         ChannelNormalization,
         ConstancyAssumption,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from scopeflow.config.session import SessionConfig, get_array_task_id
     from scopeflow.kernels.flow import get_displacement
     from scopeflow.pipelines.arrays import compensate_arr
+    from scopeflow.pipelines.cells import run_workflow
     from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
     from scopeflow.pipelines.session import SessionResult, run_session, session_status
     from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
@@ -44,6 +46,7 @@ __all__ = [
     "RegistrationConfig",
     "SessionConfig",
     "SessionResult",
+    "WorkflowConfig",
     "__version__",
     "compensate_arr",
     "compensate_recording",
@@ -55,6 +58,7 @@ __all__ = [
     "run_stage1_array",
     "run_stage2",
     "run_stage3",
+    "run_workflow",
     "session_status",
 ]
 
@@ -70,6 +74,7 @@ _HOME = {
     "RegistrationConfig": "scopeflow.config.registration",
     "SessionConfig": "scopeflow.config.session",
     "SessionResult": "scopeflow.pipelines.session",
+    "WorkflowConfig": "scopeflow.config.cells",
     "compensate_arr": "scopeflow.pipelines.arrays",
     "compensate_recording": "scopeflow.pipelines.correct",
     "get_array_task_id": "scopeflow.config.session",
@@ -81,6 +86,7 @@ _HOME = {
     "run_stage2": "scopeflow.pipelines.session_stage2",
     "run_stage3": "scopeflow.pipelines.session_stage3",
     "session_status": "scopeflow.pipelines.session",
+    "run_workflow": "scopeflow.pipelines.cells",
 }
 
 

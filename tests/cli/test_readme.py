@@ -53,6 +53,8 @@ def test_commands_are_accepted(folder):
     assert len(commands) == 8
     for _, *words in commands:
         words = [word.replace("100:200", "10:20") for word in words]
+        if words[0] == "cells":  # run for real in tests/pipelines; here the commands have to exist
+            words = [*words[:2], "--help"]
         if words[0] == "correct" and "--dry-run" not in words:
             words.append("--dry-run")
         result = CliRunner().invoke(app, words)

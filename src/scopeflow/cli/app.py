@@ -16,6 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from scopeflow import __version__
+from scopeflow.cli.cells import cells
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo
 from scopeflow.cli.inspect import inspect
@@ -82,6 +83,7 @@ app.command()(correct)
 app.command()(inspect)
 app.command()(demo)
 app.add_typer(session, name="session")
+app.add_typer(cells, name="cells")
 
 
 def main() -> None:

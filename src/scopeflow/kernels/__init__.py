@@ -34,6 +34,7 @@ def warm_up() -> int:
     """
     from scopeflow.kernels import (  # noqa: F401 - importing registers their kernels
         _jit,
+        cells_background,
         filters,
         power,
         statistics,

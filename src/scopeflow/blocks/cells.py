@@ -1,0 +1,352 @@
+"""The steps of the cell workflow for one block of frames or one group of cells; no dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from scopeflow.errors import InputError
+from scopeflow.kernels import cells_background as background
+from scopeflow.kernels import cells_display as display
+from scopeflow.kernels.cells_features import Feature, measure_frame
+from scopeflow.kernels.cells_segmentation import LogStdOptions, segment
+from scopeflow.kernels.cells_tracking import (
+    link_frames,
+    overlap_counts,
+    region_table,
+    repaint,
+)
+from scopeflow.store.cells_store import (
+    CELLS,
+    IMAGES,
+    read_frames,
+    write_array,
+    write_frames,
+)
+from scopeflow.store.sources.protocol import Source
+
+__all__ = ["Result"]
+
+_LARGEST = 65535
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step leaves: files, and small values and arrays that later steps use."""
+
+    files: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def copy_block(
+    fov: Path, source: Source, channel: int, name: str, start: int, stop: int, convert: str
+) -> Result:
+    """Copy frames of one channel into its stack, as 16-bit counts."""
+    frames = source.read(start, stop)[..., channel]
+    counts, clipped = to_counts(frames, convert, f"{source.description}, channel {channel}")
+    files = write_frames(fov / IMAGES, f"{name}/0", start, counts)
+    return Result(files, {"max": int(counts.max(initial=0)), "clipped": clipped})
+
+
+def to_counts(frames: NDArray[Any], convert: str, where: str) -> tuple[NDArray[np.uint16], int]:
+    """Return pixels as uint16 and how many were clipped or rounded.
+
+    Raises
+    ------
+    InputError
+        If pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
+
+    Examples
+    --------
+    >>> to_counts(np.array([[-3.0, 1.5, 7.0]]), "clip", "test")
+    (array([[0, 2, 7]], dtype=uint16), 2)
+    """
+    if frames.dtype == np.uint16 or frames.dtype == np.uint8 or frames.dtype == bool:
+        return frames.astype(np.uint16), 0
+    rounded = np.clip(np.nan_to_num(np.rint(frames)), 0, _LARGEST).astype(np.uint16)
+    changed = int(np.count_nonzero(rounded != frames))
+    if changed and convert != "clip":
+        raise InputError(
+            f"{where}: {changed} pixels of type {frames.dtype} are no integers from 0 to {_LARGEST}"
+            f" (values {np.nanmin(frames):g} to {np.nanmax(frames):g}). Scale the recording to "
+            "counts, or set convert=clip to round and clip them"
+        )
+    return rounded, changed
+
+
+def segment_block(
+    fov: Path,
+    pc: str,
+    out: str,
+    start: int,
+    stop: int,
+    method: Callable[[NDArray[Any]], NDArray[Any]] | LogStdOptions,
+    preprocessors: Sequence[Any] = (),
+) -> Result:
+    """Find cells in frames; the tables of regions go to tracking."""
+    frames = read_frames(fov / IMAGES, f"{pc}/0", start, stop)
+    labels = np.zeros(frames.shape, np.uint16)
+    rows, small, large = [], 0, 0
+    for n, frame in enumerate(frames):
+        image: NDArray[Any] = frame
+        for preprocessor in preprocessors:
+            image = np.asarray(preprocessor.process(image))
+            if image.shape != frame.shape:
+                raise InputError(
+                    f"the preprocessor {type(preprocessor).__name__} made an image of shape "
+                    f"{image.shape} from one of shape {frame.shape}; it has to keep the shape"
+                )
+        if isinstance(method, LogStdOptions):
+            labels[n], too_small, too_large = segment(image, method)
+            small, large = small + too_small, large + too_large
+        else:
+            labels[n] = _checked_labels(method(image), frame.shape)
+        rows.append(_with_frame(start + n, region_table(labels[n])))
+    files = write_frames(fov / IMAGES, f"{out}/0", start, labels)
+    table = np.concatenate(rows)
+    return Result(files, {"too_small": small, "too_large": large}, {"regions": table})
+
+
+def _with_frame(frame: int, table: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.column_stack([np.full(len(table), frame, np.int64), table])
+
+
+def _checked_labels(given: Any, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    labels = np.asarray(given)
+    if labels.shape != shape or labels.dtype.kind not in "iub":
+        raise InputError(
+            f"the segmentation method gave {labels.dtype} of shape {labels.shape}; it has to give "
+            f"integer labels of shape {shape}"
+        )
+    if labels.size and (labels.min() < 0 or labels.max() > _LARGEST):
+        raise InputError(
+            f"the segmentation method gave labels {labels.min()} to {labels.max()}; labels are "
+            f"0 for background and 1 to {_LARGEST}"
+        )
+    return labels.astype(np.uint16)
+
+
+def overlap_block(fov: Path, labelled: str, start: int, stop: int) -> Result:
+    """Count the pixels that regions share with those of the frame before."""
+    first = max(0, start - 1)
+    frames = read_frames(fov / IMAGES, f"{labelled}/0", first, stop)
+    rows = [
+        _with_frame(t, overlap_counts(frames[t - first], frames[t - first - 1]))
+        for t in range(max(1, start), stop)
+    ]
+    table = np.concatenate(rows) if rows else np.zeros((0, 4), np.int64)
+    return Result(arrays={"overlaps": table})
+
+
+def link_regions(
+    n_frames: int,
+    regions: NDArray[np.int64],
+    min_iou: float,
+    overlaps: NDArray[np.int64] | None = None,
+) -> Result:
+    """Give every region the number of its cell: ``frame, label, area, y0, x0, y1, x1, cell``."""
+    frames = range(n_frames)
+    tables = [regions[regions[:, 0] == t, 1:] for t in frames]
+    shared = None if overlaps is None else [overlaps[overlaps[:, 0] == t, 1:] for t in frames]
+    ids = link_frames(tables, min_iou, shared)
+    cells = np.concatenate(ids) if ids else np.zeros(0, np.int64)
+    return Result(arrays={"cells": np.column_stack([regions, cells])})
+
+
+def repaint_block(
+    fov: Path, labelled: str, out: str, start: int, stop: int, cells: NDArray[np.int64]
+) -> Result:
+    """Write frames of labels with the numbers of the cells."""
+    frames = read_frames(fov / IMAGES, f"{labelled}/0", start, stop)
+    tracked = np.empty_like(frames)
+    for n, frame in enumerate(frames):
+        rows = cells[cells[:, 0] == start + n]
+        tracked[n] = repaint(frame, rows[:, 1:7], rows[:, 7])
+    return Result(write_frames(fov / IMAGES, f"{out}/0", start, tracked))
+
+
+def medians_block(
+    fov: Path, fl: str, labelled: str | None, start: int, stop: int, tile: int, radius: int
+) -> Result:
+    """Take the medians of the background in tiles; 5th percentiles where a frame has none."""
+    frames = read_frames(fov / IMAGES, f"{fl}/0", start, stop)
+    labels = None if labelled is None else read_frames(fov / IMAGES, f"{labelled}/0", start, stop)
+    tiles = background.tiles_of(frames.shape[1], frames.shape[2], tile)
+    medians, low = np.empty((len(frames), *tiles.shape)), np.full(len(frames), np.nan)
+    for n, frame in enumerate(frames):
+        mask = np.zeros(frame.shape, bool)
+        if labels is not None:
+            mask = background.foreground(labels[n], radius)
+        medians[n] = background.tile_medians(frame, mask, tiles)
+        if np.isnan(medians[n]).all():
+            low[n] = np.percentile(frame, 5)
+    return Result(arrays={"medians": medians, "low": low})
+
+
+def surface_block(
+    fov: Path, out: str, start: int, medians: NDArray[np.float64], tiles: background.Tiles
+) -> Result:
+    """Write the background of frames from their tile medians."""
+    frames = np.stack([background.surface(background.fill_tiles(one), tiles) for one in medians])
+    return Result(write_frames(fov / IMAGES, f"{out}/0", start, frames))
+
+
+@dataclass(frozen=True)
+class MeasuredChannel:
+    """One channel to measure: its stack, its number and its features."""
+
+    name: str
+    channel: int
+    features: Mapping[str, Feature]
+    background: str | None = None
+    weight: float = 0.0
+
+
+def measure_block(
+    fov: Path,
+    tracked: str,
+    channels: Sequence[MeasuredChannel],
+    start: int,
+    stop: int,
+    cells: NDArray[np.int64],
+) -> Result:
+    """Measure the features of all channels in frames; one value a row of ``cells``."""
+    columns: dict[str, list[NDArray[np.float64]]] = {}
+    failures: dict[str, int] = {}
+    for t in range(start, stop):
+        rows = cells[cells[:, 0] == t]
+        rows = rows[np.argsort(rows[:, 7])]
+        table = np.column_stack([rows[:, 7], rows[:, 2:7]])
+        labels = read_frames(fov / IMAGES, f"{tracked}/0", t, t + 1)[0]
+        for one in channels:
+            if not one.features:
+                continue
+            image = read_frames(fov / IMAGES, f"{one.name}/0", t, t + 1)[0]
+            level = (
+                None
+                if one.background is None
+                else read_frames(fov / IMAGES, f"{one.background}/0", t, t + 1)[0]
+            )
+            values, failed = measure_frame(
+                labels,
+                table,
+                image,
+                one.features,
+                background=level,
+                background_weight=one.weight,
+                frame=t,
+            )
+            for name, numbers in values.items():
+                columns.setdefault(f"{name}_ch_{one.channel}", []).append(numbers)
+            for name, count in failed.items():
+                key = f"{name}_ch_{one.channel}"
+                failures[key] = failures.get(key, 0) + count
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return Result(values={"failures": failures}, arrays=arrays)
+
+
+@dataclass(frozen=True)
+class CropChannel:
+    """One stack to cut crops from: its name, that of the crops, and the scale to 0..1."""
+
+    stack: str
+    name: str
+    scale: float
+
+
+def crop_cells(
+    fov: Path,
+    tracked: str,
+    mask_name: str,
+    channels: Sequence[CropChannel],
+    cells: NDArray[np.int64],
+    n_frames: int,
+) -> Result:
+    """Cut a group of cells out of all stacks; each frame is read once."""
+    boxes: dict[int, list[tuple[int, list[NDArray[Any]]]]] = {}
+    for t in np.unique(cells[:, 0]).tolist():
+        labels = read_frames(fov / IMAGES, f"{tracked}/0", t, t + 1)[0]
+        stacks = [read_frames(fov / IMAGES, f"{c.stack}/0", t, t + 1)[0] for c in channels]
+        for _, _, _, y0, x0, y1, x1, cell in cells[cells[:, 0] == t].tolist():
+            mask = labels[y0:y1, x0:x1] == cell
+            cut = [np.where(mask, stack[y0:y1, x0:x1], 0) for stack in stacks]
+            boxes.setdefault(cell, []).append((t, [mask.astype(np.uint8), *cut]))
+    files: list[str] = []
+    for cell in sorted(boxes):
+        height = max(parts[0].shape[0] for _, parts in boxes[cell])
+        width = max(parts[0].shape[1] for _, parts in boxes[cell])
+        names = [mask_name, *(channel.name for channel in channels)]
+        scales = [None, *(channel.scale for channel in channels)]
+        for n, (name, scale) in enumerate(zip(names, scales, strict=True)):
+            dtype = np.uint8 if scale is None else np.float32
+            crop = np.zeros((n_frames, height, width), dtype)
+            for t, parts in boxes[cell]:
+                h, w = parts[n].shape
+                crop[t, :h, :w] = parts[n] if scale is None else parts[n] / np.float64(scale)
+            files += write_array(fov / CELLS, f"{name}/{cell}/0", crop)
+        del boxes[cell]
+    return Result(files)
+
+
+def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
+    """Count how often each value occurs in frames; values ascend."""
+    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
+    if frames.dtype == np.uint16:
+        counts = np.bincount(frames.ravel(), minlength=_LARGEST + 1)
+        values = np.flatnonzero(counts)
+        return Result(arrays={"values": values.astype(np.uint16), "counts": counts[values]})
+    # Of floats, the upper 20 of 32 bits: 1 in 2048, enough for a display of 8 bits.
+    bits = np.ascontiguousarray(frames, np.float32).view(np.uint32) & np.uint32(0xFFFFF000)
+    values, counts = np.unique(bits.view(np.float32), return_counts=True)
+    return Result(arrays={"values": values, "counts": counts})
+
+
+def display_block(
+    fov: Path, stack: str, start: int, stop: int, low: float, high: float, *, labels: bool
+) -> Result:
+    """Write frames at half resolution in 8 bits."""
+    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
+    small = np.stack([_display(frame, low, high, labels=labels) for frame in frames])
+    return Result(write_frames(fov / IMAGES, f"{stack}/1", start, small))
+
+
+def _display(frame: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
+    if labels:
+        return display.to_display_labels(display.halve_sample(frame), int(high))
+    scaled = display.to_display(frame, low, high).astype(np.uint8)
+    return display.halve_mean(scaled).astype(np.uint8)
+
+
+def display_crops(fov: Path, names: Sequence[str], mask_name: str) -> Result:
+    """Write crops at half resolution in 8 bits."""
+    files: list[str] = []
+    for name in names:
+        crop = np.asarray(zarr.open_array(str(fov / CELLS / name / "0"), mode="r")[...])
+        is_mask = name.startswith(f"{mask_name}/")
+        low, high = display_range(*np.unique(crop, return_counts=True))
+        if is_mask:
+            low, high = 0.0, 1.0
+        small = np.stack([_display(frame, low, high, labels=is_mask) for frame in crop])
+        chunks = (1, min(256, small.shape[1]), min(256, small.shape[2]))
+        files += write_array(fov / CELLS, f"{name}/1", small, chunks=chunks)
+    return Result(files)
+
+
+def display_range(values: NDArray[Any], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the 1st and 99th percentile, or the extremes where those are equal.
+
+    Examples
+    --------
+    >>> display_range(np.array([0, 7]), np.array([1000, 1]))
+    (0.0, 7.0)
+    """
+    low = display.percentile_of_counts(values, counts, 1)
+    high = display.percentile_of_counts(values, counts, 99)
+    return (low, high) if high > low else (float(values[0]), float(values[-1]))

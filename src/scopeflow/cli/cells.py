@@ -1,0 +1,170 @@
+"""``scopeflow cells``: from recordings to traces of cells; the work is done by the pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scopeflow.cli.settings import start_logging
+
+if TYPE_CHECKING:
+    from scopeflow.config.cells import WorkflowConfig
+    from scopeflow.pipelines.cells_plan import WorkflowPlan
+
+cells = typer.Typer(help="Find, follow and measure cells.", no_args_is_help=True)
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Results = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of a run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+@cells.command()
+def run(
+    input_path: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="ND2, OME-TIFF or OME-Zarr recording.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the results.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="processing_config.yaml; by default that in OUTPUT."),
+    ] = None,
+    pc: Annotated[int | None, typer.Option(min=0, help="Phase-contrast channel.")] = None,
+    fl: Annotated[
+        list[int] | None, typer.Option(min=0, help="Fluorescence channel; may be repeated.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any parameter; may be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, write nothing.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run all steps on a recording; the same command continues an interrupted run."""
+    start_logging(verbose)
+    from scopeflow.pipelines.cells import run_plan
+    from scopeflow.pipelines.cells_plan import plan_workflow
+
+    plan = plan_workflow(input_path, output, _configured(config, output, pc, fl, assignments or []))
+    console = Console()
+    if dry_run:
+        _print_plan(console, plan)
+        return
+    with console.status("starting") as line:
+
+        def show(event: dict[str, Any]) -> None:
+            line.update(f"{event['step']}, FOV {event['fov']}: {event['t']} of {event['T']} frames")
+
+        done = run_plan(plan, progress=show)
+    _print_status(console, output)
+    if not done:
+        raise typer.Exit(1)
+
+
+def _configured(
+    file: Path | None, output: Path, pc: int | None, fl: list[int] | None, words: list[str]
+) -> WorkflowConfig:
+    import yaml
+
+    from scopeflow.config.cells import ProcessingParams, WorkflowConfig, load_config
+    from scopeflow.errors import OptionsError, nearest_name
+
+    known = list(ProcessingParams.model_fields)
+    given: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set {word}: write KEY=VALUE, such as --set min_frames=5")
+        if name not in known:
+            raise typer.BadParameter(
+                f"--set {name}: there is no such parameter.{nearest_name(name, known)}"
+            )
+        try:
+            given[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise typer.BadParameter(f"--set {word}: cannot be read: {reason}") from None
+    stored = output / "processing_config.yaml"
+    base = WorkflowConfig()
+    if file is not None or stored.exists():
+        base = load_config(stored if file is None else file)
+    channels = base.channels.model_dump()
+    if pc is not None:
+        channels["pc"] = pc
+    if fl is not None:
+        channels["fl"] = fl
+    try:
+        return WorkflowConfig(channels=channels, params={**base.params.model_dump(), **given})
+    except OptionsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print_plan(console: Console, plan: WorkflowPlan) -> None:
+    table = Table("FOV", "frames", "height × width", "channels", title_justify="left")
+    table.title = "Nothing was written."
+    for fov in plan.fovs:
+        frames, height, width = fov.shape
+        table.add_row(str(fov.fov), str(frames), f"{height} × {width}", ", ".join(fov.copied()))
+    console.print(table)
+
+
+@cells.command()
+def status(output: Results, verbose: Verbose = False) -> None:
+    """Show what a run has finished, and why cells are missing from its traces."""
+    start_logging(verbose)
+    _print_status(Console(), output)
+
+
+def _print_status(console: Console, output: Path) -> None:
+    from scopeflow.pipelines.cells_status import workflow_status
+
+    table = Table("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
+    for row in workflow_status(output):
+        table.add_row(*(str(value) for value in row))
+    console.print(table)
+
+
+@cells.command()
+def merge(
+    output: Results,
+    samples: Annotated[
+        list[str] | None,
+        typer.Option("--sample", metavar="NAME=FOVS", help="Such as control=0-5,7; repeatable."),
+    ] = None,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put the traces of fields of view together, one table a sample."""
+    start_logging(verbose)
+    from scopeflow.pipelines.cells_merge import merge_traces
+
+    chosen: dict[str, str] | None = None if not samples else {}
+    for word in samples or []:
+        name, equals, fovs = word.partition("=")
+        if not equals or chosen is None or name in chosen:
+            raise typer.BadParameter(f"--sample {word}: write NAME=FOVS, each name once")
+        chosen[name] = fovs
+    for path in merge_traces(output, chosen, overwrite=overwrite).values():
+        typer.echo(str(path))
+
+
+@cells.command()
+def fit(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A merged table.")],
+    column: Annotated[str, typer.Option(help="Column to fit, such as intensity_total_ch_1.")],
+    model: Annotated[
+        str, typer.Option(help="maturation, trivial or maturation_blocked.")
+    ] = "maturation",
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit a model to every cell of a merged table."""
+    start_logging(verbose)
+    from scopeflow.pipelines.cells_fit import fit_traces
+
+    typer.echo(str(fit_traces(table, column, model, overwrite=overwrite)))

@@ -1,0 +1,265 @@
+"""Steps 5 to 7 of the cell workflow: crops, features and traces, small pictures for viewers."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from scopeflow.blocks import cells as steps
+from scopeflow.graph.cells import Outcome, run_piece
+from scopeflow.kernels.cells_features import resolve_features
+from scopeflow.pipelines.cells_plan import FovPlan
+from scopeflow.pipelines.cells_run import Fov, Run
+from scopeflow.pipelines.cells_traces import filter_cells, trace_table, write_traces
+from scopeflow.store.cells_store import CELLS, write_array
+
+__all__ = ["cache", "crop", "extract"]
+
+logger = logging.getLogger(__name__)
+
+_GROUP_BYTES = 2**28
+
+
+def _measured(fov: Fov) -> list[steps.MeasuredChannel]:
+    channels = fov.plan.config.channels
+    weight = fov.plan.config.params.background_weight
+    assert channels.pc is not None
+    assert fov.plan.pc is not None
+    features = resolve_features(channels.pc.features or (), "phase")
+    chosen = [steps.MeasuredChannel(fov.plan.pc, channels.pc.channel, features)]
+    for fl in channels.fl:
+        features = resolve_features(fl.features or (), "fluorescence")
+        background = f"fl_background_ch_{fl.channel}"
+        name = f"fl_ch_{fl.channel}"
+        chosen.append(steps.MeasuredChannel(name, fl.channel, features, background, weight))
+    return chosen
+
+
+def _crop_groups(fov: Fov) -> list[NDArray[np.int64]]:
+    """Cut the cells into groups whose crops fit into memory together; each reads all frames."""
+    rows = fov.cells
+    areas = (rows[:, 5] - rows[:, 3]) * (rows[:, 6] - rows[:, 4])
+    cells, index, counts = np.unique(rows[:, 7], return_inverse=True, return_counts=True)
+    cells_kept = counts >= fov.plan.config.params.crop_min_frames
+    per_pixel = 3 + 6 * len(fov.plan.config.channels.fl)
+    sizes = np.bincount(index, areas, minlength=len(cells)) * per_pixel
+    groups: list[NDArray[np.int64]] = []
+    members: list[int] = []
+    total = 0.0
+    for cell, size in zip(cells[cells_kept].tolist(), sizes[cells_kept].tolist(), strict=True):
+        if members and (total + size > _GROUP_BYTES or len(members) >= 100):
+            groups.append(rows[np.isin(rows[:, 7], members)])
+            members, total = [], 0.0
+        members.append(cell)
+        total += size
+    return [*groups, rows[np.isin(rows[:, 7], members)]] if members else groups
+
+
+def _crop_names(plan: FovPlan) -> tuple[str, list[tuple[str, str]]]:
+    """Return the name of the masks, and (stack, stack that gives the scale) of all crops."""
+    assert plan.config.channels.pc is not None
+    stacks = [(name, name) for name in plan.copied()]
+    fl = plan.config.channels.fl
+    stacks += [(f"fl_background_ch_{one.channel}", f"fl_ch_{one.channel}") for one in fl]
+    return f"seg_mask_ch_{plan.config.channels.pc.channel}", stacks
+
+
+def _crop_channels(fov: Fov) -> tuple[str, list[steps.CropChannel]]:
+    mask, stacks = _crop_names(fov.plan)
+    return mask, [
+        steps.CropChannel(stack, stack, float(fov.largest[of] or 1)) for stack, of in stacks
+    ]
+
+
+def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
+    """Make an empty ``cells.zarr`` with its metadata; crops of other settings are removed."""
+    store = fov.plan.folder / CELLS
+    if store.exists():
+        shutil.rmtree(store)
+    zarr.create_group(str(store), zarr_format=3)
+    n_frames = fov.plan.shape[0]
+    rows = np.concatenate(groups) if groups else fov.cells[:0]
+    ids = np.unique(rows[:, 7])
+    boxes = np.zeros((len(ids), n_frames, 4), np.int32)
+    valid = np.zeros((len(ids), n_frames), bool)
+    where = np.searchsorted(ids, rows[:, 7])
+    boxes[where, rows[:, 0]] = rows[:, 3:7]
+    valid[where, rows[:, 0]] = True
+    root = zarr.open_group(str(store), mode="r+")
+    root.create_group("metadata")
+    mask, channels = _crop_channels(fov)
+    files = [f"{CELLS}/zarr.json", f"{CELLS}/metadata/zarr.json"]
+    for name, scale in [(mask, 1.0), *((c.name, c.scale) for c in channels)]:
+        root.create_group(name, attributes={"scale": scale})
+        files.append(f"{CELLS}/{name}/zarr.json")
+        for cell in ids.tolist():
+            root.create_group(f"{name}/{cell}")
+            files.append(f"{CELLS}/{name}/{cell}/zarr.json")
+    files += write_array(store, "metadata/cell_ids", ids.astype(np.int32))
+    files += write_array(store, "metadata/bboxes", boxes)
+    files += write_array(store, "metadata/valid_frames", valid)
+    return steps.Result(files)
+
+
+def crop(run: Run, step: str, fovs: list[Fov]) -> None:
+    """Cut all cells out of all stacks."""
+    chosen = [fov for fov in run.alive(fovs) if fov.plan.tracked is not None]
+    groups = {fov.plan.fov: _crop_groups(fov) for fov in chosen}
+    first = [
+        fov.piece("crops", "crops-metadata", _start_crops, fov, groups[fov.plan.fov])
+        for fov in chosen
+    ]
+    # Here, not in tasks: they carry everything known of a FOV.
+
+    for fov, piece in zip(chosen, first, strict=True):
+        outcome = run_piece(piece)
+        if outcome.error is not None:
+            run.failed.setdefault(fov.plan.fov, f"{step}: {outcome.error}")
+        if not groups[fov.plan.fov]:
+            logger.warning("FOV %d: no cell was found, so there are no crops", fov.plan.fov)
+    pieces = []
+    for fov in run.alive(chosen):
+        plan = fov.plan
+        mask, channels = _crop_channels(fov)
+        for rows in groups[plan.fov]:
+            name = f"crops-{int(rows[:, 7].min()):06d}"
+            what: tuple[Any, ...] = (plan.folder, plan.tracked, mask, channels, rows, plan.shape[0])
+            pieces.append(fov.piece("crops", name, steps.crop_cells, *what, frames=plan.shape[0]))
+    run.do(step, pieces)
+
+
+def extract(run: Run, step: str, fovs: list[Fov]) -> None:
+    """Measure the cells and write their traces."""
+    chosen = [fov for fov in run.alive(fovs) if fov.plan.tracked is not None]
+    pieces, owners = [], []
+    for fov in chosen:
+        plan = fov.plan
+        for start, stop in plan.blocks:
+            rows = fov.cells[(fov.cells[:, 0] >= start) & (fov.cells[:, 0] < stop)]
+            what: tuple[Any, ...] = (plan.folder, plan.tracked, _measured(fov), start, stop, rows)
+            name = f"measure-{start:06d}"
+            pieces.append(
+                fov.piece("measure", name, steps.measure_block, *what, frames=stop - start)
+            )
+            owners.append(fov)
+    parts: dict[int, list[Outcome]] = {}
+    for fov, outcome in zip(owners, run.do(step, pieces), strict=True):
+        parts.setdefault(fov.plan.fov, []).append(outcome)
+    for fov in run.alive(chosen):
+        run.guarded(fov, _write_tables, fov, parts[fov.plan.fov])
+
+
+def _write_tables(fov: Fov, parts: list[Outcome]) -> None:
+    plan, params = fov.plan, fov.plan.config.params
+    failures: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.values["failures"].items():
+            failures[name] = failures.get(name, 0) + count
+    for name, count in failures.items():
+        logger.warning("FOV %d: %s failed in %d cells and frames; NaN there", plan.fov, name, count)
+    measured = _measured(fov)
+    names = [f"{name}_ch_{one.channel}" for one in measured for name in sorted(one.features)]
+    columns = {
+        name: np.concatenate([part.arrays.get(name, np.zeros(0)) for part in parts])
+        for name in names
+    }
+    # Blocks hold the rows of a frame by cell.
+    order = np.lexsort((fov.cells[:, 7], fov.cells[:, 0]))
+    table = trace_table(plan.fov, fov.cells[order], columns)
+    kept, counts = filter_cells(table, params.min_frames, params.border_margin, plan.shape[1:])
+    summary = {"fov": plan.fov, **counts, **{f"objects_{k}": v for k, v in fov.removed.items()}}
+    if counts["cells_tracked"] and not counts["cells_kept"]:
+        logger.warning(
+            "FOV %d: no trace is left: of %d cells %d were seen in fewer than min_frames=%d of %d "
+            "frames and %d came within border_margin=%d px of the edge",
+            plan.fov,
+            counts["cells_tracked"],
+            counts["cells_too_short"],
+            params.min_frames,
+            plan.shape[0],
+            counts["cells_at_border"],
+            params.border_margin,
+        )
+    write_traces(plan, kept, summary, fov.made)
+
+
+def cache(run: Run, step: str, fovs: list[Fov]) -> None:
+    """Make pictures of 8 bits and half the size."""
+    pieces, owners = [], []
+    for fov in run.alive(fovs):
+        plan = fov.plan
+        frames, height, width = plan.shape
+        for name in _stacks(fov):
+            small = (frames, max(1, height // 2), max(1, width // 2))
+            run.guarded(fov, fov.create, name, "1", np.uint8, small)
+            if name.startswith("seg_"):
+                continue
+            for start, stop in plan.blocks:
+                what: tuple[Any, ...] = (plan.folder, name, start, stop)
+                pieces.append(
+                    fov.piece(name, f"counts-{name}-{start:06d}", steps.count_block, *what)
+                )
+                owners.append((fov, name))
+    counts: dict[tuple[int, str], list[Outcome]] = {}
+    for (fov, name), outcome in zip(owners, run.do(step, pieces), strict=True):
+        counts.setdefault((fov.plan.fov, name), []).append(outcome)
+    pieces = []
+    for fov in run.alive(fovs):
+        plan = fov.plan
+        for name in _stacks(fov):
+            labels = name.startswith("seg_")
+            low, high = _label_range(fov, name) if labels else _range(counts[plan.fov, name])
+            for start, stop in plan.blocks:
+                pieces.append(
+                    fov.piece(
+                        name,
+                        f"display-{name}-{start:06d}",
+                        _display_block,
+                        plan.folder,
+                        name,
+                        start,
+                        stop,
+                        low,
+                        high,
+                        labels,
+                        frames=stop - start,
+                    )
+                )
+        if plan.tracked is not None:
+            mask, stacks = _crop_names(plan)
+            for rows in _crop_groups(fov):
+                cells = np.unique(rows[:, 7]).tolist()
+                crops = [f"{n}/{cell}" for n in (mask, *(s for s, _ in stacks)) for cell in cells]
+                name = f"display-crops-{cells[0]:06d}"
+                what = (plan.folder, crops, mask)
+                pieces.append(fov.piece("crops", name, steps.display_crops, *what))
+    run.do(step, pieces)
+
+
+def _display_block(
+    folder: Path, name: str, start: int, stop: int, low: float, high: float, labels: bool
+) -> steps.Result:
+    return steps.display_block(folder, name, start, stop, low, high, labels=labels)
+
+
+def _stacks(fov: Fov) -> list[str]:
+    return [name for name in fov.made if name not in ("crops", "measure", "traces")]
+
+
+def _label_range(fov: Fov, name: str) -> tuple[float, float]:
+    column = 1 if name == fov.plan.labelled else 7
+    return 0.0, float(fov.cells[:, column].max(initial=1))
+
+
+def _range(outcomes: list[Outcome]) -> tuple[float, float]:
+    values = np.concatenate([one.arrays["values"] for one in outcomes])
+    counts = np.concatenate([one.arrays["counts"] for one in outcomes])
+    unique, index = np.unique(values, return_inverse=True)
+    summed = np.bincount(index, counts).astype(np.int64)
+    return steps.display_range(unique, summed)
