@@ -255,7 +255,8 @@ def compare(scene: Scene, cache: Path, peer_only: bool) -> Iterator[Row]:
         itself = np.maximum(itself, error)
     if peer_only:
         return
-    from scopeflow.kernels.flow import get_displacement, prepare_reference, solve_flow
+    from scopeflow.kernels.flow import get_displacement, solve_flow
+    from scopeflow.kernels.flow_reference import prepare_reference
     from scopeflow.kernels.resize import upsample_flow
 
     frames, height, width, channels = scene.moving.shape

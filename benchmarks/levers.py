@@ -28,7 +28,8 @@ from scipy.ndimage import gaussian_filter
 
 from scopeflow.config.specs import FlowParameters
 from scopeflow.kernels import warm_up
-from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.flow import solve_flow
+from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.resize import upsample_flow
 from scopeflow.report.metrics import endpoint_error
 from scopeflow.testing import synthetic_recording

@@ -11,7 +11,8 @@ from scopeflow.kernels.filters import (
     normalize,
     temporal_weight_table,
 )
-from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.flow import solve_flow
+from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.resize import upsample_flow
 from scopeflow.kernels.warp import warp
 

@@ -14,10 +14,10 @@ from scopeflow.errors import InputError, OptionsError
 from scopeflow.kernels.filters import intensity_range, preprocess_frame
 from scopeflow.kernels.flow import (
     get_displacement,
-    prepare_reference,
     solve_flow,
 )
 from scopeflow.kernels.flow_arguments import channel_weights, data_term_name
+from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.resize import upsample_flow
 from tests.oracles import naive_flow
 

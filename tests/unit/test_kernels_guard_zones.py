@@ -9,7 +9,8 @@ import pytest
 
 from scopeflow.config.specs import FlowParameters
 from scopeflow.kernels import _scratch
-from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.flow import solve_flow
+from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.median import median_5x5
 from scopeflow.kernels.register import FrameRegistration
 

@@ -27,7 +27,8 @@ from scopeflow.kernels import (
     tensor,
     warp,
 )
-from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.flow import solve_flow
+from scopeflow.kernels.flow_reference import prepare_reference
 
 # Kernel, and how many packed operations there are at least for each scalar one.
 HOT = [
@@ -67,7 +68,8 @@ def test_statistics_use_packed_arithmetic():
 SMALL_FLOW = """
 import sys, numpy as np
 from scopeflow.config.specs import FlowParameters
-from scopeflow.kernels.flow import prepare_reference, solve_flow
+from scopeflow.kernels.flow import solve_flow
+from scopeflow.kernels.flow_reference import prepare_reference
 fixed, moving = np.load(sys.argv[1])
 prepared = prepare_reference(fixed, None, FlowParameters(min_level=2))
 np.save(sys.argv[2], solve_flow(prepared, moving))

@@ -24,12 +24,8 @@ from scopeflow.kernels.filters import (
     preprocess_frame,
     temporal_radius,
 )
-from scopeflow.kernels.flow import (
-    FlowReference,
-    prepare_start,
-    reference_for,
-    solve_prepared,
-)
+from scopeflow.kernels.flow import prepare_start, solve_prepared
+from scopeflow.kernels.flow_reference import FlowReference, reference_for
 from scopeflow.kernels.pyramid import motion_grid_shape
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import upsample_flow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scopeflow.kernels.flow import FlowReference, get_displacement, prepare_reference, solve_flow
+from scopeflow.kernels.flow import get_displacement, solve_flow
+from scopeflow.kernels.flow_reference import FlowReference, prepare_reference
 from scopeflow.kernels.resize import upsample_flow
 
 __all__ = [
