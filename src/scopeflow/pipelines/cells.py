@@ -77,6 +77,8 @@ def run_workflow(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
     >>> folder = tempfile.mkdtemp()
     >>> movie = np.zeros((2, 32, 32, 1), "uint16")
     >>> run_workflow(movie, folder, {"channels": {"fl": [0]}, "params": {"copy_only": True}})
