@@ -131,9 +131,10 @@ def correlation(first: NDArray[Any], second: NDArray[Any], valid: NDArray[np.boo
         if a.size < 2:
             continue
         a, b = a - a.mean(), b - b.mean()
-        scale = float(np.sqrt((a @ a) * (b @ b)))
+        # Not as matrix products: the order of their sums depends on the threads of the machine.
+        scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
         if scale > 0:
-            found.append(float(a @ b) / scale)
+            found.append(float(np.sum(a * b)) / scale)
     return float(np.mean(found)) if found else float("nan")
 
 
