@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 from skimage.measure import label
 from skimage.morphology import h_maxima
 
@@ -74,13 +75,21 @@ def pictures():
 
 @pytest.mark.parametrize("image", [pytest.param(image, id=name) for name, image in pictures()])
 @pytest.mark.parametrize("window", [3, 5, 37, 39])
-@pytest.mark.parametrize("method", ["valley", "mode_3sigma"])
+@pytest.mark.parametrize("method", ["valley", "mode_3sigma", "otsu"])
 def test_texture_is_found_as_by_its_logarithm(image, window, method):
     values = log_std(image, window)
     for offset in (0.0, -0.7, 0.4):
         options = LogStdOptions(window, method, threshold_offset=offset)
         expected = values > find_threshold(values, method) + offset
         np.testing.assert_array_equal(texture_mask(image, options), expected)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5])
+def test_otsu_is_that_of_skimage(share):
+    rng = np.random.default_rng(9)
+    modes = rng.normal(0, 0.4, 30_000), rng.normal(3, 0.6, int(30_000 * share))
+    values = np.concatenate(modes)
+    assert find_threshold(values, "otsu") == pytest.approx(threshold_otsu(values, 200), abs=1e-12)
 
 
 def test_rounding_noise_of_large_values_is_no_texture():

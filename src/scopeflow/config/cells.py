@@ -156,8 +156,9 @@ class ProcessingParams(_Strict):
         Registered names.
     logstd_window_size : int
         Side of the window of the local standard deviation, px, odd, at least 3.
-    threshold_method : {"valley", "mode_3sigma"}
-        How the threshold of the logarithm of the local standard deviation is found.
+    threshold_method : {"valley", "mode_3sigma", "otsu"}
+        How the threshold of the logarithm of the local standard deviation is found; ``otsu`` is the
+        steadiest from frame to frame where the valley is shallow.
     morph_size : int
         Diameter of the structuring element, px, odd.
     morph_shape : {"disk", "square"}
@@ -220,7 +221,7 @@ class ProcessingParams(_Strict):
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
     logstd_window_size: int = Field(default=3, ge=3)
-    threshold_method: Literal["valley", "mode_3sigma"] = "valley"
+    threshold_method: Literal["valley", "mode_3sigma", "otsu"] = "valley"
     morph_size: int = Field(default=7, ge=1)
     morph_shape: Literal["disk", "square"] = "disk"
     morph_iterations: int = Field(default=3, ge=0)

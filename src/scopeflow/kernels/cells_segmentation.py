@@ -103,10 +103,10 @@ def find_threshold(values: NDArray[np.float64], method: str = "valley") -> float
     ----------
     values : ndarray
         As of :func:`log_std`; infinite values are left out.
-    method : {"valley", "mode_3sigma"}
+    method : {"valley", "mode_3sigma", "otsu"}
         The deepest valley between the main mode of the histogram (200 bins, smoothed) and the last
-        mode to its right, or the mode plus three standard deviations of what lies left of it. The
-        latter is also used where there is one mode only.
+        mode to its right; the mode plus three standard deviations of what lies left of it, which is
+        also used where there is one mode only; or where two classes have the least variance (Otsu).
 
     Returns
     -------
@@ -154,6 +154,12 @@ def _threshold_of(
         if right.size:
             last = int(right[-1])
             return float(centres[main + int(np.argmin(smooth[main : last + 1]))])
+    if method == "otsu":
+        below = np.cumsum(counts).astype(np.float64)[:-1]
+        sums = np.cumsum(counts * centres)
+        above = counts.sum() - below
+        apart = sums[:-1] / below - (sums[-1] - sums[:-1]) / above
+        return float(centres[int(np.argmax(below * above * apart * apart))])
     mode = float(centres[int(np.argmax(counts))])
     return mode + 3.0 * spread_below(mode)
 
@@ -305,7 +311,8 @@ def segment(
     Notes
     -----
     The valley between the modes as threshold: Prewitt and Mendelsohn, *Ann. N. Y. Acad. Sci.* 128,
-    1966, doi 10.1111/j.1749-6632.1965.tb11715.x.
+    1966, doi 10.1111/j.1749-6632.1965.tb11715.x. Otsu, *IEEE Trans. SMC* 9, 1979, doi
+    10.1109/TSMC.1979.4310076.
 
     Examples
     --------
