@@ -56,25 +56,40 @@ def _start(job_path: Path, result_path: Path) -> None:
     _run([str(RUNNER), str(job_path), str(result_path)], result_path.parent)
 
 
-def peer_command(runner: Path, *arguments: object) -> tuple[list[str], dict[str, str]]:
+def run_pyama(folder: Path, tasks: str, **job: object) -> dict[str, np.ndarray]:
+    """Run steps of PyAMA, such as ``"segment track"``, in its own process; never from a cache.
+
+    SCOPEFLOW_PYAMA_PYTHON names its Python, SCOPEFLOW_PYAMA_SOURCE its source folder.
+    """
+    runner = RUNNER.with_name("run_pyama.py")
+    job_path, result_path = folder / "pyama_job.npz", folder / "pyama_result.npz"
+    np.savez(job_path, tasks=tasks, **{name: np.asarray(value) for name, value in job.items()})
+    _run([str(runner), str(job_path), str(result_path)], folder, "SCOPEFLOW_PYAMA")
+    with np.load(result_path) as result:
+        return dict(result)
+
+
+def peer_command(
+    runner: Path, *arguments: object, peer: str = "SCOPEFLOW_PEER"
+) -> tuple[list[str], dict[str, str]]:
     """Command and environment that run a file under the peer's Python, one numba thread."""
-    python = os.environ.get("SCOPEFLOW_PEER_PYTHON")
+    python = os.environ.get(f"{peer}_PYTHON")
     if not python or not Path(python).is_file():
         sys.exit(
-            f"SCOPEFLOW_PEER_PYTHON={python!r} is no file: set it to the Python of the peer's "
+            f"{peer}_PYTHON={python!r} is no file: set it to the Python of the peer's "
             "environment, see benchmarks/peers/README.md."
         )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["NUMBA_NUM_THREADS"] = "1"
-    if source := os.environ.get("SCOPEFLOW_PEER_SOURCE"):
+    if source := os.environ.get(f"{peer}_SOURCE"):
         environment["PYTHONPATH"] = str(Path(source).resolve())
     # Not resolved: an environment's Python is often a link, and its place names the environment.
     command = [str(Path(python).absolute()), str(runner.resolve()), *map(str, arguments)]
     return command, environment
 
 
-def _run(arguments: list[str], folder: Path) -> None:
-    command, environment = peer_command(Path(arguments[0]), *arguments[1:])
+def _run(arguments: list[str], folder: Path, peer: str = "SCOPEFLOW_PEER") -> None:
+    command, environment = peer_command(Path(arguments[0]), *arguments[1:], peer=peer)
     finished = subprocess.run(
         command,
         cwd=folder,

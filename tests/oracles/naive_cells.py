@@ -47,6 +47,86 @@ def clean(mask: np.ndarray, footprint: np.ndarray, iterations: int, least: int) 
     return work[pad : pad + height, pad : pad + width]
 
 
+def threshold(values: np.ndarray, method: str) -> float:
+    """Valley of the smoothed histogram left of its last mode, else the mode and three sigma."""
+    finite = sorted(values[np.isfinite(values)])
+    low, high = finite[0], finite[-1]
+    width = (high - low) / 200
+    counts = np.zeros(200)
+    for value in finite:
+        counts[min(int((value - low) / width), 199)] += 1
+    centres = [low + width * (n + 0.5) for n in range(200)]
+    if method == "valley":
+        taps = [np.exp(-0.5 * (k / 3.0) ** 2) for k in range(-12, 13)]
+        padded = np.pad(counts, 12)
+        smooth = np.array([np.dot(padded[n : n + 25], taps) for n in range(200)]) / sum(taps)
+        main = int(np.argmax(smooth))
+        last = None
+        around = np.concatenate([[-1.0], smooth, [0.0, -1.0]])
+        for n in range(main + 1, 200):
+            here = smooth[n]
+            if not (around[n] < here > around[n + 2]):
+                continue
+            # Prominence: how far one has to go down to get higher.
+            sides = []
+            for step in (-1, 1):
+                least, k = here, n
+                while 0 <= k <= 200 and (smooth[k] if k < 200 else 0.0) <= here:
+                    least = min(least, smooth[k] if k < 200 else 0.0)
+                    k += step
+                sides.append(least)
+            if here >= 0.002 * smooth[main] and here - max(sides) >= 0.1 * here:
+                last = n
+        if last is not None:
+            return centres[main + int(np.argmin(smooth[main : last + 1]))]
+    mode = centres[int(np.argmax(counts))]
+    return mode + 3 * float(np.std([value for value in finite if value <= mode]))
+
+
+def segment(
+    image: np.ndarray, window: int, method: str, size: int, steps: int, bounds
+) -> np.ndarray:
+    """All of LOG-STD segmentation with a disk."""
+    values = log_std(image, window)
+    mask = clean(values > threshold(values, method), disk(size // 2), steps, bounds[0])
+    found, count = ndimage.label(mask)
+    labels, number = np.zeros(image.shape, int), 0
+    for n in range(1, count + 1):
+        if bounds[0] <= (found == n).sum() <= bounds[1]:
+            number += 1
+            labels[found == n] = number
+    return labels
+
+
+def split(mask: np.ndarray, heights: np.ndarray, depth: float) -> np.ndarray:
+    """Parts of a mask around peaks, as lists of pixels that grow and join."""
+    order = sorted(zip(*np.nonzero(mask), strict=True), key=lambda p: (-heights[p], p))
+    parts: list[list[tuple[int, int]]] = []  # the first pixel of each is its peak
+    for y, x in order:
+        near = [(y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)]
+        near = [p for p in near if any(p in part for part in parts)]
+        if not near:
+            parts.append([(y, x)])
+            continue
+        highest = max(near, key=lambda p: heights[p])  # the first of equals
+        mine = next(part for part in parts if highest in part)
+        mine.append((y, x))
+        for p in near:
+            other = next(part for part in parts if p in part)
+            mine = next(part for part in parts if (y, x) in part)
+            if other is mine:
+                continue
+            upper, lower = sorted([mine, other], key=lambda part: (-heights[part[0]], part[0]))
+            if heights[lower[0]] - heights[y, x] < depth:
+                upper.extend(lower)
+                parts.remove(lower)
+    labels = np.zeros(mask.shape, int)
+    for n, part in enumerate(sorted(parts, key=min), start=1):
+        for p in part:
+            labels[p] = n
+    return labels
+
+
 def best_links(iou: np.ndarray, min_iou: float) -> float:
     """Largest sum of IoU over one-to-one links of pairs that are allowed, by trying all."""
     rows, columns = iou.shape

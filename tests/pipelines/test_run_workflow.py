@@ -145,6 +145,8 @@ def test_crops_hold_the_cells(done):
                 assert not back[t, y1 - y0 :].any()
             small = cells[f"{name}/{cell}/1"]
             assert small.dtype == np.uint8
+            assert small.chunks == (1, *small.shape[1:])
+            assert small.shards == small.shape
             assert small.shape == tuple(
                 max(1, s // d) for s, d in zip(crop.shape, (1, 2, 2), strict=True)
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scopeflow.config.specs import FlowParameters
-from scopeflow.kernels import _scratch
+from scopeflow.kernels import _scratch, cells_components, cells_logstd, cells_splitting
 from scopeflow.kernels.flow import solve_flow
 from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.median import median_5x5
@@ -129,4 +129,37 @@ def test_median_stays_inside_its_memory(guarded, shape):
     out = guarded.array(planes.size).reshape(planes.shape)
     median_5x5(guarded.copy_of(planes), base=guarded.copy_of(planes), out=out)
     assert np.isfinite(out).all()
+    guarded.check()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), *SHAPES])
+def test_segmentation_stays_inside_its_memory(guarded, shape):
+    rng = np.random.default_rng(4)
+    mask = guarded.copy_of((rng.random(shape) < 0.5).astype(np.uint8))
+    mask[-1, -1] = 1
+    size, runs = mask.size, cells_components._count_runs(mask)
+    found = guarded.array(4 * runs, np.int64).reshape(runs, 4)
+    parents, areas = guarded.array(runs, np.int64), guarded.array(runs, np.int64)
+    count = cells_components._find(mask, found, parents, areas)
+    painted = guarded.array(size, np.uint16).reshape(shape)
+    cells_components._paint(found, guarded.copy_of(np.arange(count).astype(np.uint16)), painted)
+    order = guarded.copy_of(rng.permutation(np.flatnonzero(mask)))
+    parents, labels = guarded.array(size, np.int64), guarded.array(size, np.int64)
+    parents[:], labels[:] = -1, 0
+    heights = guarded.copy_of(rng.random(size).astype(np.float32))
+    assert cells_splitting._flood(order, heights, shape[1], 0.3, parents, labels) > 0
+    cells_components._erase(found, guarded.copy_of(np.zeros(count, np.uint8)), mask)
+    assert not mask.any()
+    for window in (3, 7):
+        image = guarded.copy_of(
+            rng.integers(0, 65536, (shape[0] + window - 1, shape[1] + window - 1)).astype(np.uint16)
+        )
+        columns = [guarded.copy_of(np.zeros(image.shape[1])) for _ in range(2)]
+        variances = guarded.array(size, np.float64).reshape(shape)
+        cells_logstd._variances(image, window, *columns, variances, guarded.array(2, np.float64))
+        least, largest = variances.min(), variances.max()
+        edges = guarded.copy_of(np.linspace(least, largest, 201)[1:-1])
+        floor = least / 2
+        counts = cells_logstd.count_logarithms(variances, floor, edges, least, largest)
+        assert counts.sum() == size
     guarded.check()

@@ -156,8 +156,9 @@ class ProcessingParams(_Strict):
         Registered names.
     logstd_window_size : int
         Side of the window of the local standard deviation, px, odd, at least 3.
-    threshold_method : {"valley", "mode_3sigma"}
-        How the threshold of the logarithm of the local standard deviation is found.
+    threshold_method : {"valley", "mode_3sigma", "otsu"}
+        How the threshold of the logarithm of the local standard deviation is found; ``otsu`` is the
+        steadiest from frame to frame where the valley is shallow.
     morph_size : int
         Diameter of the structuring element, px, odd.
     morph_shape : {"disk", "square"}
@@ -166,6 +167,18 @@ class ProcessingParams(_Strict):
         Repetitions in closing and opening.
     min_object_size, max_object_size : int
         Inclusive bounds of the area of a cell, px.
+    threshold_offset : float
+        Added to the threshold; negative finds fainter cells, and more of their edges.
+    object_erosion : int
+        Pixels that are taken from the edge of objects, as the window widens them.
+    split : {"none", "distance", "bright", "dark"}
+        How objects of several cells are cut: by the distance to their edge, or where brightness
+        has a valley (``bright``: cells are brighter than what lies between them) or a ridge.
+    split_smoothing : float
+        Standard deviation of the Gaussian over distance or brightness, px.
+    split_depth : float, optional
+        Least depth of a valley that cuts: px for ``distance``, share of the range of the smoothed
+        frame else. By default 0.5 px and 0.04.
     min_iou : float
         Regions are linked from this intersection over union on, 0 to 1.
     iou : {"bbox", "mask"}
@@ -208,12 +221,17 @@ class ProcessingParams(_Strict):
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
     logstd_window_size: int = Field(default=3, ge=3)
-    threshold_method: Literal["valley", "mode_3sigma"] = "valley"
+    threshold_method: Literal["valley", "mode_3sigma", "otsu"] = "valley"
     morph_size: int = Field(default=7, ge=1)
     morph_shape: Literal["disk", "square"] = "disk"
     morph_iterations: int = Field(default=3, ge=0)
     min_object_size: int = Field(default=50, ge=1)
     max_object_size: int = Field(default=10000, ge=1)
+    threshold_offset: float = Field(default=0.0, allow_inf_nan=False)
+    object_erosion: int = Field(default=0, ge=0)
+    split: Literal["none", "distance", "bright", "dark"] = "none"
+    split_smoothing: float = Field(default=1.5, ge=0, le=100)
+    split_depth: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     min_iou: float = Field(default=0.1, ge=0, le=1)
     iou: Literal["bbox", "mask"] = "bbox"
     min_frames: int = Field(default=30, ge=1)

@@ -36,6 +36,9 @@ def warm_up() -> int:
     from scopeflow.kernels import (  # noqa: F401 - importing registers their kernels
         _jit,
         cells_background,
+        cells_components,
+        cells_logstd,
+        cells_splitting,
         filters,
         power,
         statistics,

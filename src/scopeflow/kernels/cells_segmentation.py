@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,19 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
 from scopeflow.errors import InputError
+from scopeflow.kernels.cells_components import erase_objects, find_objects, paint_objects
+from scopeflow.kernels.cells_logstd import LARGEST_EXACT_WINDOW, count_logarithms, scaled_variances
+from scopeflow.kernels.cells_splitting import landscape, split_objects
 
-__all__ = ["LogStdOptions", "clean_mask", "find_threshold", "label_cells", "log_std", "segment"]
+__all__ = [
+    "LogStdOptions",
+    "clean_mask",
+    "find_threshold",
+    "label_cells",
+    "log_std",
+    "segment",
+    "texture_mask",
+]
 
 N_BINS = 200
 SMOOTHING_BINS = 3.0
@@ -21,6 +34,8 @@ SMOOTHING_BINS = 3.0
 _LEAST_MODE = 0.002
 _LEAST_PROMINENCE = 0.1
 _LARGEST_LABEL = 65535
+SPLIT_DEPTHS = {"distance": 0.5, "bright": 0.04, "dark": 0.04}
+"""Least depth of the valley between two cells where none is given."""
 
 # dask owns the threads.
 cv2.setNumThreads(1)
@@ -37,6 +52,11 @@ class LogStdOptions:
     morph_iterations: int = 3
     min_object_size: int = 50
     max_object_size: int = 10000
+    threshold_offset: float = 0.0
+    object_erosion: int = 0
+    split: str = "none"
+    split_smoothing: float = 1.5
+    split_depth: float | None = None
 
 
 def log_std(image: NDArray[Any], window: int = 3) -> NDArray[np.float64]:
@@ -83,10 +103,10 @@ def find_threshold(values: NDArray[np.float64], method: str = "valley") -> float
     ----------
     values : ndarray
         As of :func:`log_std`; infinite values are left out.
-    method : {"valley", "mode_3sigma"}
+    method : {"valley", "mode_3sigma", "otsu"}
         The deepest valley between the main mode of the histogram (200 bins, smoothed) and the last
-        mode to its right, or the mode plus three standard deviations of what lies left of it. The
-        latter is also used where there is one mode only.
+        mode to its right; the mode plus three standard deviations of what lies left of it, which is
+        also used where there is one mode only; or where two classes have the least variance (Otsu).
 
     Returns
     -------
@@ -108,10 +128,22 @@ def find_threshold(values: NDArray[np.float64], method: str = "valley") -> float
         return float("inf")
     width = (high - low) / N_BINS
     bins = np.minimum(((finite - low) / width).astype(np.int64), N_BINS - 1)
-    counts = np.bincount(bins, minlength=N_BINS).astype(np.float64)
+    counts = np.bincount(bins, minlength=N_BINS)
+    return _threshold_of(
+        counts, low, width, method, lambda mode: float(np.std(finite[finite <= mode]))
+    )
+
+
+def _threshold_of(
+    counts: NDArray[np.int64],
+    low: float,
+    width: float,
+    method: str,
+    spread_below: Callable[[float], float],
+) -> float:
     centres = low + width * (np.arange(N_BINS) + 0.5)
     if method == "valley":
-        smooth = gaussian_filter1d(counts, SMOOTHING_BINS, mode="constant")
+        smooth = gaussian_filter1d(counts.astype(np.float64), SMOOTHING_BINS, mode="constant")
         main = int(np.argmax(smooth))
         # Padded, so that a mode at the end of the range counts.
         peaks, facts = find_peaks(np.append(smooth, 0.0), prominence=0.0)
@@ -122,8 +154,59 @@ def find_threshold(values: NDArray[np.float64], method: str = "valley") -> float
         if right.size:
             last = int(right[-1])
             return float(centres[main + int(np.argmin(smooth[main : last + 1]))])
+    if method == "otsu":
+        below = np.cumsum(counts).astype(np.float64)[:-1]
+        sums = np.cumsum(counts * centres)
+        above = counts.sum() - below
+        apart = sums[:-1] / below - (sums[-1] - sums[:-1]) / above
+        return float(centres[int(np.argmax(below * above * apart * apart))])
     mode = float(centres[int(np.argmax(counts))])
-    return mode + 3.0 * float(np.std(finite[finite <= mode]))
+    return mode + 3.0 * spread_below(mode)
+
+
+def texture_mask(image: NDArray[Any], options: LogStdOptions) -> NDArray[np.bool_]:
+    """Return where the log-STD is above its threshold.
+
+    For 8- and 16-bit counts thresholds are found and applied on the variance, which ascends with
+    its logarithm, so that no logarithm of a pixel is needed.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W)
+        Any real type.
+    options : LogStdOptions
+        ``window_size`` and ``threshold_*``.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+        ``log_std(image) > find_threshold(log_std(image)) + threshold_offset``.
+
+    Examples
+    --------
+    >>> texture_mask(np.full((20, 20), 7), LogStdOptions()).any()
+    np.False_
+    """
+    window, method, offset = options.window_size, options.threshold_method, options.threshold_offset
+    if image.dtype not in (np.uint8, np.uint16) or window > LARGEST_EXACT_WINDOW:
+        values = log_std(image, window)
+        return np.asarray(values > find_threshold(values, method) + offset)
+    variances, floor, least, largest = scaled_variances(image, window)
+    if largest <= least:
+        return np.zeros(image.shape, bool)
+    scale = float(window**4)
+    low, high = 0.5 * math.log(least / scale), 0.5 * math.log(largest / scale)
+    width = (high - low) / N_BINS
+    edges = scale * np.exp(2.0 * (low + width * np.arange(1, N_BINS)))
+    counts = count_logarithms(variances, floor, edges, least, largest)
+
+    def spread_below(mode: float) -> float:
+        left = variances[(variances > floor) & (variances <= scale * math.exp(2.0 * mode))]
+        return float(np.std(0.5 * np.log(left / scale)))
+
+    threshold = _threshold_of(counts, low, width, method, spread_below) + offset
+    cut = max(scale * math.exp(2.0 * threshold), floor)
+    return np.asarray(variances > cut)
 
 
 def _footprint(size: int, shape: str) -> NDArray[np.uint8]:
@@ -156,19 +239,13 @@ def clean_mask(mask: NDArray[np.bool_], options: LogStdOptions) -> NDArray[np.bo
     work = cv2.copyMakeBorder(work, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     if steps:
         work = cv2.erode(cv2.dilate(work, footprint, iterations=steps), footprint, iterations=steps)
-    work = _drop_small(work, options.min_object_size)
+    runs, areas = find_objects(work)
+    erase_objects(work, runs, areas >= options.min_object_size)
     work = _fill_holes(work)
     if steps:
         work = cv2.dilate(cv2.erode(work, footprint, iterations=steps), footprint, iterations=steps)
     height, width = mask.shape
     return work[pad : pad + height, pad : pad + width].astype(bool)
-
-
-def _drop_small(mask: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= least
-    keep[0] = False
-    return keep.astype(np.uint8)[labels]
 
 
 def _fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -207,21 +284,9 @@ def label_cells(
     >>> label_cells(np.array([[1, 0, 1], [0, 1, 1]], bool))[0].tolist()
     [[1, 0, 2], [0, 2, 2]]
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask, np.uint8), connectivity=4
-    )
-    areas = stats[:, cv2.CC_STAT_AREA]
-    small = areas < min_size
-    large = np.zeros(count, bool) if max_size is None else areas > max_size
-    keep = ~(small | large)
-    keep[0] = False
-    if int(keep.sum()) > _LARGEST_LABEL:
-        raise InputError(
-            f"the frame holds {int(keep.sum())} objects, and labels are 16-bit numbers (at most "
-            f"{_LARGEST_LABEL}). Raise min_object_size or morph_size; most are noise"
-        )
-    numbers = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)
-    return numbers[labels], int(small[1:].sum()), int(large[1:].sum())
+    runs, areas = find_objects(mask)
+    numbers, small, large = _kept(areas, min_size, max_size)
+    return paint_objects(runs, numbers, mask.shape), small, large
 
 
 def segment(
@@ -246,7 +311,8 @@ def segment(
     Notes
     -----
     The valley between the modes as threshold: Prewitt and Mendelsohn, *Ann. N. Y. Acad. Sci.* 128,
-    1966, doi 10.1111/j.1749-6632.1965.tb11715.x.
+    1966, doi 10.1111/j.1749-6632.1965.tb11715.x. Otsu, *IEEE Trans. SMC* 9, 1979, doi
+    10.1109/TSMC.1979.4310076.
 
     Examples
     --------
@@ -254,6 +320,38 @@ def segment(
     np.uint16(0)
     """
     options = options or LogStdOptions()
-    values = log_std(image, options.window_size)
-    mask = clean_mask(values > find_threshold(values, options.threshold_method), options)
-    return label_cells(mask, options.min_object_size, options.max_object_size)
+    mask = clean_mask(texture_mask(image, options), options)
+    if options.object_erosion:
+        cross = _footprint(3, "disk")
+        eroded = cv2.erode(mask.view(np.uint8), cross, iterations=options.object_erosion)
+        mask = eroded.view(bool)
+    if options.split == "none":
+        return label_cells(mask, options.min_object_size, options.max_object_size)
+    heights = landscape(image, mask, options.split, options.split_smoothing)
+    depth = options.split_depth or SPLIT_DEPTHS[options.split]
+    parts = split_objects(mask, heights, depth)
+    return _number(parts, options.min_object_size, options.max_object_size)
+
+
+def _number(
+    parts: NDArray[np.int64], min_size: int, max_size: int
+) -> tuple[NDArray[np.uint16], int, int]:
+    areas = np.bincount(parts.ravel())[1:]
+    numbers, small, large = _kept(areas, min_size, max_size)
+    return np.concatenate([[0], numbers]).astype(np.uint16)[parts], small, large
+
+
+def _kept(
+    areas: NDArray[np.int64], min_size: int, max_size: int | None
+) -> tuple[NDArray[np.uint16], int, int]:
+    """Return the label of each object, 0 for those that are left out, and how many those are."""
+    small = areas < min_size
+    large = np.zeros(len(areas), bool) if max_size is None else areas > max_size
+    keep = ~(small | large)
+    if int(keep.sum()) > _LARGEST_LABEL:
+        raise InputError(
+            f"the frame holds {int(keep.sum())} objects, and labels are 16-bit numbers (at most "
+            f"{_LARGEST_LABEL}). Raise min_object_size or morph_size; most are noise"
+        )
+    numbers = np.where(keep, np.cumsum(keep), 0).astype(np.uint16)
+    return numbers, int(small.sum()), int(large.sum())

@@ -128,6 +128,11 @@ def segmentation_method(
             params.morph_iterations,
             params.min_object_size,
             params.max_object_size,
+            params.threshold_offset,
+            params.object_erosion,
+            params.split,
+            params.split_smoothing,
+            params.split_depth,
         )
     if name in _SEGMENTATION:
         return _SEGMENTATION[name]

@@ -140,7 +140,11 @@ def write_array(
     chunks: tuple[int, ...] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write a whole array, one chunk by default; return its files, relative to the FOV."""
+    """Write a whole array into one file; return its files, relative to the FOV.
+
+    Chunks that are smaller than the array become the inner chunks of one shard: a file for each
+    frame of each cell would be a hundred thousand files.
+    """
     path = store / name
     with writing(path):
         if path.exists():
@@ -152,6 +156,7 @@ def write_array(
             shape=values.shape,
             dtype=values.dtype,
             chunks=chunks or shape,
+            shards=shape if chunks and values.size else None,
             compressors=_codec(values.dtype, fast=name.endswith("/1")),
             attributes=dict(attributes or {}),
             zarr_format=3,
