@@ -294,6 +294,8 @@ def _metadata(recording: Any, base: str, sources: list[Source]) -> dict[str, Any
     frames, height, width, channels = first.shape
     facts = first.metadata
     times = facts.frame_times_s
+    if times is None and facts.frame_interval_s:
+        times = tuple(n * facts.frame_interval_s for n in range(frames))
     pixel = facts.pixel_size_um
     return {
         "file_path": str(recording) if isinstance(recording, str | os.PathLike) else base,
