@@ -13,7 +13,11 @@ from scopeflow.pipelines.cells import run_workflow
 from scopeflow.pipelines.cells_export import export_results
 from scopeflow.pipelines.cells_fit import fit_traces
 from scopeflow.pipelines.cells_merge import merge_traces
-from scopeflow.pipelines.cells_methods import register_preprocessor, register_segmentation
+from scopeflow.pipelines.cells_methods import (
+    register_preprocessor,
+    register_segmentation,
+    register_tracking,
+)
 from scopeflow.pipelines.cells_open import FovResults, Results, Traces, open_results
 from scopeflow.pipelines.cells_status import workflow_status
 from scopeflow.pipelines.cells_view import napari_layers, open_in_napari, save_pictures
@@ -38,6 +42,7 @@ __all__ = [
     "register_feature",
     "register_preprocessor",
     "register_segmentation",
+    "register_tracking",
     "run_workflow",
     "save_pictures",
     "workflow_status",

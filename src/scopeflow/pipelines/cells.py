@@ -10,10 +10,11 @@ from typing import Any
 
 from scopeflow.config.cells import WorkflowConfig
 from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.cells_images import background, copy, segment, track
+from scopeflow.pipelines.cells_images import background, copy, segment
 from scopeflow.pipelines.cells_plan import CONFIG_FILE, WorkflowPlan, plan_workflow
 from scopeflow.pipelines.cells_results import cache, crop, extract
 from scopeflow.pipelines.cells_run import Cancelled, Fov, Progress, Run
+from scopeflow.pipelines.cells_track import track
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.files import atomic_path, save_json
 
