@@ -88,6 +88,13 @@ def link_laptrack(
         gap_closing_max_frame_count=max_gap + 1,
         splitting_metric=metric,
         splitting_cutoff=min(np.nextafter(1.0 - split_min_iou, 2.0), cutoff) if splits else False,
+        # An allowed link is always better than none, as in the default method; otherwise the
+        # answer would depend on percentiles of all costs, and on how many there are.
+        track_start_cost=1.0,
+        track_end_cost=1.0,
+        segment_start_cost=1.0,
+        segment_end_cost=1.0,
+        no_splitting_cost=1.0,
     )
     coordinates = [
         np.column_stack([np.full(len(table), t), table, back[:, 2:]]).astype(np.float64)
