@@ -17,7 +17,6 @@ from scopeflow.kernels import cells_display as display
 from scopeflow.kernels.cells_features import Feature, measure_frame
 from scopeflow.kernels.cells_segmentation import LogStdOptions, segment
 from scopeflow.kernels.cells_tracking import (
-    link_frames,
     overlap_counts,
     region_table,
     repaint,
@@ -143,21 +142,6 @@ def overlap_block(fov: Path, labelled: str, start: int, stop: int) -> Result:
     ]
     table = np.concatenate(rows) if rows else np.zeros((0, 4), np.int64)
     return Result(arrays={"overlaps": table})
-
-
-def link_regions(
-    n_frames: int,
-    regions: NDArray[np.int64],
-    min_iou: float,
-    overlaps: NDArray[np.int64] | None = None,
-) -> Result:
-    """Give every region the number of its cell: ``frame, label, area, y0, x0, y1, x1, cell``."""
-    frames = range(n_frames)
-    tables = [regions[regions[:, 0] == t, 1:] for t in frames]
-    shared = None if overlaps is None else [overlaps[overlaps[:, 0] == t, 1:] for t in frames]
-    ids = link_frames(tables, min_iou, shared)
-    cells = np.concatenate(ids) if ids else np.zeros(0, np.int64)
-    return Result(arrays={"cells": np.column_stack([regions, cells])})
 
 
 def repaint_block(

@@ -168,3 +168,65 @@ def fit(
     from scopeflow.pipelines.cells_fit import fit_traces
 
     typer.echo(str(fit_traces(table, column, model, overwrite=overwrite)))
+
+
+Fovs = Annotated[
+    str | None, typer.Option("--fovs", metavar="FOVS", help="Only these, such as 0-5,7.")
+]
+
+
+def _numbers(fovs: str | None) -> tuple[int, ...] | None:
+    from scopeflow.config.cells_ranges import parse_ranges
+
+    return None if fovs is None else parse_ranges(fovs)
+
+
+@cells.command()
+def export(
+    results: Results,
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="ome-ngff, geff, csv or parquet.")
+    ] = "ome-ngff",
+    fovs: Fovs = None,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write images with labels, tracks or traces for other programs."""
+    start_logging(verbose)
+    from scopeflow.pipelines.cells_export import export_results
+
+    numbers = _numbers(fovs)
+    for path in export_results(results, target, format_, fovs=numbers, overwrite=overwrite):
+        typer.echo(str(path))
+
+
+@cells.command()
+def view(
+    results: Results,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", metavar="DIR", help="Folder of the pictures; by default OUTPUT/pictures."
+        ),
+    ] = None,
+    fovs: Fovs = None,
+    frame: Annotated[
+        int | None, typer.Option(min=0, help="Frame to show; by default the middle one.")
+    ] = None,
+    napari: Annotated[
+        bool, typer.Option("--napari", help="Open the (first) field of view in napari.")
+    ] = False,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Save a picture of each field of view: cells with numbers, and their traces."""
+    start_logging(verbose)
+    from scopeflow.pipelines.cells_view import open_in_napari, save_pictures
+
+    numbers = _numbers(fovs)
+    if napari:
+        open_in_napari(results, None if numbers is None else numbers[0])
+        return
+    for path in save_pictures(results, target, fovs=numbers, frame=frame, overwrite=overwrite):
+        typer.echo(str(path))

@@ -153,7 +153,12 @@ class ProcessingParams(_Strict):
     z : int, optional
         Plane of a z stack; by default the first, with a warning.
     segmentation_method, tracking_method : str
-        Registered names.
+        ``logstd`` or ``cellpose``, ``iou`` or ``laptrack``, or a registered name.
+    segmentation_options, tracking_options : mapping
+        Options of methods that have some: the keyword arguments of their functions.
+    drift_correction : {"none", "rigid", "flow"}
+        Whether links take into account how the field of view moved since the frame before: by one
+        shift, or by an optical flow. Images and positions stay as they were recorded.
     logstd_window_size : int
         Side of the window of the local standard deviation, px, odd, at least 3.
     threshold_method : {"valley", "mode_3sigma", "otsu"}
@@ -220,6 +225,9 @@ class ProcessingParams(_Strict):
     z: int | None = Field(default=None, ge=0)
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
+    segmentation_options: dict[str, Any] = Field(default_factory=dict)
+    tracking_options: dict[str, Any] = Field(default_factory=dict)
+    drift_correction: Literal["none", "rigid", "flow"] = "none"
     logstd_window_size: int = Field(default=3, ge=3)
     threshold_method: Literal["valley", "mode_3sigma", "otsu"] = "valley"
     morph_size: int = Field(default=7, ge=1)

@@ -6,12 +6,14 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.kernels.cells_regionprops import INTENSITY_FEATURES, SHAPE_FEATURES
 
 __all__ = [
     "FLUORESCENCE_FEATURES",
@@ -108,12 +110,14 @@ PHASE_FEATURES: dict[str, Feature] = {
     "aspect_ratio": _aspect_ratio,
     "centroid_x": _centroid_x,
     "centroid_y": _centroid_y,
+    **SHAPE_FEATURES,
 }
 """Features of the phase-contrast channel by name; add a function ``f(image, mask, context)``."""
 
 FLUORESCENCE_FEATURES: dict[str, Feature] = {
     "intensity_mean": _intensity_mean,
     "intensity_total": _intensity_total,
+    **INTENSITY_FEATURES,
 }
 """Features of fluorescence channels by name; add a function ``f(image, mask, context)``."""
 
@@ -151,7 +155,10 @@ def register_feature(name: str, function: Feature, kind: str) -> None:
 
 
 def resolve_features(names: Sequence[str], kind: str) -> dict[str, Feature]:
-    """Return the functions of names.
+    """Return the functions of names: registered, or of entry points.
+
+    Packages offer features by the entry points ``scopeflow.cells.phase_features`` and
+    ``scopeflow.cells.fluorescence_features``.
 
     Raises
     ------
@@ -163,14 +170,29 @@ def resolve_features(names: Sequence[str], kind: str) -> dict[str, Feature]:
     >>> list(resolve_features(["area"], "phase"))
     ['area']
     """
-    known = PHASE_FEATURES if kind == "phase" else FLUORESCENCE_FEATURES
+    registered = PHASE_FEATURES if kind == "phase" else FLUORESCENCE_FEATURES
+    offered = {
+        entry.name: entry for entry in entry_points(group=f"scopeflow.cells.{kind}_features")
+    }
+    known = {*registered, *offered}
     for name in names:
         if name not in known:
             raise OptionsError(
                 f"there is no {kind} feature {name!r}.{nearest_name(name, known)} "
                 f"Known: {', '.join(sorted(known))}"
             )
-    return {name: known[name] for name in names}
+    return {n: registered[n] if n in registered else _load(offered[n]) for n in names}
+
+
+def _load(entry: EntryPoint) -> Feature:
+    try:
+        function: Feature = entry.load()
+    except Exception as error:
+        raise OptionsError(
+            f"feature {entry.name!r}: {entry.value} cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return function
 
 
 class _Pixels:

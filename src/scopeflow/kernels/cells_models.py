@@ -154,11 +154,14 @@ class Fit:
         Share of the variance that is explained, 0 to 1.
     parameters : dict of str to float
         Fitted values; start values without success.
+    message : str
+        Why there is no success, else empty.
     """
 
     success: bool
     r_squared: float
     parameters: dict[str, float]
+    message: str = ""
 
 
 def fit_trace(time_h: Values, values: Values, model: str = "maturation") -> Fit:
@@ -191,7 +194,8 @@ def fit_trace(time_h: Values, values: Values, model: str = "maturation") -> Fit:
     known = np.isfinite(time_h) & np.isfinite(values)
     t, y = np.asarray(time_h, np.float64)[known], np.asarray(values, np.float64)[known]
     if len(y) < len(names):
-        return Fit(False, 0.0, start)
+        few = f"{len(y)} points for {len(names)} parameters"
+        return Fit(False, 0.0, start, few)
 
     def residual(x: Values) -> Values:
         return y - chosen.function(t, {**chosen.fixed, **dict(zip(names, x.tolist(), strict=True))})
@@ -199,10 +203,11 @@ def fit_trace(time_h: Values, values: Values, model: str = "maturation") -> Fit:
     bounds = ([chosen.free[name][1] for name in names], [chosen.free[name][2] for name in names])
     try:
         found = least_squares(residual, list(start.values()), bounds=bounds, x_scale="jac")
-    except (ValueError, np.linalg.LinAlgError, FloatingPointError):
-        return Fit(False, 0.0, start)
+    except (ValueError, np.linalg.LinAlgError, FloatingPointError) as error:
+        return Fit(False, 0.0, start, f"{type(error).__name__}: {error}")
     spread = float(np.sum((y - y.mean()) ** 2))
     left = float(np.sum(found.fun**2))
     r_squared = 0.0 if spread == 0 else float(np.clip(1.0 - left / spread, 0.0, 1.0))
     parameters = dict(zip(names, found.x.tolist(), strict=True))
-    return Fit(bool(found.success), r_squared, parameters)
+    message = "" if found.success else str(found.message)
+    return Fit(bool(found.success), r_squared, parameters, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def region_table(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(-1, 6)
 
 
-def bbox_iou(current: NDArray[np.int64], previous: NDArray[np.int64]) -> NDArray[np.float64]:
+def bbox_iou(current: NDArray[Any], previous: NDArray[Any]) -> NDArray[np.float64]:
     """Return intersection over union of half-open boxes, ``(n_current, n_previous)``.
 
     Parameters
@@ -124,9 +125,10 @@ def link_pair(iou: NDArray[np.float64], min_iou: float) -> list[tuple[int, int]]
 
 
 def link_frames(
-    tables: Sequence[NDArray[np.int64]],
+    tables: Sequence[NDArray[Any]],
     min_iou: float = 0.1,
     overlaps: Sequence[NDArray[np.int64]] | None = None,
+    came_from: Sequence[NDArray[Any]] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Give every region of every frame the number of its cell.
 
@@ -138,6 +140,8 @@ def link_frames(
         Regions are linked from this intersection over union on.
     overlaps : sequence of ndarray, shape (M, 3), optional
         Shared pixels of each frame with the one before; then masks are compared, not boxes.
+    came_from : sequence of ndarray, shape (N, 6), optional
+        The tables with boxes where they were in the frame before, if everything drifts.
 
     Returns
     -------
@@ -162,7 +166,7 @@ def link_frames(
         if frame:
             before = tables[frame - 1]
             iou = (
-                bbox_iou(table, before)
+                bbox_iou(table if came_from is None else came_from[frame], before)
                 if overlaps is None
                 else mask_iou(table, before, overlaps[frame])
             )

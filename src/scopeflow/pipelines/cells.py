@@ -10,14 +10,15 @@ from typing import Any
 
 from scopeflow.config.cells import WorkflowConfig
 from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.cells_images import background, copy, segment, track
+from scopeflow.pipelines.cells_images import background, copy, segment
 from scopeflow.pipelines.cells_plan import CONFIG_FILE, WorkflowPlan, plan_workflow
 from scopeflow.pipelines.cells_results import cache, crop, extract
 from scopeflow.pipelines.cells_run import Cancelled, Fov, Progress, Run
+from scopeflow.pipelines.cells_track import track
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.files import atomic_path, save_json
 
-__all__ = ["STEPS", "run_plan", "run_workflow"]
+__all__ = ["STEPS", "run_plan", "run_workflow", "write_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def run_plan(
 ) -> bool:
     """Run a checked plan; parameters as for :func:`run_workflow`."""
     place = RegistrationConfig(n_jobs=plan.config.params.n_workers, client=client)
-    _write_settings(plan)
+    write_settings(plan)
     with open_executor(place) as executor:
         run = Run(executor, cancel_event, progress)
         size = plan.config.params.batch_size
@@ -114,7 +115,8 @@ def run_plan(
     return not run.failed
 
 
-def _write_settings(plan: WorkflowPlan) -> None:
+def write_settings(plan: WorkflowPlan) -> None:
+    """Write which recording and which configuration the results are of."""
     file = plan.metadata["file_path"]
     save_json(plan.settings_path, {"recording": plan.identity, "file": file})
     text = plan.config.to_yaml(plan.metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from scopeflow.pipelines.cells_traces import read_traces
 from scopeflow.store.files import atomic_path
 
 __all__ = ["fit_traces"]
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 10
 
 
 def fit_traces(
@@ -42,7 +47,9 @@ def fit_traces(
     Returns
     -------
     Path
-        Columns ``fov, cell, model_type, success, r_squared`` and the fitted parameters.
+        Columns ``fov, cell, model_type, success, r_squared`` and the fitted parameters; a Parquet
+        file with the same rows stands beside it. Cells that could not be fitted are logged with
+        the reason, and have their start values.
 
     Raises
     ------
@@ -62,11 +69,20 @@ def fit_traces(
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
     rows: list[dict[str, Any]] = []
+    failures: list[str] = []
     for (fov, cell), trace in traces.groupby(["fov", "cell"], sort=True):
         fit = fit_trace(trace["time"].to_numpy(float) / 60.0, trace[column].to_numpy(float), model)
+        if not fit.success:
+            failures.append(f"FOV {fov}, cell {cell}: {fit.message}")
         head = {"fov": fov, "cell": cell, "model_type": model}
         rows.append({**head, "success": fit.success, "r_squared": fit.r_squared, **fit.parameters})
     columns = ["fov", "cell", "model_type", "success", "r_squared", *get_model(model).free]
+    if failures:
+        shown = "; ".join(failures[:_NAMED]) + ("; …" if len(failures) > _NAMED else "")
+        logger.warning("%d of %d cells could not be fitted: %s", len(failures), len(rows), shown)
+    fitted = pd.DataFrame(rows, columns=columns)
     with atomic_path(path) as partial:
-        pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
+        fitted.to_csv(partial, index=False, lineterminator="\n")
+    with atomic_path(path.with_suffix(".parquet")) as partial:
+        fitted.to_parquet(partial, index=False)
     return path

@@ -1,4 +1,4 @@
-"""Steps 1 to 4 of the cell workflow: copying, segmentation, tracking, background."""
+"""Steps 1, 2 and 4 of the cell workflow: copying, segmentation, background."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scopeflow.kernels.cells_background import tiles_of
 from scopeflow.pipelines.cells_methods import preprocessors, segmentation_method
 from scopeflow.pipelines.cells_run import Fov, Run
 
-__all__ = ["background", "copy", "segment", "track"]
+__all__ = ["background", "copy", "segment"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,45 +91,6 @@ def segment(run: Run, step: str, fovs: list[Fov]) -> None:
                 fov.removed["too_large"],
                 fov.plan.config.params.max_object_size,
             )
-
-
-def track(run: Run, step: str, fovs: list[Fov]) -> None:
-    """Give the cells of all frames their numbers."""
-    tracked = [fov for fov in run.alive(fovs) if fov.plan.tracked is not None]
-    pieces, owners = [], []
-    for fov in tracked:
-        plan = fov.plan
-        run.guarded(fov, fov.create, plan.tracked, "0", np.uint16)
-        if plan.config.params.iou == "mask":
-            for start, stop in plan.blocks:
-                what: tuple[Any, ...] = (plan.folder, plan.labelled, start, stop)
-                name = f"overlap-{start:06d}"
-                pieces.append(fov.piece(str(plan.tracked), name, steps.overlap_block, *what))
-                owners.append(fov)
-    shared: dict[int, list[NDArray[np.int64]]] = {}
-    for fov, outcome in zip(owners, run.do(step, pieces), strict=True):
-        if outcome.error is None:
-            shared.setdefault(fov.plan.fov, []).append(outcome.arrays["overlaps"])
-    pieces, owners = [], run.alive(tracked)
-    for fov in owners:
-        overlaps = shared.get(fov.plan.fov)
-        joined = None if overlaps is None else np.concatenate(overlaps)
-        what = (fov.plan.shape[0], fov.regions, fov.plan.config.params.min_iou, joined)
-        pieces.append(fov.piece(str(fov.plan.tracked), "links", steps.link_regions, *what))
-    for fov, outcome in zip(owners, run.do(step, pieces), strict=True):
-        if outcome.error is None:
-            fov.cells = outcome.arrays["cells"]
-    pieces = []
-    for fov in run.alive(tracked):
-        plan = fov.plan
-        for start, stop in plan.blocks:
-            rows = fov.cells[(fov.cells[:, 0] >= start) & (fov.cells[:, 0] < stop)]
-            what = (plan.folder, plan.labelled, plan.tracked, start, stop, rows)
-            name = f"{plan.tracked}-{start:06d}"
-            pieces.append(
-                fov.piece(str(plan.tracked), name, steps.repaint_block, *what, frames=stop - start)
-            )
-    run.do(step, pieces)
 
 
 def background(run: Run, step: str, fovs: list[Fov]) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scopeflow import __version__
-from scopeflow.config.cells import load_config
+from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.config.cells_ranges import parse_ranges
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError, OutputExistsError
 from scopeflow.pipelines.cells_plan import CONFIG_FILE
 from scopeflow.pipelines.cells_traces import read_traces
 from scopeflow.store.files import atomic_path
 
-__all__ = ["merge_traces", "trace_files"]
+__all__ = ["frame_times", "merge_traces", "trace_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _write_sample(
     merged = pd.concat([read_traces(tables[fov]) for fov in present], ignore_index=True)
     good = merged.groupby(["fov", "cell"])["good"].transform("first").astype(bool)
     merged = merged[good].sort_values(["fov", "cell", "frame"], ignore_index=True)
-    times, origin = _times(config)
+    times, origin = frame_times(config)
     merged.insert(list(merged.columns).index("frame") + 1, "time", merged["frame"].map(times))
     path = folder / f"{name}_merged.csv"
     header = [
@@ -142,8 +142,8 @@ def _write_sample(
     return path
 
 
-def _times(config: Any) -> tuple[Any, str]:
-    """Return minutes by frame: the given mapping, the times of the file, or the interval."""
+def frame_times(config: WorkflowConfig) -> tuple[Callable[[int], float], str]:
+    """Return minutes by frame and where they are from: a mapping, the file, or the interval."""
     mapping = config.params.time_mapping
     if mapping is not None:
         return (lambda frame: mapping.get(int(frame), float("nan"))), "time_mapping"

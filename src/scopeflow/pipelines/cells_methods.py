@@ -1,16 +1,19 @@
-"""Methods of segmentation by name, and what happens to frames before it; runs none of them."""
+"""Methods of segmentation and tracking, and what happens to frames before; runs none of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
 from numpy.typing import NDArray
 
+from scopeflow.blocks.cells_links import Tracker
 from scopeflow.config.cells import ProcessingParams
-from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.errors import OptionsError
+from scopeflow.kernels.cells_cellpose import segment_cellpose
+from scopeflow.kernels.cells_laptrack import link_laptrack
 from scopeflow.kernels.cells_segmentation import LogStdOptions
+from scopeflow.pipelines.cells_registry import Registry, identity
 
 __all__ = [
     "check_method",
@@ -19,25 +22,31 @@ __all__ = [
     "preprocessors",
     "register_preprocessor",
     "register_segmentation",
+    "register_tracking",
     "segmentation_method",
+    "tracker",
+    "tracking_facts",
 ]
 
-ENTRY_POINTS = "scopeflow.segmentation"
-TRACKING_METHODS = ("iou",)
-
-_SEGMENTATION: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {}
+_SEGMENTATION = Registry(
+    "segmentation", {"logstd": None, "cellpose": segment_cellpose}, {"cellpose": "cellpose"}
+)
+_TRACKING = Registry("tracking", {"iou": None, "laptrack": link_laptrack}, {"laptrack": "laptrack"})
+# What the workflow itself gives to trackers of tables; no options of users.
+_GIVEN = ("min_iou", "overlaps", "came_from")
 _PREPROCESSORS: list[Any] = []
 
 
-def register_segmentation(name: str, method: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
-    """Add a segmentation method; packages may also use the entry point ``scopeflow.segmentation``.
+def register_segmentation(name: str, method: Callable[..., NDArray[Any]]) -> None:
+    """Add a segmentation method; packages may use entry points ``scopeflow.cells.segmentation``.
 
     Parameters
     ----------
     name : str
         For ``segmentation_method``.
     method : callable
-        ``method(frame)`` returns integer labels of the same shape, 0 is background.
+        ``method(frame, **segmentation_options)`` returns integer labels of the same shape, 0 is
+        background.
 
     Raises
     ------
@@ -46,14 +55,38 @@ def register_segmentation(name: str, method: Callable[[NDArray[Any]], NDArray[An
 
     Examples
     --------
-    >>> register_segmentation("bright", lambda frame: (frame > 100).astype(int))
+    >>> register_segmentation("bright", lambda frame, *, least=100: (frame > least).astype(int))
     >>> "bright" in known_methods()
     True
-    >>> del _SEGMENTATION["bright"]
+    >>> del _SEGMENTATION.registered["bright"]
     """
-    if name in known_methods():
-        raise OptionsError(f"a segmentation method {name!r} exists; choose another name")
-    _SEGMENTATION[name] = method
+    _SEGMENTATION.register(name, method)
+
+
+def register_tracking(name: str, method: Callable[..., Any]) -> None:
+    """Add a tracking method; packages may also use the entry points ``scopeflow.cells.tracking``.
+
+    Parameters
+    ----------
+    name : str
+        For ``tracking_method``.
+    method : callable
+        ``method(labels, **tracking_options)`` takes the objects of all frames, ``(T, H, W)``
+        uint16, numbered in each frame by itself, and returns an array of the same shape in which
+        whole objects have the numbers of their cells, 0 leaves one out; or that and a mapping of
+        cells to their parents. The stack of one field of view is in memory.
+
+    Raises
+    ------
+    OptionsError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> register_tracking("nothing_moves", lambda labels: labels)
+    >>> del _TRACKING.registered["nothing_moves"]
+    """
+    _TRACKING.register(name, method)
 
 
 def register_preprocessor(preprocessor: Any) -> None:
@@ -91,27 +124,35 @@ def preprocessors() -> tuple[Any, ...]:
 
 def known_methods() -> list[str]:
     """Return the names of all segmentation methods."""
-    named = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
-    return sorted({"logstd", *_SEGMENTATION, *named})
+    return _SEGMENTATION.names()
 
 
 def check_method(params: ProcessingParams) -> None:
-    """Refuse unknown methods.
+    """Refuse unknown methods and options, and those whose package is not installed.
 
     Raises
     ------
     OptionsError
         With the nearest known name.
     """
-    for key, given, known in (
-        ("segmentation_method", params.segmentation_method, known_methods()),
-        ("tracking_method", params.tracking_method, list(TRACKING_METHODS)),
-    ):
-        if given not in known:
-            raise OptionsError(
-                f"params.{key}={given!r} is not known.{nearest_name(given, known)} "
-                f"Known: {', '.join(known)}"
-            )
+    _SEGMENTATION.get(params.segmentation_method, params.segmentation_options)
+    tracker(params)
+
+
+def tracker(params: ProcessingParams) -> Tracker:
+    """Return the chosen tracking method."""
+    name, options = params.tracking_method, params.tracking_options
+    reserved = [key for key in options if key in _GIVEN]
+    if reserved:
+        raise OptionsError(f"params.tracking_options: set params.{reserved[0]} instead")
+    method = _TRACKING.get(name, options)
+    return Tracker(name, params.min_iou, method, name in _TRACKING.built_in)
+
+
+def tracking_facts(params: ProcessingParams) -> list[Any]:
+    """Return what numbers of cells depend on, for their fingerprint."""
+    facts = _TRACKING.facts(params.tracking_method, params.tracking_options)
+    return [facts, params.min_iou, params.iou, params.drift_correction]
 
 
 def segmentation_method(
@@ -134,30 +175,23 @@ def segmentation_method(
             params.split_smoothing,
             params.split_depth,
         )
-    if name in _SEGMENTATION:
-        return _SEGMENTATION[name]
-    (entry,) = entry_points(group=ENTRY_POINTS, name=name)
-    method: Callable[[NDArray[Any]], NDArray[Any]] = entry.load()
+    method = _SEGMENTATION.get(name, params.segmentation_options)
+    assert method is not None
     return method
 
 
 def method_facts(params: ProcessingParams) -> Any:
     """Return what the labels depend on, for their fingerprint."""
     method = segmentation_method(params)
-    return (
-        method if isinstance(method, LogStdOptions) else [params.segmentation_method, _who(method)]
-    )
+    if isinstance(method, LogStdOptions):
+        return method
+    return _SEGMENTATION.facts(params.segmentation_method, params.segmentation_options)
 
 
 def preprocessor_facts() -> list[str]:
     """Return the identity of the preprocessors, for fingerprints."""
     return [
-        f"{_who(one)} {sorted(vars(one).items()) if hasattr(one, '__dict__') else ''}"
+        f"{identity(one)} {identity(type(one).process)} "
+        f"{sorted(vars(one).items()) if hasattr(one, '__dict__') else ''}"
         for one in _PREPROCESSORS
     ]
-
-
-def _who(method: Any) -> str:
-    named = method if hasattr(method, "__qualname__") else type(method)
-    code = getattr(method, "__code__", None)
-    return f"{named.__module__}.{named.__qualname__}{'' if code is None else code.co_code.hex()}"

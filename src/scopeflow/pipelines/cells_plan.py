@@ -18,6 +18,7 @@ from scopeflow.pipelines.cells_methods import (
     check_method,
     method_facts,
     preprocessor_facts,
+    tracking_facts,
 )
 from scopeflow.store.cells_fovs import open_fovs, recording_name
 from scopeflow.store.cells_store import fov_folder
@@ -118,7 +119,7 @@ class FovPlan:
             facts = [method_facts(params), preprocessor_facts()]
             add(self.labelled, made[self.pc], facts)
             labels = made[self.labelled]
-            add(self.tracked, labels, params.tracking_method, params.min_iou, params.iou)
+            add(self.tracked, labels, tracking_facts(params), made[self.pc])
         for fl in self.config.channels.fl:
             tile = [params.background_tile_size, params.background_dilation]
             add(f"fl_background_ch_{fl.channel}", made[f"fl_ch_{fl.channel}"], labels, tile)
@@ -294,6 +295,8 @@ def _metadata(recording: Any, base: str, sources: list[Source]) -> dict[str, Any
     frames, height, width, channels = first.shape
     facts = first.metadata
     times = facts.frame_times_s
+    if times is None and facts.frame_interval_s:
+        times = tuple(n * facts.frame_interval_s for n in range(frames))
     pixel = facts.pixel_size_um
     return {
         "file_path": str(recording) if isinstance(recording, str | os.PathLike) else base,

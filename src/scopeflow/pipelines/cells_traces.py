@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from scopeflow.pipelines.cells_plan import FovPlan
 from scopeflow.store.files import atomic_path, save_json
 
-__all__ = ["BASE_COLUMNS", "filter_cells", "read_traces", "trace_table", "write_traces"]
+__all__ = [
+    "BASE_COLUMNS",
+    "LINEAGE_ENDING",
+    "filter_cells",
+    "read_traces",
+    "trace_table",
+    "write_traces",
+]
+
+LINEAGE_ENDING = "lineage.csv"
+"""End of the name of the table of parents, for tracking methods that find them."""
 
 BASE_COLUMNS = (
     "fov",

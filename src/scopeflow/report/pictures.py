@@ -111,7 +111,7 @@ def save_before_after(
         picture = axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         axis.set_title(headings[column], fontsize=10.5)
         if pixel_size_um is not None:
-            _draw_scale_bar(axis, height, width, pixel_size_um)
+            draw_scale_bar(axis, height, width, pixel_size_um)
         if detail is not None:
             top, left, size = detail
             corner = (left - 0.5, top - 0.5)
@@ -177,7 +177,8 @@ def _readable(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _draw_scale_bar(axis: Any, height: int, width: int, pixel_size_um: float) -> None:
+def draw_scale_bar(axis: Any, height: int, width: int, pixel_size_um: float) -> None:
+    """Draw a bar of a round length, µm, into the lower left of an image of this size."""
     wanted = 0.25 * width * pixel_size_um
     length_um = max((bar for bar in _BAR_LENGTHS_UM if bar <= wanted), default=_BAR_LENGTHS_UM[0])
     length = length_um / pixel_size_um

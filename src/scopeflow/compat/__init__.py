@@ -1,0 +1,1 @@
+"""Names of other programs on top of scopeflow; names only, no logic."""

@@ -1,0 +1,1 @@
+"""The package ``pyama.processing``; names only, no logic."""

@@ -1,0 +1,8 @@
+"""The package ``pyama.processing.workflow``; names only, no logic."""
+
+from __future__ import annotations
+
+from scopeflow.pipelines.cells_methods import register_preprocessor
+from scopeflow.pipelines.cells_services import run_complete_workflow, run_single_worker
+
+__all__ = ["register_preprocessor", "run_complete_workflow", "run_single_worker"]
