@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -265,6 +266,15 @@ def gaussian_filter(frame: NDArray[Any], sigma: Sigma) -> NDArray[np.float32]:
     return _filtered_planes(planes, sigma)
 
 
+@functools.lru_cache(maxsize=64)
+def _half_weights(sigma: float) -> NDArray[np.float32]:
+    """Weights of a Gaussian from its middle on; the same for every frame."""
+    weights = gaussian_weights(sigma)
+    half = weights[weights.size // 2 :].astype(np.float32)
+    half.flags.writeable = False
+    return half
+
+
 def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray[np.float32]:
     """Filter planes; the result is ``(H, W, C)`` with one plane after the other in memory.
 
@@ -273,19 +283,14 @@ def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray
     height, width = planes[0].shape
     out = np.empty((len(planes), height, width), np.float32)
     for plane, target, (sigma_x, sigma_y, _) in zip(
-        planes, out, sigma_rows(sigma, len(planes)), strict=True
+        planes, out, sigma_rows(sigma, len(planes)).tolist(), strict=True
     ):
-        rows, cols = gaussian_weights(sigma_y), gaussian_weights(sigma_x)
+        rows, cols = _half_weights(sigma_y), _half_weights(sigma_x)
         if rows.size == cols.size == 1:
             target[:] = plane
             continue
-        _gaussian_plane(
-            plane,
-            rows[rows.size // 2 :].astype(np.float32),
-            cols[cols.size // 2 :].astype(np.float32),
-            target,
-            scratch("gaussian line", (width + cols.size,)),
-        )
+        line = scratch("gaussian line", (width + 2 * cols.size - 1,))
+        _gaussian_plane(plane, rows, cols, target, line)
     return np.moveaxis(out, 0, -1)
 
 

@@ -7,6 +7,7 @@ while a recording is processed. Results are those of `warp.warp`, `warp.cast_fra
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -44,22 +45,31 @@ _BORDER = (0, COLUMN_BORDER)
 _ZERO = np.float32(0.0)
 
 
+@functools.lru_cache(maxsize=16)
+def _numbers(count: int) -> NDArray[np.float32]:
+    """Whole numbers from 0: turning loop counters into floats would cost most of the time."""
+    numbers = np.arange(count, dtype=np.float32)
+    numbers.flags.writeable = False
+    return numbers
+
+
 @inner
-def _inside_row(n, y, u, v, width, height, out):
+def _inside_row(n, columns, y, u, v, width, height, out):
     disjoint()
     for x in range(n):
-        px, py = np.float32(x) + u[x], y + v[x]
+        px, py = columns[x] + u[x], y + v[x]
         inside = (px >= _ZERO) & (px < width) & (py >= _ZERO) & (py < height)
         out[x] = 1 if inside else 0
 
 
-@kernel(nothing, readable(3), int64, writable(2, uint8))
-def _inside(flow, left, out):
+@kernel(nothing, readable(3), int64, readable(1), writable(2, uint8))
+def _inside(flow, left, columns, out):
     h, w = out.shape
     stride = flow.shape[2]
     for y in range(h):
         _inside_row(
             w,
+            pointer(columns, 0),
             np.float32(y),
             pointer(flow, y * stride + left),
             pointer(flow, (flow.shape[1] + y) * stride + left),
@@ -288,7 +298,7 @@ class FrameRegistration:
         out : numpy.ndarray
             ``(H, W)`` bool, C-contiguous.
         """
-        _inside(self._flow, COLUMN_BORDER, out.view(np.uint8))
+        _inside(self._flow, COLUMN_BORDER, _numbers(out.shape[1]), out.view(np.uint8))
 
     def statistics(self) -> FlowStatistics:
         """Summarise the displacement, see `flow_statistics`.

@@ -42,16 +42,18 @@ class FlowStatistics(NamedTuple):
 
 
 @inner(finite=True)
-def _add_row(n, row_u, row_v, lengths, longest, us, vs):
-    """Add one row of displacements to the sums of its columns."""
+def _add_rows(n, first_u, second_u, first_v, second_v, lengths, longest, us, vs):
+    """Add two rows of displacements to the sums of their columns, which are touched only once."""
     disjoint()
     for i in range(n):
-        u, v = np.float64(row_u[i]), np.float64(row_v[i])
+        u, v = np.float64(first_u[i]), np.float64(first_v[i])
+        down_u, down_v = np.float64(second_u[i]), np.float64(second_v[i])
         length = math.sqrt(u * u + v * v)
-        lengths[i] += length
-        longest[i] = max(longest[i], length)
-        us[i] += u
-        vs[i] += v
+        down = math.sqrt(down_u * down_u + down_v * down_v)
+        lengths[i] += length + down
+        longest[i] = max(longest[i], max(length, down))
+        us[i] += u + down_u
+        vs[i] += v + down_v
 
 
 @kernel(
@@ -70,16 +72,27 @@ def _measure(flow, left, columns, rows):
     """
     _, h, stride = flow.shape
     w = stride - 2 * left
-    for y in range(h):
-        _add_row(
+    for y in range(0, h - 1, 2):
+        u, v = y * stride + left, (h + y) * stride + left
+        _add_rows(
             w,
-            pointer(flow, y * stride + left),
-            pointer(flow, (h + y) * stride + left),
+            pointer(flow, u),
+            pointer(flow, u + stride),
+            pointer(flow, v),
+            pointer(flow, v + stride),
             pointer(columns, 0),
             pointer(columns, w),
             pointer(columns, 2 * w),
             pointer(columns, 3 * w),
         )
+    for y in range(h - h % 2, h):
+        for x in range(w):
+            last_u, last_v = np.float64(flow[0, y, left + x]), np.float64(flow[1, y, left + x])
+            length = math.sqrt(last_u * last_u + last_v * last_v)
+            columns[0, x] += length
+            columns[1, x] = max(columns[1, x], length)
+            columns[2, x] += last_u
+            columns[3, x] += last_v
     for y in range(h):
         # Only the two rows at either end are needed for the slope.
         if 1 < y < h - 2:
