@@ -17,7 +17,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 from scopeflow.config.cells import WorkflowConfig
-from scopeflow.errors import OptionsError, OutputExistsError, ScopeflowError
+from scopeflow.errors import InputError, OptionsError, OutputExistsError, ScopeflowError
 from scopeflow.kernels.cells_features import PHASE_FEATURES
 from scopeflow.pipelines.cells import STEPS, run_workflow
 from scopeflow.pipelines.cells_fit import fit_traces
@@ -438,7 +438,13 @@ def test_foreign_results_are_not_touched(source, done, tmp_path):
 def test_floats_are_refused_or_clipped(tmp_path):
     movie = np.full((2, 32, 40, 1), -1.5, np.float32)
     config = {"channels": {"fl": [0]}, "params": {"copy_only": True}}
-    assert not run_workflow(movie, tmp_path / "a", config)
+    with pytest.raises(InputError, match=r"pixels are float32.*convert=clip"):
+        run_workflow(movie, tmp_path / "a", config)
+    movie_of_integers = np.full((2, 32, 40, 1), -1, np.int32)
+    with pytest.raises(InputError, match=r"channel 0.*from -1 to -1.*convert=clip"):
+        run_workflow(movie_of_integers, tmp_path / "a", config)
+    assert not (tmp_path / "a").exists()
+    assert run_workflow(np.full((2, 32, 40, 1), 65535, np.int32), tmp_path / "c", config)
     config["params"]["convert"] = "clip"
     assert run_workflow(movie, tmp_path / "b", config)
     assert not images(tmp_path / "b")["fl_ch_0/0"][:].any()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scopeflow.errors import InputError
 from scopeflow.kernels import cells_background as background
 from scopeflow.kernels import cells_display as display
-from scopeflow.kernels.cells_features import Feature, measure_frame
+from scopeflow.kernels.cells_features import Feature, grow_labels, measure_frame
 from scopeflow.kernels.cells_segmentation import LogStdOptions, segment
 from scopeflow.kernels.cells_tracking import (
     overlap_counts,
@@ -191,6 +191,7 @@ class MeasuredChannel:
     features: Mapping[str, Feature]
     background: str | None = None
     weight: float = 0.0
+    margin: int = 0
 
 
 def measure_block(
@@ -218,9 +219,13 @@ def measure_block(
                 if one.background is None
                 else read_frames(fov / IMAGES, f"{one.background}/0", t, t + 1)[0]
             )
+            masks, boxes = labels, table
+            if one.margin:
+                masks = grow_labels(labels, one.margin)
+                boxes = region_table(masks)
             values, failed = measure_frame(
-                labels,
-                table,
+                masks,
+                boxes,
                 image,
                 one.features,
                 background=level,
@@ -243,6 +248,8 @@ class CropChannel:
     stack: str
     name: str
     scale: float
+    minus: str | None = None
+    weight: float = 0.0
 
 
 def crop_cells(
@@ -252,15 +259,21 @@ def crop_cells(
     channels: Sequence[CropChannel],
     cells: NDArray[np.int64],
     n_frames: int,
+    padding: int = 0,
+    *,
+    context: bool = False,
 ) -> Result:
     """Cut a group of cells out of all stacks; each frame is read once."""
+    pad = ((padding, padding), (padding, padding))
     boxes: dict[int, list[tuple[int, list[NDArray[Any]]]]] = {}
     for t in np.unique(cells[:, 0]).tolist():
         labels = read_frames(fov / IMAGES, f"{tracked}/0", t, t + 1)[0]
-        stacks = [read_frames(fov / IMAGES, f"{c.stack}/0", t, t + 1)[0] for c in channels]
+        labels = np.pad(labels, pad)
+        stacks = [np.pad(_crop_image(fov, c, t), pad) for c in channels]
         for _, _, _, y0, x0, y1, x1, cell in cells[cells[:, 0] == t].tolist():
-            mask = labels[y0:y1, x0:x1] == cell
-            cut = [np.where(mask, stack[y0:y1, x0:x1], 0) for stack in stacks]
+            box = slice(y0, y1 + 2 * padding), slice(x0, x1 + 2 * padding)
+            mask = labels[box] == cell
+            cut = [s[box].copy() if context else np.where(mask, s[box], 0) for s in stacks]
             boxes.setdefault(cell, []).append((t, [mask.astype(np.uint8), *cut]))
     files: list[str] = []
     for cell in sorted(boxes):
@@ -279,6 +292,15 @@ def crop_cells(
     return Result(files)
 
 
+def _crop_image(fov: Path, channel: CropChannel, t: int) -> NDArray[Any]:
+    image = read_frames(fov / IMAGES, f"{channel.stack}/0", t, t + 1)[0]
+    if channel.minus is None:
+        return image
+    level = read_frames(fov / IMAGES, f"{channel.minus}/0", t, t + 1)[0]
+    corrected: NDArray[Any] = np.maximum(image - channel.weight * level.astype(np.float64), 0.0)
+    return corrected
+
+
 def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
     """Count how often each value occurs in frames; values ascend."""
     frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
@@ -286,9 +308,17 @@ def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
         counts = np.bincount(frames.ravel(), minlength=_LARGEST + 1)
         values = np.flatnonzero(counts)
         return Result(arrays={"values": values.astype(np.uint16), "counts": counts[values]})
-    # Of floats, the upper 20 of 32 bits: 1 in 2048, enough for a display of 8 bits.
-    bits = np.ascontiguousarray(frames, np.float32).view(np.uint32) & np.uint32(0xFFFFF000)
-    values, counts = np.unique(bits.view(np.float32), return_counts=True)
+    keys = display.sort_keys(frames) >> 16
+    counts = np.bincount(keys.ravel(), minlength=_LARGEST + 1)
+    bins = np.flatnonzero(counts)
+    return Result(arrays={"bins": bins, "counts": counts[bins]})
+
+
+def count_bins_block(fov: Path, stack: str, start: int, stop: int, bins: tuple[int, ...]) -> Result:
+    """Count how often each value of some bins of :func:`count_block` occurs; values ascend."""
+    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
+    inside = np.isin(display.sort_keys(frames) >> 16, bins)
+    values, counts = np.unique(frames[inside], return_counts=True)
     return Result(arrays={"values": values, "counts": counts})
 
 

@@ -49,10 +49,12 @@ def run(
     start_logging(verbose)
     from scopeflow.pipelines.cells import run_plan
     from scopeflow.pipelines.cells_plan import plan_workflow
+    from scopeflow.pipelines.cells_stale import check_mixture
 
     plan = plan_workflow(input_path, output, _configured(config, output, pc, fl, assignments or []))
     console = Console()
     if dry_run:
+        check_mixture(plan)
         _print_plan(console, plan)
         return
     with console.status("starting") as line:
@@ -124,6 +126,8 @@ def _print_status(console: Console, output: Path) -> None:
     from scopeflow.pipelines.cells_status import workflow_status
 
     table = Table("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
+    table.add_column("objects too small")
+    table.add_column("too large")
     for row in workflow_status(output):
         table.add_row(*(str(value) for value in row))
     console.print(table)

@@ -46,6 +46,20 @@ class _Strict(BaseModel):
         """Return a field by name, `default` where there is no such field."""
         return getattr(self, key) if key in type(self).model_fields else default
 
+    def values(self) -> Iterator[Any]:
+        """Return the values of all fields."""
+        return (getattr(self, key) for key in self.keys())
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Return names and values of all fields."""
+        return zip(self.keys(), self.values(), strict=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            raise OptionsError(_explain(error, type(self))) from None
+
 
 class ChannelSelection(_Strict):
     """One channel of the recording and the features measured in it.
@@ -69,11 +83,16 @@ class ChannelSelection(_Strict):
     @field_validator("features", mode="before")
     @classmethod
     def _clean_features(cls, given: Any) -> Any:
-        if given is None:
-            return None
-        if isinstance(given, str):
-            given = [given]
-        return tuple(sorted({str(name) for name in given if name is not None and str(name)}))
+        return None if given is None else _clean_names(given)
+
+
+def _clean_names(given: Any) -> Any:
+    """Sort names, each once; empty ones are left out."""
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, list | tuple | set | frozenset):
+        return () if given is None else given
+    return tuple(sorted({str(name) for name in given if name is not None and str(name)}))
 
 
 def _channel(given: Any) -> Any:
@@ -83,6 +102,13 @@ def _channel(given: Any) -> Any:
     if isinstance(given, list | tuple) and 1 <= len(given) <= 2:
         return {"channel": given[0], **({"features": given[1]} if len(given) == 2 else {})}
     return given
+
+
+def _with_features(given: Any, names: Any) -> Any:
+    channel = _channel(given)
+    if isinstance(channel, Mapping) and channel.get("features") is None:
+        return {**channel, "features": names}
+    return channel
 
 
 class Channels(_Strict):
@@ -132,6 +158,29 @@ class Channels(_Strict):
         # Past validation, which would call this method again.
         self.__dict__.update(pc=pc, fl=fl)
         return self
+
+
+class Features(_Strict):
+    """Features of channels that name none themselves.
+
+    Parameters
+    ----------
+    phase, fluorescence : list of str
+        Names of features of each kind of channel.
+
+    Examples
+    --------
+    >>> Features(fluorescence=["intensity_total"]).fluorescence
+    ('intensity_total',)
+    """
+
+    phase: tuple[str, ...] = PHASE_DEFAULTS
+    fluorescence: tuple[str, ...] = FLUORESCENCE_DEFAULTS
+
+    @field_validator("phase", "fluorescence", mode="before")
+    @classmethod
+    def _clean(cls, given: Any) -> Any:
+        return _clean_names(given)
 
 
 class ProcessingParams(_Strict):
@@ -204,6 +253,19 @@ class ProcessingParams(_Strict):
         Minutes by frame.
     crop_min_frames : int
         Cells seen in fewer frames get no crops.
+    crop_padding : int
+        Pixels around the bounding box that a crop shows; ``bboxes`` stay tight, and a cell then
+        begins at row and column `crop_padding`.
+    crop_context : bool
+        Crops show what lies around the cell, else 0 there; the mask tells.
+    corrected_crops : bool
+        Further crops ``fl_corrected_ch_*`` without the background, not below 0, for viewing.
+    mask_margin : int
+        Pixels by which masks grow (or shrink, below 0) for features of fluorescence, -100 to 100,
+        in a square. Masks grow over background alone, and not where two cells would meet; a cell
+        that would vanish keeps its mask.
+    features : mapping
+        ``phase`` and ``fluorescence``: features of channels that name none themselves.
 
     Raises
     ------
@@ -250,6 +312,11 @@ class ProcessingParams(_Strict):
     frame_interval: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     time_mapping: dict[int, float] | None = None
     crop_min_frames: int = Field(default=1, ge=1)
+    crop_padding: int = Field(default=0, ge=0)
+    crop_context: bool = False
+    corrected_crops: bool = False
+    mask_margin: int = Field(default=0, ge=-100, le=100)
+    features: Features = Field(default_factory=Features)
 
     @field_validator("fovs", mode="before")
     @classmethod
@@ -323,6 +390,25 @@ class WorkflowConfig(_Strict):
         except ValidationError as error:
             raise OptionsError(_explain(error, type(self))) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_features(cls, given: Any) -> Any:
+        """Give the features of `params` to channels that name none."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("channels"), Mapping):
+            return given
+        params = given.get("params")
+        chosen = params.get("features") if isinstance(params, Mapping | ProcessingParams) else None
+        if chosen is None or not isinstance(chosen, Mapping | Features):
+            return given
+        channels = dict(given["channels"])
+        fl = channels.get("fl")
+        fl = [fl] if isinstance(fl, int | Mapping) else fl
+        if channels.get("pc") is not None:
+            channels["pc"] = _with_features(channels["pc"], chosen.get("phase"))
+        if isinstance(fl, list | tuple):
+            channels["fl"] = [_with_features(one, chosen.get("fluorescence")) for one in fl]
+        return {**given, "channels": channels}
+
     def to_yaml(self, metadata: Mapping[str, Any] | None = None) -> str:
         """Return the text of ``processing_config.yaml``.
 
@@ -385,6 +471,7 @@ def _known_names(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
     nested: dict[str, type[BaseModel]] = {
         "channels": Channels,
         "params": ProcessingParams,
+        "features": Features,
         "pc": ChannelSelection,
     }
     nested["fl"] = ChannelSelection

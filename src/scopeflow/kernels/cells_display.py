@@ -7,7 +7,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["halve_mean", "halve_sample", "percentile_of_counts", "to_display", "to_display_labels"]
+__all__ = [
+    "halve_mean",
+    "halve_sample",
+    "needed_bins",
+    "percentile_of_counts",
+    "sort_keys",
+    "to_display",
+    "to_display_labels",
+]
+
+
+def sort_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
+    """Return integers that are in the order of 32-bit floats; no NaN.
+
+    Examples
+    --------
+    >>> np.argsort(sort_keys(np.array([0.5, -2.0, 3.0], "float32"))).tolist()
+    [1, 0, 2]
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    negative = bits >> 31 != 0
+    return np.where(negative, ~bits, bits | np.uint32(0x80000000)).astype(np.uint32)
+
+
+def needed_bins(bins: NDArray[Any], counts: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return the bins in which the extremes and the 1st and 99th percentile lie.
+
+    Parameters
+    ----------
+    bins : ndarray of int
+        Ascending bins of :func:`sort_keys`.
+    counts : ndarray of int
+        Values in each.
+
+    Examples
+    --------
+    >>> needed_bins(np.array([3, 4, 7, 9]), np.array([1, 500, 500, 20]))
+    (3, 4, 9)
+    """
+    ends = np.cumsum(counts)
+    last = int(ends[-1]) - 1
+    ranks = [0, last]
+    for percent in (1, 99):
+        below = int(np.floor(last * percent / 100.0))
+        ranks += [below, min(below + 1, last)]
+    return tuple(sorted({int(bins[np.searchsorted(ends, rank, side="right")]) for rank in ranks}))
 
 
 def percentile_of_counts(values: NDArray[Any], counts: NDArray[np.int64], percent: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from scopeflow.errors import OptionsError, nearest_name
 from scopeflow.kernels.cells_regionprops import INTENSITY_FEATURES, SHAPE_FEATURES
@@ -19,6 +20,7 @@ __all__ = [
     "FLUORESCENCE_FEATURES",
     "PHASE_FEATURES",
     "FeatureContext",
+    "grow_labels",
     "measure_frame",
     "register_feature",
     "resolve_features",
@@ -225,6 +227,40 @@ class _Pixels:
         return _axis_ratio(
             self.sums(y * y) / self.area, self.sums(x * x) / self.area, self.sums(x * y) / self.area
         )
+
+
+def grow_labels(labels: NDArray[np.integer], margin: int) -> NDArray[Any]:
+    """Grow labels by a square of side ``2 margin + 1``, or shrink them where it is below 0.
+
+    Labels grow over background alone, and not over pixels that two of them reach. What lies
+    outside the frame is background. A label that would vanish stays as it is.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (H, W)
+        0 is background.
+    margin : int
+        Pixels.
+
+    Examples
+    --------
+    >>> grow_labels(np.array([[0, 1, 0, 0, 0, 2]]), 1).tolist()
+    [[1, 1, 1, 0, 2, 2]]
+    >>> grow_labels(np.array([[0, 1, 0, 2]]), 1).tolist()
+    [[1, 1, 0, 2]]
+    """
+    side = 2 * abs(margin) + 1
+    highest = ndimage.maximum_filter(labels, side, mode="constant", cval=0)
+    if margin < 0:
+        lowest = ndimage.minimum_filter(labels, side, mode="constant", cval=0)
+        shrunk = np.where(lowest == highest, labels, 0)
+        vanished = np.setdiff1d(labels, shrunk)
+        return np.where(np.isin(labels, vanished), labels, shrunk)
+    beyond = int(highest.max(initial=0)) + 1
+    free = np.where(labels > 0, labels, beyond).astype(np.int64)
+    lowest = ndimage.minimum_filter(free, side, mode="constant", cval=beyond)
+    grown: NDArray[Any] = np.where((labels == 0) & (lowest == highest), highest, labels)
+    return grown
 
 
 def measure_frame(

@@ -14,6 +14,7 @@ from scopeflow.pipelines.cells_images import background, copy, segment
 from scopeflow.pipelines.cells_plan import CONFIG_FILE, WorkflowPlan, plan_workflow
 from scopeflow.pipelines.cells_results import cache, crop, extract
 from scopeflow.pipelines.cells_run import Cancelled, Fov, Progress, Run
+from scopeflow.pipelines.cells_stale import check_mixture, remove_stale
 from scopeflow.pipelines.cells_track import track
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.files import atomic_path, save_json
@@ -112,11 +113,21 @@ def run_plan(
             return False
     for fov, reason in sorted(run.failed.items()):
         logger.error("FOV %d failed: %s", fov, reason)
+    for fov, reason in sorted(run.without_pictures.items()):
+        logger.warning("FOV %d: its small pictures for viewers failed: %s", fov, reason)
     return not run.failed
 
 
 def write_settings(plan: WorkflowPlan) -> None:
-    """Write which recording and which configuration the results are of."""
+    """Write which recording and which configuration the results are of; they never mix.
+
+    Raises
+    ------
+    OutputExistsError
+        As :func:`~scopeflow.pipelines.cells_stale.check_mixture`, before anything is changed.
+    """
+    check_mixture(plan)
+    remove_stale(plan)
     file = plan.metadata["file_path"]
     save_json(plan.settings_path, {"recording": plan.identity, "file": file})
     text = plan.config.to_yaml(plan.metadata)
@@ -132,4 +143,8 @@ def _run_batch(run: Run, fovs: list[Fov]) -> None:
         if name != "copy" and fovs[0].plan.config.params.copy_only:
             return
         run.check()
+        before = set(run.failed)
         step(run, name, fovs)
+        if name == "caching":  # for viewers alone: results are whole without it
+            for fov in set(run.failed) - before:
+                run.without_pictures[fov] = run.failed.pop(fov)

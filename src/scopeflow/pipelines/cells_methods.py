@@ -190,8 +190,4 @@ def method_facts(params: ProcessingParams) -> Any:
 
 def preprocessor_facts() -> list[str]:
     """Return the identity of the preprocessors, for fingerprints."""
-    return [
-        f"{identity(one)} {identity(type(one).process)} "
-        f"{sorted(vars(one).items()) if hasattr(one, '__dict__') else ''}"
-        for one in _PREPROCESSORS
-    ]
+    return [identity(one) for one in _PREPROCESSORS]

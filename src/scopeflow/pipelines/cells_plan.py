@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scopeflow import __version__
 from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.config.fingerprint import fingerprint
@@ -20,6 +22,7 @@ from scopeflow.pipelines.cells_methods import (
     preprocessor_facts,
     tracking_facts,
 )
+from scopeflow.pipelines.cells_registry import identity
 from scopeflow.store.cells_fovs import open_fovs, recording_name
 from scopeflow.store.cells_store import fov_folder
 from scopeflow.store.files import load_json
@@ -30,7 +33,7 @@ __all__ = ["CONFIG_FILE", "FovPlan", "WorkflowPlan", "plan_workflow"]
 
 CONFIG_FILE = "processing_config.yaml"
 RECORDS = ".scopeflow"
-CELLS_VERSION = 1
+CELLS_VERSION = 2
 """Raised whenever the numbers of a step change; part of every fingerprint."""
 
 _BLOCK_BYTES = 2**25
@@ -124,10 +127,13 @@ class FovPlan:
             tile = [params.background_tile_size, params.background_dilation]
             add(f"fl_background_ch_{fl.channel}", made[f"fl_ch_{fl.channel}"], labels, tile)
         everything = sorted(made.items())
-        add("crops", everything, params.crop_min_frames)
+        shown = [params.crop_padding, params.crop_context, params.corrected_crops]
+        weight = params.background_weight if params.corrected_crops else None
+        add("crops", everything, params.crop_min_frames, shown, weight)
         channels = self.config.channels.model_dump(mode="json")
         features = [str(f) for f in self._feature_identities()]
-        add("measure", everything, channels, features, params.background_weight)
+        weights = [params.background_weight, params.mask_margin]
+        add("measure", everything, channels, features, weights)
         add("traces", made["measure"], params.min_frames, params.border_margin)
         return made
 
@@ -137,9 +143,7 @@ class FovPlan:
         chosen += [(fl, "fluorescence") for fl in self.config.channels.fl]
         for one, kind in chosen:
             for name, function in resolve_features(one.features or () if one else (), kind).items():
-                code = getattr(function, "__code__", None)
-                body = "" if code is None else repr((code.co_code, code.co_names))
-                found.append((name, f"{function.__module__}.{body}"))
+                found.append((name, identity(function)))
         return found
 
     def ledger(self, name: str, made: Mapping[str, str]) -> Ledger:
@@ -163,6 +167,8 @@ class WorkflowPlan:
         Facts of the recording for ``processing_config.yaml``.
     identity : str
         Fingerprint of the recording.
+    sources : tuple of Source
+        All fields of view of the recording.
     """
 
     output: Path
@@ -170,6 +176,7 @@ class WorkflowPlan:
     fovs: tuple[FovPlan, ...]
     metadata: dict[str, Any]
     identity: str
+    sources: tuple[Source, ...] = ()
 
     @property
     def settings_path(self) -> Path:
@@ -237,7 +244,10 @@ def plan_workflow(
                 "too small, at least 16 × 16 px are needed"
             )
         plan.fingerprints()
-    checked = WorkflowPlan(folder, chosen, fovs, _metadata(recording, base, sources), identity)
+        _check_pixels(plan)
+    checked = WorkflowPlan(
+        folder, chosen, fovs, _metadata(recording, base, sources), identity, tuple(sources)
+    )
     _check_output(checked)
     return checked
 
@@ -275,6 +285,29 @@ def _check_channels(config: WorkflowConfig, source: Source) -> None:
             raise OptionsError(
                 f"channels.{kind}: channel={one.channel} is not in {source.description}; {known}"
             )
+
+
+def _check_pixels(plan: FovPlan) -> None:
+    """Refuse pixels that 16-bit counts cannot hold; integers of other types are looked at."""
+    source, dtype = plan.source, plan.source.dtype
+    if plan.config.params.convert != "exact" or dtype in (np.uint16, np.uint8, np.bool_):
+        return
+    if dtype.kind == "f":
+        raise InputError(
+            f"{source.description}: pixels are {dtype}, and images are stored as integer counts "
+            "from 0 to 65535. Scale the recording to counts, or set params.convert=clip to round "
+            "and clip"
+        )
+    for start, stop in plan.blocks:
+        frames = source.read(start, stop)
+        for channel in sorted(set(plan.copied().values())):
+            low, high = int(frames[..., channel].min()), int(frames[..., channel].max())
+            if low < 0 or high > 65535:
+                raise InputError(
+                    f"{source.description}, channel {channel}: frames {start} to {stop - 1} hold "
+                    f"values from {low} to {high}, and counts are 0 to 65535. Scale the recording, "
+                    "or set params.convert=clip to clip them"
+                )
 
 
 def _fov_numbers(config: WorkflowConfig, count: int) -> tuple[int, ...]:

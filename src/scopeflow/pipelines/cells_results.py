@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from scopeflow.blocks import cells as steps
 from scopeflow.graph.cells import Outcome, run_piece
+from scopeflow.kernels.cells_display import needed_bins, sort_keys
 from scopeflow.kernels.cells_features import resolve_features
 from scopeflow.pipelines.cells_plan import FovPlan
 from scopeflow.pipelines.cells_run import Fov, Run
@@ -29,6 +31,7 @@ _GROUP_BYTES = 2**28
 def _measured(fov: Fov) -> list[steps.MeasuredChannel]:
     channels = fov.plan.config.channels
     weight = fov.plan.config.params.background_weight
+    margin = fov.plan.config.params.mask_margin
     assert channels.pc is not None
     assert fov.plan.pc is not None
     features = resolve_features(channels.pc.features or (), "phase")
@@ -37,17 +40,20 @@ def _measured(fov: Fov) -> list[steps.MeasuredChannel]:
         features = resolve_features(fl.features or (), "fluorescence")
         background = f"fl_background_ch_{fl.channel}"
         name = f"fl_ch_{fl.channel}"
-        chosen.append(steps.MeasuredChannel(name, fl.channel, features, background, weight))
+        measured = (name, fl.channel, features, background, weight, margin)
+        chosen.append(steps.MeasuredChannel(*measured))
     return chosen
 
 
 def _crop_groups(fov: Fov) -> list[NDArray[np.int64]]:
     """Cut the cells into groups whose crops fit into memory together; each reads all frames."""
     rows = fov.cells
-    areas = (rows[:, 5] - rows[:, 3]) * (rows[:, 6] - rows[:, 4])
+    params = fov.plan.config.params
+    padding = 2 * params.crop_padding
+    areas = (rows[:, 5] - rows[:, 3] + padding) * (rows[:, 6] - rows[:, 4] + padding)
     cells, index, counts = np.unique(rows[:, 7], return_inverse=True, return_counts=True)
-    cells_kept = counts >= fov.plan.config.params.crop_min_frames
-    per_pixel = 3 + 6 * len(fov.plan.config.channels.fl)
+    cells_kept = counts >= params.crop_min_frames
+    per_pixel = 3 + (14 if params.corrected_crops else 6) * len(fov.plan.config.channels.fl)
     sizes = np.bincount(index, areas, minlength=len(cells)) * per_pixel
     groups: list[NDArray[np.int64]] = []
     members: list[int] = []
@@ -67,14 +73,23 @@ def _crop_names(plan: FovPlan) -> tuple[str, list[tuple[str, str]]]:
     stacks = [(name, name) for name in plan.copied()]
     fl = plan.config.channels.fl
     stacks += [(f"fl_background_ch_{one.channel}", f"fl_ch_{one.channel}") for one in fl]
+    if plan.config.params.corrected_crops:
+        stacks += [(f"fl_corrected_ch_{one.channel}", f"fl_ch_{one.channel}") for one in fl]
     return f"seg_mask_ch_{plan.config.channels.pc.channel}", stacks
 
 
 def _crop_channels(fov: Fov) -> tuple[str, list[steps.CropChannel]]:
     mask, stacks = _crop_names(fov.plan)
-    return mask, [
-        steps.CropChannel(stack, stack, float(fov.largest[of] or 1)) for stack, of in stacks
-    ]
+    weight = fov.plan.config.params.background_weight
+    channels = []
+    for name, of in stacks:
+        scale = float(fov.largest[of] or 1)
+        if name.startswith("fl_corrected_"):
+            level = name.replace("fl_corrected_", "fl_background_")
+            channels.append(steps.CropChannel(of, name, scale, level, weight))
+        else:
+            channels.append(steps.CropChannel(name, name, scale))
+    return mask, channels
 
 
 def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
@@ -96,7 +111,8 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
     mask, channels = _crop_channels(fov)
     files = [f"{CELLS}/zarr.json", f"{CELLS}/metadata/zarr.json"]
     for name, scale in [(mask, 1.0), *((c.name, c.scale) for c in channels)]:
-        root.create_group(name, attributes={"scale": scale})
+        padding = fov.plan.config.params.crop_padding
+        root.create_group(name, attributes={"scale": scale, "padding": padding})
         files.append(f"{CELLS}/{name}/zarr.json")
         for cell in ids.tolist():
             root.create_group(f"{name}/{cell}")
@@ -130,7 +146,11 @@ def crop(run: Run, step: str, fovs: list[Fov]) -> None:
         for rows in groups[plan.fov]:
             name = f"crops-{int(rows[:, 7].min()):06d}"
             what: tuple[Any, ...] = (plan.folder, plan.tracked, mask, channels, rows, plan.shape[0])
-            pieces.append(fov.piece("crops", name, steps.crop_cells, *what, frames=plan.shape[0]))
+            params = plan.config.params
+            cut = partial(
+                steps.crop_cells, padding=params.crop_padding, context=params.crop_context
+            )
+            pieces.append(fov.piece("crops", name, cut, *what, frames=plan.shape[0]))
     run.do(step, pieces)
 
 
@@ -209,6 +229,7 @@ def cache(run: Run, step: str, fovs: list[Fov]) -> None:
     counts: dict[tuple[int, str], list[Outcome]] = {}
     for (fov, name), outcome in zip(owners, run.do(step, pieces), strict=True):
         counts.setdefault((fov.plan.fov, name), []).append(outcome)
+    _count_floats(run, step, fovs, counts)
     pieces = []
     for fov in run.alive(fovs):
         plan = fov.plan
@@ -257,9 +278,53 @@ def _label_range(fov: Fov, name: str) -> tuple[float, float]:
     return 0.0, float(fov.cells[:, column].max(initial=1))
 
 
-def _range(outcomes: list[Outcome]) -> tuple[float, float]:
-    values = np.concatenate([one.arrays["values"] for one in outcomes])
+def _count_floats(
+    run: Run, step: str, fovs: list[Fov], counts: dict[tuple[int, str], list[Outcome]]
+) -> None:
+    """Put exact values where float stacks were counted in bins, as far as percentiles need them."""
+    pieces, owners = [], []
+    coarse: dict[tuple[int, str], tuple[NDArray[Any], NDArray[np.int64], tuple[int, ...]]] = {}
+    for fov in run.alive(fovs):
+        for name in _stacks(fov):
+            key = (fov.plan.fov, name)
+            if not counts.get(key) or "bins" not in counts[key][0].arrays:
+                continue
+            bins, numbers = _summed(counts[key], "bins")
+            needed = needed_bins(bins, numbers)
+            coarse[key] = (bins, numbers, needed)
+            for start, stop in fov.plan.blocks:
+                what = (fov.plan.folder, name, start, stop, needed)
+                mark = f"values-{name}-{start:06d}"
+                pieces.append(fov.piece(name, mark, steps.count_bins_block, *what))
+                owners.append(key)
+    fine: dict[tuple[int, str], list[Outcome]] = {}
+    for key, outcome in zip(owners, run.do(step, pieces), strict=True):
+        fine.setdefault(key, []).append(outcome)
+    for fov in run.alive(fovs):
+        for key, (bins, numbers, needed) in coarse.items():
+            if key[0] != fov.plan.fov:
+                continue
+            values, exact = _summed(fine[key], "values")
+            # Other bins only take up ranks; any value between their neighbours will do.
+            rest = ~np.isin(bins, needed)
+            places = np.concatenate([sort_keys(values), bins[rest].astype(np.uint32) << 16])
+            order = np.argsort(places, kind="stable")
+            filler = np.zeros(int(rest.sum()), values.dtype)
+            merged = {
+                "values": np.concatenate([values, filler])[order],
+                "counts": np.concatenate([exact, numbers[rest]])[order],
+            }
+            counts[key] = [Outcome(arrays=merged)]
+
+
+def _summed(outcomes: list[Outcome], name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    values = np.concatenate([one.arrays[name] for one in outcomes])
     counts = np.concatenate([one.arrays["counts"] for one in outcomes])
     unique, index = np.unique(values, return_inverse=True)
-    summed = np.bincount(index, counts).astype(np.int64)
-    return steps.display_range(unique, summed)
+    return unique, np.bincount(index, counts).astype(np.int64)
+
+
+def _range(outcomes: list[Outcome]) -> tuple[float, float]:
+    if len(outcomes) == 1:
+        return steps.display_range(outcomes[0].arrays["values"], outcomes[0].arrays["counts"])
+    return steps.display_range(*_summed(outcomes, "values"))

@@ -58,6 +58,7 @@ class Run:
         self.cancel = cancel
         self.progress = progress
         self.failed: dict[int, str] = {}
+        self.without_pictures: dict[int, str] = {}
 
     def alive(self, fovs: list[Fov]) -> list[Fov]:
         """Return those that have not failed."""

@@ -24,8 +24,9 @@ def workflow_status(output: str | os.PathLike[str]) -> list[tuple[int | str, ...
     Returns
     -------
     list of tuple
-        ``(fov, blocks copied, segmented, tracked, cells, too short, at border, kept)``; the last
-        four are empty texts until the traces are written.
+        ``(fov, blocks copied, segmented, tracked, cells, too short, at border, kept, objects too
+        small, too large)``; all from `cells` on are empty texts until the traces are written.
+        Objects are counted in every frame, cells once.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def workflow_status(output: str | os.PathLike[str]) -> list[tuple[int | str, ...
             for pattern in (r"(pc|fl)_ch_\d+-\d+", r"seg_labeled_ch_\d+-\d+", r"seg_tracked.*-\d+")
         ]
         traces = load_json(folder / "traces.json")
-        keys = ("cells_tracked", "cells_too_short", "cells_at_border", "cells_kept")
+        keys = ["cells_tracked", "cells_too_short", "cells_at_border", "cells_kept"]
+        keys += ["objects_too_small", "objects_too_large"]
         counts = ["" if traces is None else traces["values"][key] for key in keys]
         rows.append((int(match[1]), *done, *counts))
     return sorted(rows, key=lambda row: int(row[0]))
