@@ -130,7 +130,7 @@ def plan_correction(
         parameters,
         str(output_dtype),
         options.non_finite,
-        displacement_function=_displacement_function(options),
+        displacement_function=displacement_function(options),
         frame_function=options.preproc_funct,
     )
     weight = weight_map(options, height, width, channel_count)
@@ -173,7 +173,8 @@ def plan_correction(
     )  # fmt: skip
 
 
-def _displacement_function(options: OFOptions) -> DisplacementFunction | None:
+def displacement_function(options: OFOptions) -> DisplacementFunction | None:
+    """Return the function that solves in place of our solver, or None for our solver."""
     if options.get_displacement_impl is not None:
         function = options.get_displacement_impl
     elif options.get_displacement_factory is not None:
