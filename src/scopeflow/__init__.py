@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scopeflow.pipelines.arrays import compensate_arr
     from scopeflow.pipelines.cells import run_workflow
     from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
+    from scopeflow.pipelines.motion import Motion, compute_motion
     from scopeflow.pipelines.session import SessionResult, run_session, session_status
     from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
     from scopeflow.pipelines.session_stage2 import run_stage2
@@ -39,6 +40,7 @@ __all__ = [
     "ChannelNormalization",
     "ConstancyAssumption",
     "InterpolationMethod",
+    "Motion",
     "NamingConvention",
     "OFOptions",
     "OutputFormat",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "compensate_arr",
     "compensate_recording",
+    "compute_motion",
     "get_array_task_id",
     "get_displacement",
     "open_video",
@@ -67,6 +70,7 @@ _HOME = {
     "ChannelNormalization": "scopeflow.config.enums",
     "ConstancyAssumption": "scopeflow.config.enums",
     "InterpolationMethod": "scopeflow.config.enums",
+    "Motion": "scopeflow.pipelines.motion",
     "NamingConvention": "scopeflow.config.enums",
     "OFOptions": "scopeflow.config.options",
     "OutputFormat": "scopeflow.config.enums",
@@ -77,6 +81,7 @@ _HOME = {
     "WorkflowConfig": "scopeflow.config.cells",
     "compensate_arr": "scopeflow.pipelines.arrays",
     "compensate_recording": "scopeflow.pipelines.correct",
+    "compute_motion": "scopeflow.pipelines.motion",
     "get_array_task_id": "scopeflow.config.session",
     "get_displacement": "scopeflow.kernels.flow",
     "open_video": "scopeflow.pipelines.video",

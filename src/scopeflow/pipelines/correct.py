@@ -291,8 +291,8 @@ class BatchMotionCorrector:
             reference,
             plan.request,
             sink if executor.shares_memory else None,
-            tasks_per_window=_tasks_per_window(executor.n_workers),
-            batches_ahead=_batches_ahead(plan.grid, executor.n_workers),
+            tasks_per_window=tasks_per_window(executor.n_workers),
+            batches_ahead=batches_ahead(plan.grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, plan.grid, FramesInMemory(self.registered, self.w))
         self._run_blocks(job, executor, delivery, sink)
@@ -314,8 +314,8 @@ class BatchMotionCorrector:
             plan.request,
             StoreSink(store, ledger),
             LedgerSink(ledger, "first-start"),
-            tasks_per_window=_tasks_per_window(executor.n_workers),
-            batches_ahead=_batches_ahead(grid, executor.n_workers),
+            tasks_per_window=tasks_per_window(executor.n_workers),
+            batches_ahead=batches_ahead(grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, grid, StoredFrames(store))
         statistics = self._run_blocks(job, executor, delivery)
@@ -403,12 +403,12 @@ def _more_messages(verbose: bool) -> Iterator[None]:
         package.setLevel(before)
 
 
-def _tasks_per_window(n_workers: int) -> int:
+def tasks_per_window(n_workers: int) -> int:
     """Return how many blocks are submitted at once: enough that the last ones cost little."""
     return max(200, 16 * n_workers)
 
 
-def _batches_ahead(grid: Grid, n_workers: int) -> int:
+def batches_ahead(grid: Grid, n_workers: int) -> int:
     """Return how far the spine may run ahead so that every worker has leaves to work on."""
     blocks_per_batch = max(1, grid.batch_length // grid.block_length)
     return 2 + -(-2 * n_workers // blocks_per_batch)

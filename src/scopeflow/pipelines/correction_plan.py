@@ -165,7 +165,9 @@ def plan_correction(
     if not in_memory:
         files = output_files(options, recording.paths)
         check_writable(files, recording.paths, frames * bytes_per_frame // 10)
-        settings = _settings(options, recording, parameters, request, weight, reference, arrays)
+        settings = correction_settings(
+            options, recording, parameters, request, weight, reference, arrays
+        )
         check_claim(files, settings, resume=config.resume)
     return CorrectionPlan(
         options, recording, parameters, request, weight, reference, grid, memory, files, arrays,
@@ -200,7 +202,7 @@ def _kept_arrays(options: OFOptions) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _settings(
+def correction_settings(
     options: OFOptions,
     recording: Recording,
     parameters: CorrectionParameters,
@@ -209,6 +211,7 @@ def _settings(
     reference: ReferenceRequest,
     arrays: tuple[str, ...],
 ) -> dict[str, Any]:
+    """Return everything that decides the bytes of a result, JSON-able; reads arrays in memory."""
     functions = {
         name: f"{function.__module__}.{function.__qualname__}"
         for name in options.callables
