@@ -28,6 +28,7 @@ from scopeflow.graph.motion import (
     lazy_statistics,
     lazy_valid,
 )
+from scopeflow.kernels.warp import cast_frames
 from scopeflow.pipelines.correction_plan import correction_settings, plan_correction
 from scopeflow.pipelines.motion_store import MotionFacts, open_stored, save_motion
 from scopeflow.pipelines.reference import build_reference_image
@@ -274,7 +275,7 @@ class Motion:
             self.grid_displacement,
             frames_per_chunk,
             str(output),
-            fill=self._fill_image(fill, shape[1:], begin),
+            fill=self._fill_image(fill, shape[1:], begin, output),
             frame_shape=self.frame_shape,
             origin=begin,
             interpolation=how,
@@ -308,7 +309,7 @@ class Motion:
         return row, column
 
     def _fill_image(
-        self, fill: Any, shape: tuple[int, int, int], origin: tuple[int, int]
+        self, fill: Any, shape: tuple[int, int, int], origin: tuple[int, int], dtype: np.dtype[Any]
     ) -> NDArray[np.float64]:
         height, width, channels = shape
         if isinstance(fill, str):
@@ -325,6 +326,11 @@ class Motion:
             return self.reference[row : row + height, column : column + width]
         image = np.asarray(fill, dtype=np.float64)
         if image.ndim == 0:
+            if cast_frames(image[None], dtype)[1]:
+                raise InputError(
+                    f"fill is {fill}, which {dtype} cannot hold; give another number, or a dtype "
+                    "for the result"
+                )
             return np.full(shape, float(image))
         if image.ndim == 2:
             image = image[..., None]
