@@ -18,6 +18,7 @@ from dask.delayed import Delayed, delayed
 from scopeflow.blocks.correct import BatchStart, BlockRequest, Reference, next_batch_start
 from scopeflow.config.specs import CorrectionParameters
 from scopeflow.graph.block_task import BlockOutcome, BlockSink, run_block
+from scopeflow.graph.shared import SharedReference
 from scopeflow.graph.video import LazyVideo
 from scopeflow.plan.grid import (
     FIRST_SEED,
@@ -43,7 +44,7 @@ class CorrectionJob:
         The recording.
     grid : Grid
         Its blocks and batches.
-    reference : Reference
+    reference : Reference or SharedReference
         Image to register to.
     request : BlockRequest
         Parameters and what to compute.
@@ -62,7 +63,7 @@ class CorrectionJob:
 
     video: LazyVideo
     grid: Grid
-    reference: Reference
+    reference: Reference | SharedReference
     request: BlockRequest
     sink: BlockSink | None = None
     seed_sink: BlockSink | None = None

@@ -33,6 +33,7 @@ from scopeflow.pipelines.correction_plan import correction_settings, plan_correc
 from scopeflow.pipelines.motion_store import MotionFacts, open_stored, save_motion
 from scopeflow.pipelines.reference import build_reference_image
 from scopeflow.pipelines.video import DIMS, labels, open_recording, to_dataarray
+from scopeflow.runtime.context import supported_config
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.layout import MOTION
 from scopeflow.store.video_metadata import VideoMetadata
@@ -91,6 +92,7 @@ class Motion:
     _settings: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
     _job: CorrectionJob | None = field(default=None, repr=False)
     _statistics: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
+    _backend: str = field(default="flowreg", repr=False)
 
     @property
     def n_frames(self) -> int:
@@ -431,7 +433,7 @@ class Motion:
             ),
             self._settings or self._identity,
             self._job,
-            config or RegistrationConfig(),
+            supported_config(config or RegistrationConfig(), self._backend),
         )
         return Motion.open(path)
 
@@ -532,7 +534,8 @@ def compute_motion(
     options.input_file = video
     plan = plan_correction(options, config, reference, selection=selection)
     if plan.reference.image is None:
-        with open_executor(config or RegistrationConfig()) as executor:
+        place = supported_config(config or RegistrationConfig(), plan.options.flow_backend)
+        with open_executor(place) as executor:
             raw = build_reference_image(
                 plan.reference, plan.recording.video, plan.options, plan.weight, executor
             )
@@ -563,4 +566,5 @@ def compute_motion(
             (MOTION,),
         ),
         _job=job,
+        _backend=plan.options.flow_backend,
     )

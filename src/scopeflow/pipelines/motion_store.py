@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,7 @@ from scopeflow.pipelines.correct import batches_ahead, tasks_per_window
 from scopeflow.pipelines.outputs import OutputFiles, claim
 from scopeflow.pipelines.provenance import package_versions
 from scopeflow.pipelines.run_graph import run_job
+from scopeflow.pipelines.sharing import shared_video
 from scopeflow.pipelines.sinks import LedgerSink, StoreSink
 from scopeflow.plan.grid import Block, Grid, choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor, open_executor
@@ -131,6 +133,7 @@ def save_motion(
     store, grid = _open_store(files, array, facts, job, config, everything)
     sink = StoreSink(store, ledger)
     with (
+        contextlib.ExitStack() as stack,
         open_executor(config) as executor,
         FrameProgress(grid.n_frames, "computing motion", config.progress) as progress,
     ):
@@ -141,8 +144,10 @@ def save_motion(
         if job is None:
             outcomes = _evaluate(array, facts.frame_shape, grid, sink, executor, on_finish)
         else:
+            video = stack.enter_context(shared_video(job.video, executor))
             job = replace(
                 job,
+                video=video,
                 grid=grid,
                 sink=sink,
                 seed_sink=LedgerSink(ledger, "first-start"),

@@ -64,6 +64,11 @@ class Executor:
     pool: ThreadPoolExecutor | None = None
 
     @property
+    def shares_files(self) -> bool:
+        """Whether tasks run in processes of this machine, that can map the same files."""
+        return self.client is not None and self.name == "multiprocessing"
+
+    @property
     def shares_memory(self) -> bool:
         """Whether tasks can write into arrays of this process."""
         return self.client is None
