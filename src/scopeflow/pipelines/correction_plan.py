@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,16 +175,26 @@ def plan_correction(
     )  # fmt: skip
 
 
-def _displacement_function(options: OFOptions) -> DisplacementFunction | None:
+def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
+    """Return the function that solves for displacements: given, made by a factory, or a backend's.
+
+    Parameters
+    ----------
+    options : OFOptions
+        ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
+    """
     if options.get_displacement_impl is not None:
-        function = options.get_displacement_impl
-    elif options.get_displacement_factory is not None:
-        function = options.get_displacement_factory(**options.backend_params)
-    else:
-        factory = get_backend(options.flow_backend)
-        if options.flow_backend == "flowreg":
-            return None
-        function = factory(**options.backend_params)
+        return options.get_displacement_impl
+    factory = options.get_displacement_factory or get_backend(options.flow_backend)
+    function: Callable[..., NDArray[Any]] = factory(**options.backend_params)
+    return function
+
+
+def _displacement_function(options: OFOptions) -> DisplacementFunction | None:
+    function = given_displacement(options)
+    is_given = options.get_displacement_impl or options.get_displacement_factory
+    if not is_given and options.flow_backend == "flowreg":
+        return None
     given = {name: value for name, value in options.to_dict().items() if name != "weight"}
     return functools.partial(function, **given)
 

@@ -1,0 +1,42 @@
+"""The import tree of PyFlowReg: a script moves over by changing the prefix of its imports.
+
+Defaults that differ there are kept here: ``output_format`` is ``MAT``, and files are corrected in
+processes unless something else is asked for. What the documentation of PyFlowReg promises holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scopeflow import __version__
+from scopeflow.compat.pyflowreg.core import get_displacement
+from scopeflow.compat.pyflowreg.motion_correction import (
+    BatchMotionCorrector,
+    ChannelNormalization,
+    OFOptions,
+    OutputFormat,
+    QualitySetting,
+    compensate_arr,
+    compensate_recording,
+)
+
+__all__ = [
+    "BatchMotionCorrector",
+    "ChannelNormalization",
+    "FlowRegLive",
+    "OFOptions",
+    "OutputFormat",
+    "QualitySetting",
+    "__version__",
+    "compensate_arr",
+    "compensate_recording",
+    "get_displacement",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "FlowRegLive":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scopeflow.compat.pyflowreg.motion_correction import flow_reg_live
+
+    return flow_reg_live.FlowRegLive
