@@ -1,9 +1,9 @@
 """Run PyFlowReg's own tests of public behaviour against `scopeflow.compat.pyflowreg`.
 
-Usage: ``python benchmarks/peers/run_pyflowreg_tests.py CHECKOUT [pytest arguments]`` with a clone of
-https://github.com/FlowRegSuite/pyflowreg. The tests are copied to a temporary folder, where only the
-prefix of imports is changed; nothing of them is kept. docs/pyflowreg.md says which of them fail, and
-why.
+Usage: ``python benchmarks/peers/run_pyflowreg_tests.py CHECKOUT [tests] [pytest arguments]`` with
+a clone of https://github.com/FlowRegSuite/pyflowreg. The tests are copied to a temporary folder,
+where only the prefix of imports is changed; nothing of them is kept. docs/pyflowreg.md says which
+of them fail, and why.
 """
 
 from __future__ import annotations

@@ -58,9 +58,11 @@ def imregister_binary(mask: NDArray[Any], u: ArrayLike, v: ArrayLike) -> NDArray
     return warp_mask(np.asarray(mask) > 0, _flow(u, v, np.shape(mask)))
 
 
-def compute_batch_valid_masks(w: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return masks ``(T, H, W)`` of displacements ``(T, H, W, 2)``, see `backward_valid_mask`."""
-    return np.stack([valid_mask(np.asarray(flow, np.float32)) for flow in w])
+def compute_batch_valid_masks(w: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return masks ``(T, H, W)`` of displacements ``(T, H, W, 2)``: 255 inside, else 0."""
+    return np.stack(
+        [valid_mask(np.asarray(flow, np.float32)).astype(np.uint8) * np.uint8(255) for flow in w]
+    )
 
 
 def imregister_wrapper(

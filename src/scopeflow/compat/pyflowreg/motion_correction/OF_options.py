@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.compat.pyflowreg._errors import validation_error
 from scopeflow.compat.pyflowreg.util.io import factory
 from scopeflow.compat.pyflowreg.util.io._base import VideoReader, VideoWriter
 from scopeflow.config import options as native
@@ -20,6 +21,7 @@ from scopeflow.config.enums import (
     QualitySetting,
 )
 from scopeflow.config.registration import RegistrationConfig
+from scopeflow.errors import ScopeflowError
 from scopeflow.pipelines.correction_plan import given_displacement
 from scopeflow.pipelines.motion import compute_motion
 from scopeflow.pipelines.outputs import output_files
@@ -46,6 +48,14 @@ class OFOptions(native.OFOptions):
     """
 
     output_format: OutputFormat = OutputFormat.MAT
+
+    def __init__(self, **data: Any) -> None:
+        if data.get("output_typename") == "":  # means the input's type there
+            data["output_typename"] = None
+        try:
+            super().__init__(**data)
+        except ScopeflowError as error:
+            raise validation_error("OFOptions", error) from None
 
     def get_video_reader(self) -> VideoReader:
         """Return a reader of ``input_file``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.config.session import SessionConfig, get_array_task_id
+from scopeflow.compat.pyflowreg.session.config import SessionConfig, get_array_task_id
 from scopeflow.pipelines.session import SessionResult, run_session, session_status
 from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
 from scopeflow.pipelines.session_stage2 import run_stage2

@@ -266,7 +266,7 @@ def _as_batch(frames: NDArray[Any]) -> NDArray[Any]:
         # As PyFlowReg decides it: up to four values at the end are channels of one frame.
         return frames[None] if frames.shape[-1] <= 4 else frames[..., None]
     if frames.ndim != 4:
-        raise InputError(f"frames of shape {frames.shape} were given; needed is (T, H, W, C)")
+        raise InputError(f"Expected 2D, 3D or 4D frames, got an array of shape {frames.shape}")
     return frames
 
 
