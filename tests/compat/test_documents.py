@@ -156,6 +156,14 @@ def test_example(document, example: Example, state, documents, movie, tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     prepare(folder, tmp_path, documents)
+    if (document, example.first) == ("pyflowreg_session_api", 91):
+        # Another way to run what has been run already, with other options.
+        (tmp_path / "again").mkdir()
+        for path in (folder / "2p_experiment").glob("*.tif"):
+            os.link(path, tmp_path / "again" / path.name)
+        text = (tmp_path / "session.toml").read_text()
+        text = text.replace(str(folder / "2p_experiment"), str(tmp_path / "again"))
+        (tmp_path / "session.toml").write_text(text)
     if document not in state["names"]:
         state["names"][document] = names_of(document, movie, folder)
     names = state["names"][document]
@@ -235,7 +243,8 @@ def test_every_line_of_code_is_in_an_example(documents):
     for document, examples in DOCUMENTS.items():
         inside = {n for example in examples for n in range(example.first, example.last + 1)}
         for number, line in enumerate(read_lines(documents, document), 1):
-            if statement.match(line):
+            is_toml = "session" in document and SESSION_TOML[0] <= number <= SESSION_TOML[1]
+            if statement.match(line) and not is_toml:
                 assert number in inside, f"{document}, line {number}"
 
 

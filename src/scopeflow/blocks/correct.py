@@ -208,8 +208,18 @@ def _rigid_start(
     return warp(moving, combined, reference.processed, "linear"), combined
 
 
-class _Solver:
-    """The displacement of one frame, by our solver or by the user's function."""
+class FrameSolver:
+    """The displacement of one frame, by our solver or by another function.
+
+    Parameters
+    ----------
+    reference : Reference
+        Image to register to.
+    start : BatchStart
+        Initial displacement; the renewed reference in it is not looked at.
+    request : BlockRequest
+        Parameters and user functions.
+    """
 
     def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:
         height, width, _ = reference.raw.shape
@@ -218,19 +228,21 @@ class _Solver:
         self._reference = reference
         self._request = request
         self._rigid = request.parameters.rigid_start
-        self._start = (
-            np.zeros((*self._grid, 2), dtype=np.float32) if start.motion is None else start.motion
-        )
-        self._initial = upsample_flow(self._start, self._shape)
         self._prepared: FlowReference | None = None
-        self._coarse_start: NDArray[np.float32] | None = None
         if request.displacement_function is None:
             self._prepared = reference_for(
                 reference.processed, reference.weight, request.parameters.flow
             )
-            # With a rigid start every frame is moved first and starts from zero.
-            if start.motion is not None and self._rigid is None:
-                self._coarse_start = prepare_start(self._prepared, self._initial)
+        self.start_from(start.motion)
+
+    def start_from(self, motion: NDArray[np.float32] | None) -> None:
+        """Let the frames that follow start from a displacement on the motion grid, or from zero."""
+        self._start = np.zeros((*self._grid, 2), dtype=np.float32) if motion is None else motion
+        self._initial = upsample_flow(self._start, self._shape)
+        self._coarse_start: NDArray[np.float32] | None = None
+        # With a rigid start every frame is moved first and starts from zero.
+        if self._prepared is not None and motion is not None and self._rigid is None:
+            self._coarse_start = prepare_start(self._prepared, self._initial)
 
     def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the displacement of one preprocessed frame on the motion grid."""
@@ -337,7 +349,7 @@ def correct_block(
     preprocessed = FramePreprocessor(
         frames, read_start, filter_limits, stages, request.frame_function
     )
-    solver = _Solver(reference, batch_start, request)
+    solver = FrameSolver(reference, batch_start, request)
     registration = FrameRegistration(reference.raw, request.parameters.interpolation)
 
     for position in range(n_frames):

@@ -16,6 +16,7 @@ instructions everywhere; use it only where a NaN may give any value but never a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -23,15 +24,17 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numba.extending
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,41 @@ _compile_lock = threading.RLock()
 _registry: list[Kernel] = []
 
 
+class NativeFunction(NamedTuple):
+    """Machine code in numba's calling convention.
+
+    Attributes
+    ----------
+    name : str
+        Symbol, unique in the process.
+    address : int
+        Where it starts.
+    type : llvmlite.ir.FunctionType
+        Result slot, error slot, and the arguments one after the other, arrays as their members.
+    """
+
+    name: str
+    address: int
+    type: ir.FunctionType
+
+
+class _Recording(threading.local):
+    calls: list[tuple[Kernel, tuple[Any, ...]]] | None = None
+
+
+_recording = _Recording()
+
+
+@contextlib.contextmanager
+def recorded_calls() -> Iterator[list[tuple[Kernel, tuple[Any, ...]]]]:
+    """Note the kernels that this thread calls, with their arguments."""
+    before, _recording.calls = _recording.calls, []
+    try:
+        yield _recording.calls
+    finally:
+        _recording.calls = before
+
+
 class Kernel:
     """One compiled function with exactly one signature, compiled at its first call.
 
@@ -118,18 +156,36 @@ class Kernel:
         self.py_func = function
         self.signature = signature
         self._finite = finite
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: Any = None
         _registry.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
+        if _recording.calls is not None:
+            _recording.calls.append((self, arguments))
         return (self._compiled or self.compile())(*arguments)
 
-    def compile(self) -> Callable[..., Any]:
+    def native(self) -> NativeFunction:
+        """Machine code of the kernel, for callers other than Python.
+
+        Returns
+        -------
+        NativeFunction
+            Valid as long as the process lives.
+        """
+        result = self.compile().overloads[self.signature.args]
+        description = result.fndesc
+        name = description.llvm_func_name
+        kind = result.target_context.call_conv.get_function_type(
+            description.restype, description.argtypes
+        )
+        return NativeFunction(name, result.library.get_pointer_to_function(name), kind)
+
+    def compile(self) -> Any:
         """Compile or load the kernel now; safe to call from several threads.
 
         Returns
         -------
-        callable
+        numba dispatcher
             The compiled function.
         """
         with _compile_lock:
@@ -137,7 +193,7 @@ class Kernel:
                 self._compiled = self._build()
             return self._compiled
 
-    def _build(self) -> Callable[..., Any]:
+    def _build(self) -> Any:
         folder = cache_folder()
         _announce_compilation(folder)
         if folder is None:
@@ -152,7 +208,7 @@ class Kernel:
         finally:
             numba.config.CACHE_DIR = before
 
-    def _declare(self, *, cache: bool) -> Callable[..., Any]:
+    def _declare(self, *, cache: bool) -> Any:
         # An explicit signature compiles at once and forbids every other signature.
         return numba.njit(self.signature, cache=cache, **_flags(self._finite))(self.py_func)
 
@@ -235,6 +291,34 @@ def compile_all() -> int:
     for each in _registry:
         each.compile()
     return len(_registry)
+
+
+def compile_module(name: str, build: Callable[[ir.Module], None]) -> int:
+    """Compile one small function that is given as LLVM instructions.
+
+    Parameters
+    ----------
+    name : str
+        Name of the function.
+    build : callable
+        Adds the function to an empty module.
+
+    Returns
+    -------
+    int
+        Its address, valid as long as the process lives.
+    """
+    with _compile_lock, global_compiler_lock:
+        library = cpu_target.target_context.codegen().create_library(name)
+        module = library.create_ir_module(name)
+        build(module)
+        library.add_ir_module(module)
+        library.finalize()
+        _modules.append(library)
+        return int(library.get_pointer_to_function(name))
+
+
+_modules: list[Any] = []
 
 
 # ------------------------------------------------------------------- what plain numba cannot say

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.kernels._jit import inner, int64, kernel, nothing, readable, writable
+from scopeflow.kernels._jit import float32, inner, int64, kernel, nothing, readable, writable
 
 
 @inner
@@ -39,3 +39,27 @@ def replicate_border(planes, top, left):
     for c in range(planes.shape[0]):
         h, w = planes.shape[1] - 2 * top, planes.shape[2] - 2 * left
         replicate_edges(planes[c], top, left, h, w)
+
+
+@kernel(nothing, writable(3), float32)
+def fill_planes(planes, value):
+    """Set all elements."""
+    planes[:] = value
+
+
+@kernel(nothing, readable(3), int64, writable(3))
+def crop_rows(planes, rows, out):
+    """Copy planes without their first and last rows."""
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                out[c, y, x] = planes[c, rows + y, x]
+
+
+@kernel(nothing, readable(3), readable(3), int64, int64, writable(3))
+def add_pixels(first, second, top, left, out):
+    """Sum of two arrays of planes without their borders of ``top`` rows and ``left`` columns."""
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                out[c, y, x] = first[c, top + y, left + x] + second[c, top + y, left + x]

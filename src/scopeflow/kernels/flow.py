@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from scopeflow.config.specs import FlowParameters
 from scopeflow.errors import InputError, OptionsError
-from scopeflow.kernels._bands import COLUMN_BORDER, ROW_BORDER, padded_shape, pixels
+from scopeflow.kernels._bands import COLUMN_BORDER, ROW_BORDER, padded_shape
 from scopeflow.kernels._scratch import scratch
-from scopeflow.kernels.borders import pad_replicate
+from scopeflow.kernels._sequence import repeated
+from scopeflow.kernels.borders import add_pixels, crop_rows, fill_planes, pad_replicate
 from scopeflow.kernels.flow_arguments import check_finite, check_gnc_schedule, data_term_name
 from scopeflow.kernels.flow_reference import FlowReference, prepare_reference
 from scopeflow.kernels.median import median_5x5
@@ -33,7 +34,7 @@ def _resized_flow(
     """Flow planes resampled to a level, with a border of repeated edges; zeros for None."""
     padded = scratch("flow", (2, *padded_shape(level.rows, level.cols)))
     if flow is None:
-        padded[:] = 0.0
+        fill_planes(padded, np.float32(0.0))
     else:
         tables = pyramid_tables(shape_in, (level.rows, level.cols))
         resize_planes(flow, tables, border=(ROW_BORDER, COLUMN_BORDER), out=padded)
@@ -128,7 +129,8 @@ def _pyramid_pass(
 ) -> NDArray[np.float32]:
     """One coarse-to-fine pass from a flow on the coarsest level.
 
-    ``share`` is the stage of graduated non-convexity or None.
+    ``share`` is the stage of graduated non-convexity or None. Kernels do all the work, so that
+    the pass can be repeated as one call. The result is scratch memory.
     """
     params = prepared.params
     size = (prepared.levels[0].rows, prepared.levels[0].cols)
@@ -150,8 +152,7 @@ def _pyramid_pass(
             warped = scratch("warped", fixed.shape)
             if share is None and position == 0:
                 # The coarsest level is compared as it is, even when an initial flow is given.
-                extra = SOURCE_ROWS - ROW_BORDER
-                warped[:] = image[:, extra:-extra]
+                crop_rows(image, SOURCE_ROWS - ROW_BORDER, warped)
             else:
                 warp_planes(
                     image,
@@ -165,17 +166,37 @@ def _pyramid_pass(
                     out=warped,
                 )
             increment = _refine(prepared, position, warped, padded, 1.0 if share is None else share)
+            flow = scratch("motion", (2, h, w))
             if share is None and filtered:
-                # Two arrays in turn: the flow of this level is made from that of the level before.
-                out = scratch(f"motion {position % 2}", (2, h, w))
-                flow = median_5x5(increment, border=border, base=padded, out=out)
+                median_5x5(increment, border=border, base=padded, out=flow)
                 continue
-            flow = pixels(padded) + pixels(increment)
+            total = scratch("moved", (2, h, w)) if filtered else flow
+            add_pixels(padded, increment, *border, total)
             if filtered:
-                flow = median_5x5(flow)
+                median_5x5(total, out=flow)
             pad_replicate(flow, *border, padded)
         size = (level.rows, level.cols)
     assert flow is not None
+    return flow
+
+
+def _repeated_pass(
+    prepared: FlowReference,
+    moving: NDArray[np.float32],
+    start: NDArray[np.float32] | None,
+    share: float | None,
+    round_positions: bool,
+) -> NDArray[np.float32]:
+    """`_pyramid_pass`, which is the same sequence of kernel calls for every frame."""
+
+    def run(
+        moving: NDArray[np.float32], start: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        return _pyramid_pass(prepared, moving, start, share, round_positions)
+
+    inputs = [moving] if start is None else [moving, start]
+    flow: NDArray[np.float32]
+    flow = repeated(prepared, (share, round_positions, start is None), run, inputs)
     return flow
 
 
@@ -265,15 +286,12 @@ def solve_prepared(
         ``(h, w, 2)`` float32.
     """
     planes = np.require(np.moveaxis(moving, -1, 0), np.float32, ["C", "A"])
-    stages = prepared.params.gnc_schedule
-    if stages is None:
-        flow = _pyramid_pass(prepared, planes, start, None, round_positions)
-    else:
-        for number, share in enumerate(stages):
-            if number > 0:  # the stage before ends at full resolution
-                full = upsample_flow(np.moveaxis(flow, 0, -1), prepared.shape[:2])
-                start = prepare_start(prepared, full)
-            flow = _pyramid_pass(prepared, planes, start, share, round_positions)
+    shares = prepared.params.gnc_schedule or (None,)
+    flow = _repeated_pass(prepared, planes, start, shares[0], round_positions)
+    for share in shares[1:]:  # the stage before ends at full resolution
+        full = upsample_flow(np.moveaxis(flow, 0, -1), prepared.shape[:2])
+        start = prepare_start(prepared, full)
+        flow = _repeated_pass(prepared, planes, start, share, round_positions)
     # A copy, because the planes are scratch memory; seen as (h, w, 2) without interleaving them.
     return np.moveaxis(np.array(flow), 0, -1)
 

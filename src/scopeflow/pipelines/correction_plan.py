@@ -130,7 +130,7 @@ def plan_correction(
         parameters,
         str(output_dtype),
         options.non_finite,
-        displacement_function=_displacement_function(options),
+        displacement_function=displacement_function(options),
         frame_function=options.preproc_funct,
     )
     weight = weight_map(options, height, width, channel_count)
@@ -190,7 +190,8 @@ def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
     return function
 
 
-def _displacement_function(options: OFOptions) -> DisplacementFunction | None:
+def displacement_function(options: OFOptions) -> DisplacementFunction | None:
+    """Return the function that solves in place of our solver, or None for our solver."""
     function = given_displacement(options)
     is_given = options.get_displacement_impl or options.get_displacement_factory
     if not is_given and options.flow_backend == "flowreg":

@@ -21,6 +21,14 @@ FIRST_SEED = 22
 """Frames solved from zero whose mean displacement starts the first batch."""
 
 TARGET_BLOCK_FRAMES = 20
+"""Fewest frames of a usual block: the tail that the next batch waits for."""
+
+SMALL_BLOCK_BYTES = 8 * 2**20
+"""Blocks of small frames take more of them: each block costs some 20 ms besides its frames."""
+
+FEWEST_BLOCKS = 8
+"""Into which a recording is cut before its blocks take more frames: work for all workers."""
+
 TARGET_BLOCK_BYTES = 64 * 2**20
 LARGEST_BLOCK_BYTES = 256 * 2**20
 
@@ -251,13 +259,16 @@ def choose_block_length(
     --------
     >>> choose_block_length(10_000, 400, 512 * 512 * 2)
     20
+    >>> choose_block_length(10_000, 400, 256 * 256 * 2)
+    50
     """
     if requested is not None:
         if n_frames <= batch_length:
             return min(requested, n_frames)
         return fitting_block_length(batch_length, requested)
     affordable = max(1, TARGET_BLOCK_BYTES // max(1, bytes_per_frame))
-    target = min(TARGET_BLOCK_FRAMES, affordable)
+    larger = min(SMALL_BLOCK_BYTES // max(1, bytes_per_frame), n_frames // FEWEST_BLOCKS)
+    target = min(max(TARGET_BLOCK_FRAMES, larger), affordable)
     if n_frames <= batch_length or batch_length <= target:
         return min(target, n_frames, batch_length)
     divisors = [n for n in range(1, batch_length + 1) if batch_length % n == 0]

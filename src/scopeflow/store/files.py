@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import ArrayLike
 
 from scopeflow.errors import OutputError
@@ -265,9 +265,14 @@ def load_json(path: str | Path) -> Any | None:
 
 
 def file_digest(path: str | Path) -> str:
-    """Return a digest of the bytes of a file, read in pieces."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Return a digest of the bytes of a file, read in pieces.
+
+    XXH3 finds damage as surely as a cryptographic digest does, at more than ten times the speed;
+    it is no defence against a forger.
+    """
+    digest = xxhash.xxh3_128()
+    piece = memoryview(bytearray(2**20))
     with open(path, "rb", buffering=0) as stream:
-        while piece := stream.read(4 * 2**20):
-            digest.update(piece)
+        while size := stream.readinto(piece):
+            digest.update(piece[:size])
     return digest.hexdigest()

@@ -14,6 +14,7 @@ One block of frames is one shard, so one task writes one file of each array and 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ REFERENCE = "reference"
 FORMAT_VERSION = 1
 
 _FRAMES_PER_CHUNK = 4
+_LARGEST_SMALL_CHUNK = 2**20  # bytes; frames that are smaller share a chunk
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,11 @@ def _codec(dtype: np.dtype[Any]) -> BloscCodec:
     return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=max(1, dtype.itemsize))
 
 
-def _frames_per_chunk(block_length: int) -> int:
-    return max(n for n in range(1, _FRAMES_PER_CHUNK + 1) if block_length % n == 0)
+def _frames_per_chunk(layout: StoreLayout) -> int:
+    """Frames that are read together, the same number for all arrays."""
+    frame_bytes = math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
+    most = max(_FRAMES_PER_CHUNK, _LARGEST_SMALL_CHUNK // max(1, frame_bytes))
+    return max(n for n in range(1, most + 1) if layout.block_length % n == 0)
 
 
 def ngff_attributes(
@@ -245,7 +250,7 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
         group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
         for name, (shape, dtype) in layout.array_shapes().items():
             shard = (layout.block_length, *shape[1:])
-            chunk = (_frames_per_chunk(layout.block_length), *shape[1:])
+            chunk = (_frames_per_chunk(layout), *shape[1:])
             group.create_array(
                 name,
                 shape=shape,

@@ -6,13 +6,12 @@ processes unless something else is asked for. What the documentation of PyFlowRe
 
 from __future__ import annotations
 
-from typing import Any
-
 from scopeflow import __version__
 from scopeflow.compat.pyflowreg.core import get_displacement
 from scopeflow.compat.pyflowreg.motion_correction import (
     BatchMotionCorrector,
     ChannelNormalization,
+    FlowRegLive,
     OFOptions,
     OutputFormat,
     QualitySetting,
@@ -32,11 +31,3 @@ __all__ = [
     "compensate_recording",
     "get_displacement",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "FlowRegLive":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from scopeflow.compat.pyflowreg.motion_correction import flow_reg_live
-
-    return flow_reg_live.FlowRegLive

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from scopeflow.store.sources.axes import (
@@ -73,7 +73,7 @@ class MemorySource:
 
     @cached_property
     def _digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = xxhash.xxh3_128()
         for frame in range(self.shape[0]):
             digest.update(self.read(frame, frame + 1).data)
         return digest.hexdigest()
@@ -84,7 +84,7 @@ class MemorySource:
             "kind": "array",
             "shape": list(self.shape),
             "dtype": self.dtype.str,
-            "blake2b": self._digest,
+            "xxh3": self._digest,
         }
 
 

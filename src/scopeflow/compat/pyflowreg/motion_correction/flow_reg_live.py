@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
+from scopeflow.pipelines.live import FlowRegLive
 
-import scopeflow
-
-
-def __getattr__(name: str) -> Any:
-    if name != "FlowRegLive":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return scopeflow.FlowRegLive
+__all__ = ["FlowRegLive"]
