@@ -28,16 +28,15 @@ from scopeflow.runtime.batch_executors import (
     ThreadingExecutor,
 )
 from scopeflow.runtime.context import RuntimeContext, supported_config
-from scopeflow.runtime.executor import Executor, local_cluster
+from scopeflow.runtime.executor import Executor
 from tests.conftest import same_bits
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 
 
-@pytest.fixture(scope="module")
-def processes():
-    with local_cluster(2) as client:
-        yield Executor("multiprocessing", 2, client)
+@pytest.fixture
+def processes(cluster_client):
+    return Executor("multiprocessing", 2, cluster_client)
 
 
 class Looks:
@@ -149,11 +148,22 @@ def batch():
 
 @pytest.fixture(scope="module")
 def executors():
-    with MultiprocessingExecutor(2) as several, ThreadingExecutor(3) as threads:
-        yield SequentialExecutor(5), threads, several
+    with ThreadingExecutor(3) as threads:
+        yield SequentialExecutor(5), threads
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_bits(batch, executors):
+    with MultiprocessingExecutor(2) as several:
+        same_results(batch, (*executors, several))
+        uses_the_given_function(batch, several)
 
 
 def test_executors_give_the_same_bits(batch, executors):
+    same_results(batch, executors)
+
+
+def same_results(batch, executors):
     results = []
     for executor in executors:
         counts = []
@@ -177,12 +187,16 @@ def test_executors_give_the_same_bits(batch, executors):
 
 def test_every_executor_uses_the_function_that_is_given(batch, executors):
     for executor in executors:
-        registered, flow = executor.process_batch(
-            *batch, shifted, resample, "nearest", flow_params={"extra": 1}
-        )
-        assert (flow[..., 0] == 8).all()
-        np.testing.assert_array_equal(registered[:, :, :-8], batch[0][:, :, 8:])
-        np.testing.assert_array_equal(registered[3, :, -8:], batch[0][0, :, -8:])
+        uses_the_given_function(batch, executor)
+
+
+def uses_the_given_function(batch, executor):
+    registered, flow = executor.process_batch(
+        *batch, shifted, resample, "nearest", flow_params={"extra": 1}
+    )
+    assert (flow[..., 0] == 8).all()
+    np.testing.assert_array_equal(registered[:, :, :-8], batch[0][:, :, 8:])
+    np.testing.assert_array_equal(registered[3, :, -8:], batch[0][0, :, -8:])
 
 
 def test_rigid_start_of_a_batch(batch, executors):
@@ -203,7 +217,8 @@ def test_rigid_start_of_a_batch(batch, executors):
 
 
 def test_executors_describe_themselves(executors):
-    one, threads, several = executors
+    one, threads = executors
+    several = MultiprocessingExecutor(2)
     assert (one.n_workers, threads.n_workers, several.n_workers) == (1, 3, 2)
     info = several.get_info()
     assert info["features"] == ["zero-copy", "shared-memory", "true-parallelism"]
