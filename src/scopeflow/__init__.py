@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from scopeflow.pipelines.cells import run_workflow
     from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
     from scopeflow.pipelines.live import FlowRegLive
+    from scopeflow.pipelines.motion import Motion, compute_motion
     from scopeflow.pipelines.session import SessionResult, run_session, session_status
     from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
     from scopeflow.pipelines.session_stage2 import run_stage2
@@ -47,6 +48,7 @@ __all__ = [
     "ConstancyAssumption",
     "FlowRegLive",
     "InterpolationMethod",
+    "Motion",
     "NamingConvention",
     "OFOptions",
     "OutputFormat",
@@ -58,6 +60,7 @@ __all__ = [
     "__version__",
     "compensate_arr",
     "compensate_recording",
+    "compute_motion",
     "get_array_task_id",
     "get_backend",
     "get_displacement",
@@ -80,6 +83,7 @@ _HOME = {
     "ConstancyAssumption": "scopeflow.config.enums",
     "FlowRegLive": "scopeflow.pipelines.live",
     "InterpolationMethod": "scopeflow.config.enums",
+    "Motion": "scopeflow.pipelines.motion",
     "NamingConvention": "scopeflow.config.enums",
     "OFOptions": "scopeflow.config.options",
     "OutputFormat": "scopeflow.config.enums",
@@ -90,6 +94,7 @@ _HOME = {
     "WorkflowConfig": "scopeflow.config.cells",
     "compensate_arr": "scopeflow.pipelines.arrays",
     "compensate_recording": "scopeflow.pipelines.correct",
+    "compute_motion": "scopeflow.pipelines.motion",
     "get_array_task_id": "scopeflow.config.session",
     "get_backend": "scopeflow.kernels.backends",
     "get_displacement": "scopeflow.kernels.flow",

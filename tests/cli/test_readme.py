@@ -42,6 +42,9 @@ def test_python_examples_run(folder, number):
     if "corrected" in names:
         assert names["corrected"].shape == (24, 20, 24, 1)
         assert (folder / "results" / "w.h5").is_file()
+    elif "motion" in names:
+        assert names["look"].shape == (4, 20, 24, 1)
+        assert (folder / "results" / "motion.zarr").is_dir()
     else:
         assert names["registered"].shape == names["video"].shape
         assert names["u"].shape == (24, 20, 24)

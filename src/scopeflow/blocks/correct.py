@@ -91,6 +91,8 @@ class BlockRequest:
         NaN and infinite pixels raise, or are replaced by the reference and become invalid.
     sum_registered : bool
         Also sum the registered frames (float64), for a reference.
+    register : bool
+        False computes displacements only: no frame is resampled.
     prefilter : PreprocessStage or None
         Extra filter while a reference is built.
     displacement_function, frame_function : callable or None
@@ -101,6 +103,7 @@ class BlockRequest:
     output_dtype: str
     non_finite: str = "error"
     sum_registered: bool = False
+    register: bool = True
     prefilter: PreprocessStage | None = None
     displacement_function: DisplacementFunction | None = None
     frame_function: FrameFunction | None = None
@@ -323,7 +326,10 @@ def correct_block(
     if not_finite is not None:
         frames = np.where(not_finite[..., None], reference.raw.astype(frames.dtype), frames)
     result = BlockResult(
-        registered=np.empty((n_frames, height, width, channels), dtype=request.output_dtype),
+        registered=np.empty(
+            (n_frames if request.register else 0, height, width, channels),
+            dtype=request.output_dtype,
+        ),
         motion=np.empty((n_frames, *grid, 2), dtype=np.float32),
         valid=np.empty((n_frames, height, width), dtype=np.bool_),
         statistics={name: np.empty(n_frames) for name in STATISTICS},
@@ -354,9 +360,10 @@ def correct_block(
         registration.set_motion(motion)
         for component in range(2):  # planes in memory: many times faster than both at once
             result.motion[position, ..., component] = motion[..., component]
-        result.clipped[position] = registration.register(
-            raw, result.registered[position], result.registered_sum
-        )
+        if request.register:
+            result.clipped[position] = registration.register(
+                raw, result.registered[position], result.registered_sum
+            )
         registration.valid(result.valid[position])
         if not_finite is not None:
             result.valid[position] &= warp_mask(

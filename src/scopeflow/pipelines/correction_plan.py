@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +165,9 @@ def plan_correction(
     if not in_memory:
         files = output_files(options, recording.paths)
         check_writable(files, recording.paths, frames * bytes_per_frame // 10)
-        settings = _settings(options, recording, parameters, request, weight, reference, arrays)
+        settings = correction_settings(
+            options, recording, parameters, request, weight, reference, arrays
+        )
         check_claim(files, settings, resume=config.resume)
     return CorrectionPlan(
         options, recording, parameters, request, weight, reference, grid, memory, files, arrays,
@@ -173,17 +175,27 @@ def plan_correction(
     )  # fmt: skip
 
 
+def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
+    """Return the function that solves for displacements: given, made by a factory, or a backend's.
+
+    Parameters
+    ----------
+    options : OFOptions
+        ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
+    """
+    if options.get_displacement_impl is not None:
+        return options.get_displacement_impl
+    factory = options.get_displacement_factory or get_backend(options.flow_backend)
+    function: Callable[..., NDArray[Any]] = factory(**options.backend_params)
+    return function
+
+
 def displacement_function(options: OFOptions) -> DisplacementFunction | None:
     """Return the function that solves in place of our solver, or None for our solver."""
-    if options.get_displacement_impl is not None:
-        function = options.get_displacement_impl
-    elif options.get_displacement_factory is not None:
-        function = options.get_displacement_factory(**options.backend_params)
-    else:
-        factory = get_backend(options.flow_backend)
-        if options.flow_backend == "flowreg":
-            return None
-        function = factory(**options.backend_params)
+    function = given_displacement(options)
+    is_given = options.get_displacement_impl or options.get_displacement_factory
+    if not is_given and options.flow_backend == "flowreg":
+        return None
     given = {name: value for name, value in options.to_dict().items() if name != "weight"}
     return functools.partial(function, **given)
 
@@ -201,7 +213,7 @@ def _kept_arrays(options: OFOptions) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _settings(
+def correction_settings(
     options: OFOptions,
     recording: Recording,
     parameters: CorrectionParameters,
@@ -210,6 +222,7 @@ def _settings(
     reference: ReferenceRequest,
     arrays: tuple[str, ...],
 ) -> dict[str, Any]:
+    """Return everything that decides the bytes of a result, JSON-able; reads arrays in memory."""
     functions = {
         name: f"{function.__module__}.{function.__qualname__}"
         for name in options.callables

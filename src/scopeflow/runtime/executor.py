@@ -64,6 +64,11 @@ class Executor:
     pool: ThreadPoolExecutor | None = None
 
     @property
+    def shares_files(self) -> bool:
+        """Whether tasks run in processes of this machine, that can map the same files."""
+        return self.client is not None and self.name == "multiprocessing"
+
+    @property
     def shares_memory(self) -> bool:
         """Whether tasks can write into arrays of this process."""
         return self.client is None
@@ -145,7 +150,8 @@ class Executor:
             raise
 
 
-def _active_client() -> Client | None:
+def active_client() -> Client | None:
+    """Return the client that is active here; None inside of a task and where there is none."""
     if "distributed" not in sys.modules:
         return None  # nobody here can have made a client
     from distributed import get_client
@@ -187,7 +193,7 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
             yield _on(given)
         return
     if client is None and wanted in (None, "dask"):
-        client = _active_client()
+        client = active_client()
         if client is None and wanted == "dask":
             raise OptionsError(
                 "parallelization='dask' needs a cluster and there is no active client; create a "
