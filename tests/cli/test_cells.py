@@ -86,6 +86,17 @@ def test_merge_tidy_and_fit(done, tmp_path):
     assert len(pd.read_csv(merged / "drug_merged_fitted_trivial.csv")) == 2
 
 
+def test_exports_and_pictures(done, tmp_path):
+    found = call("export", done, tmp_path / "out", "--format", "csv")
+    assert found.exit_code == 0, found.output
+    assert found.stdout.strip().endswith("plate_traces.csv")
+    assert call("export", done, tmp_path / "out", "--format", "geff", "--fovs", "1").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").glob("*.geff")] == ["plate_fov_001.geff"]
+    found = call("view", done, "--to", tmp_path / "pictures", "--fovs", "0-1")
+    assert found.exit_code == 0, found.output
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
