@@ -243,7 +243,7 @@ def check(document: str, first: int, names: dict, where: Path, movie: np.ndarray
 
 def test_every_line_of_code_is_in_an_example(documents):
     statement = re.compile(
-        r"^(from pyflowreg|import |\w+ = \w+[.(]|compensate_recording\(|def |class |run_stage\d\w*\()"
+        r"^(from pyflowreg|import |\w+ = \w+[.(]|compensate_recording\(|def |class )"
     )
     for document, examples in DOCUMENTS.items():
         inside = {n for example in examples for n in range(example.first, example.last + 1)}
