@@ -92,6 +92,7 @@ SESSION = [
     Example(68, 78),
     Example(80, 80),
     Example(91, 94),
+    Example(98, 98),
     Example(112, 117, needs="torch"),
     Example(120, 120),
     Example(132, 134),

@@ -16,6 +16,7 @@ from scopeflow.errors import InputError
 from scopeflow.store.source import open_source
 from scopeflow.store.sources.protocol import Source
 from scopeflow.store.sources.views import BinnedSource
+from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import open_writer
 
 
@@ -156,6 +157,36 @@ class VideoReader:
     def to_pytorch(frames: NDArray[Any]) -> NDArray[Any]:
         """Return ``(T, H, W, C)`` as ``(T, C, H, W)``."""
         return np.moveaxis(frames, -1, 1)
+
+    # What scopeflow asks of a recording, so that a reader can be given as `input_file`.
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Pixel size, times and channel names, where known."""
+        return self.video.metadata
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Frames that are stored together."""
+        return self.video.frames_per_chunk
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return self.video.description
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files that are read."""
+        return self.video.paths
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return frames ``start`` to ``stop``; the position stays."""
+        return self.video.read(start, stop)
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return self.video.identity()
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
