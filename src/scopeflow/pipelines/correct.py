@@ -175,6 +175,12 @@ class BatchMotionCorrector:
             stack.enter_context(_more_messages(verbose))
             if executor is None:
                 executor = stack.enter_context(open_executor(self.config))
+            executor.check_functions(
+                {
+                    "get_displacement": plan.request.displacement_function,
+                    "preproc_funct": plan.request.frame_function,
+                }
+            )
             self._check_memory(plan, executor)
             if plan.files is None:
                 self.reference_raw = self._run_to_arrays(plan, executor)
