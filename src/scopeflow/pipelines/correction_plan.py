@@ -29,10 +29,19 @@ from scopeflow.pipelines.video import Recording, open_recording
 from scopeflow.plan.grid import Grid, choose_block_length
 from scopeflow.plan.memory import MemoryProjection, project_correction
 from scopeflow.store.layout import MOTION, REGISTERED, VALID
+from scopeflow.store.writers.exports import STREAMED_FORMATS, open_writer
 
 logger = logging.getLogger(__name__)
 
 _IN_MEMORY = (OutputFormat.ARRAY,)
+# Their names tell them apart; a key for them would disown results of earlier versions.
+_OLD_NAMES = (
+    OutputFormat.ZARR,
+    OutputFormat.HDF5,
+    OutputFormat.TIFF,
+    OutputFormat.MAT,
+    OutputFormat.NULL,
+)
 
 
 @dataclass(frozen=True)
@@ -163,11 +172,23 @@ def plan_correction(
     files = None
     settings: dict[str, Any] = {}
     if not in_memory:
-        files = output_files(options, recording.paths)
+        files = output_files(options, recording.paths, channel_count)
+        if files.format in STREAMED_FORMATS:
+            # Refuses what the format cannot hold now, not after hours.
+            open_writer(
+                files.target,
+                files.format,
+                shape=shape,
+                dtype=output_dtype,
+                metadata=recording.metadata,
+            )
         check_writable(files, recording.paths, frames * bytes_per_frame // 10)
         settings = correction_settings(
             options, recording, parameters, request, weight, reference, arrays
         )
+        if files.format not in _OLD_NAMES:
+            # Other bytes under a name that another format uses too.
+            settings["output_format"] = files.format.value
         check_claim(files, settings, resume=config.resume)
     return CorrectionPlan(
         options, recording, parameters, request, weight, reference, grid, memory, files, arrays,
