@@ -60,12 +60,6 @@ def test_unknown_format_lists_the_known(tmp_path):
         open_source(tmp_path / "a.avi")
 
 
-def test_czi_says_what_to_do(tmp_path):
-    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(600))
-    with pytest.raises(UnreadableFileError, match=r"a\.czi.*Export the recording as OME-TIFF"):
-        open_source(tmp_path / "a.czi")
-
-
 def test_truncated_hdf5(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -25,7 +25,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 @cells.command()
 def run(
     input_path: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="ND2, OME-TIFF or OME-Zarr recording.")
+        Path, typer.Argument(metavar="INPUT", help="ND2, CZI, OME-TIFF or OME-Zarr.")
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the results.")],
     config: Annotated[

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -150,8 +150,8 @@ class ProcessingParams(_Strict):
     convert : {"exact", "clip"}
         What happens to pixels that are no integers from 0 to 65535: an error, or rounding and
         clipping with a warning.
-    z : int, optional
-        Plane of a z stack; by default the first, with a warning.
+    z : int or "max", optional
+        Plane of a z stack, or the maximum over all; by default the first, with a warning.
     segmentation_method, tracking_method : str
         ``logstd`` or ``cellpose``, ``iou`` or ``laptrack``, or a registered name.
     segmentation_options, tracking_options : mapping
@@ -222,7 +222,7 @@ class ProcessingParams(_Strict):
     n_workers: int = Field(default=2, ge=1)
     copy_only: bool = False
     convert: Literal["exact", "clip"] = "exact"
-    z: int | None = Field(default=None, ge=0)
+    z: Annotated[int, Field(ge=0)] | Literal["max"] | None = None
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
     segmentation_options: dict[str, Any] = Field(default_factory=dict)

@@ -53,7 +53,7 @@ def run_workflow(
     Parameters
     ----------
     recording : str, Path, list of them, ndarray or Source
-        ND2, OME-TIFF, OME-Zarr or any other recording that scopeflow opens.
+        ND2, CZI, OME-TIFF, OME-Zarr or any other recording that scopeflow opens.
     output : path
         Folder of the results.
     config : WorkflowConfig, mapping or path, optional

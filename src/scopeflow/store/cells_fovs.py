@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nd2
 import tifffile
-import zarr
 
 from scopeflow.errors import InputError, ScopeflowError
-from scopeflow.store.source import open_source
+from scopeflow.store.cells_folders import Field, numbered_fields, zarr_images
+from scopeflow.store.source import file_format, open_source
+from scopeflow.store.sources.czi import count_scenes
+from scopeflow.store.sources.projection import MaximumProjection, plane_count
 from scopeflow.store.sources.protocol import Source
 
 __all__ = ["open_fovs", "recording_name"]
@@ -39,20 +41,24 @@ def recording_name(recording: Any) -> str:
     return Path(name).stem
 
 
-def open_fovs(recording: Any, *, z: int | None = None) -> list[Source]:
+def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[Source]:
     """Open every field of view of a recording; no pixel is read.
 
     Parameters
     ----------
     recording : str, Path, list of them, ndarray or Source
-        ND2 and OME-TIFF files hold one FOV a stage position, OME-Zarr folders one an image.
-    z : int, optional
-        Plane of a z stack; the first, with a warning, where there are several.
+        ND2 and OME-TIFF files hold one FOV a stage position, CZI files one a scene, OME-Zarr
+        folders one an image, plates one a field of a well. In a folder of TIFF files, one for each
+        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs.
+    z : int or "max", optional
+        Plane of a z stack, or the maximum of all; the first, with a warning, where there are
+        several.
 
     Returns
     -------
     list of Source
-        One for each FOV, of shape ``(T, H, W, C)``; sizes may differ between FOVs.
+        One for each FOV, of shape ``(T, H, W, C)``; sizes may differ between FOVs. Images of ND2
+        and CZI files that were never recorded are black, with a warning.
 
     Raises
     ------
@@ -66,53 +72,91 @@ def open_fovs(recording: Any, *, z: int | None = None) -> list[Source]:
     [(3, 16, 20, 2)]
     """
     if not isinstance(recording, str | os.PathLike):
-        return [open_source(recording, z=z)]
+        return [_open(recording, {}, z)]
     path = Path(recording).expanduser()
-    images = _zarr_images(path) if path.is_dir() else []
-    if images:
-        return [_open(path / name, None, z) for name in images]
-    count = _count_positions(path)
-    return [_open(path, number if count > 1 else None, z) for number in range(count)]
+    if path.is_dir():
+        images = zarr_images(path)
+        if images:
+            return [_open(path / name, {}, z) for name in images]
+        fields = numbered_fields(path)
+        return [_open(field, {}, z) for field in fields] if fields else [_open(path, {}, z)]
+    choices, count = _positions(path)
+    several = count > 1
+    return [
+        _open(path, {**choices, **({"position": n} if several else {})}, z) for n in range(count)
+    ]
 
 
-def _open(path: Path, position: int | None, z: int | None) -> Source:
-    chosen: dict[str, Any] = {} if position is None else {"position": position}
-    if z is not None:
-        return open_source(path, z=z, **chosen)
+def _open(recording: Any, choices: dict[str, Any], z: int | Literal["max"] | None) -> Source:
+    if isinstance(recording, Source):
+        if z is not None:
+            raise InputError(f"{recording.description}: z={z!r} has no meaning; it is open already")
+        return recording
+    if z is None:
+        source = _open_first_plane(recording, choices)
+    elif z == "max":
+        source = _open_plane(recording, 0, choices)
+        count = plane_count(source)
+        if count > 1:
+            others = [_open_plane(recording, n, choices) for n in range(1, count)]
+            return MaximumProjection((source, *others))
+    else:
+        source = _open_plane(recording, z, choices)
+    missing = getattr(source, "missing", ())
+    if missing:
+        logger.warning(
+            "%s: %d images were never recorded, the first in frame %s; they are black",
+            source.description,
+            len(missing),
+            missing[0][0] if isinstance(missing[0], tuple) else missing[0],
+        )
+    return source
+
+
+def _open_plane(recording: Any, z: int, choices: dict[str, Any]) -> Source:
+    if isinstance(recording, Field):
+        return recording.open(z)
+    return open_source(recording, z=z, **choices)
+
+
+def _open_first_plane(recording: Any, choices: dict[str, Any]) -> Source:
     try:
-        return open_source(path, **chosen)
+        source = recording.open() if isinstance(recording, Field) else None
+        source = source or open_source(recording, **choices)
     except InputError as error:
         if "z=" not in str(error):
             raise
-        source = open_source(path, z=0, **chosen)
-        logger.warning("%s holds several planes; the first is used. Choose with z.", path)
+        source = _open_plane(recording, 0, choices)
+        logger.warning(
+            "%s: it holds %d planes and the first is used; choose another with z=1 …, or z=max",
+            source.description,
+            plane_count(source),
+        )
         return source
+    if "Z (" in source.metadata.origin("axes") and "frames" in source.metadata.origin("axes"):
+        logger.warning(
+            "%s: planes are taken as frames, as it has no others; choose one with z=0 …, or z=max",
+            source.description,
+        )
+    return source
 
 
-def _zarr_images(path: Path) -> list[str]:
-    """Return the images of a bioformats2raw folder; none where the folder is one image itself."""
+def _positions(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what `open_source` has to know, and how many stage positions a file holds."""
+    if not path.is_file():
+        return {}, 1  # open_source says what is wrong
+    kind = file_format(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
-    except Exception:  # open_source says what is wrong
-        return []
-    attributes = group.attrs.asdict()
-    ome = attributes.get("ome", attributes)
-    if "bioformats2raw.layout" not in ome and "bioformats2raw.layout" not in attributes:
-        return []
-    return sorted((name for name, _ in group.groups() if name.isdigit()), key=int)
-
-
-def _count_positions(path: Path) -> int:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".nd2":
+        if kind == "nd2":
             with nd2.ND2File(path) as file:
-                return int(file.sizes.get("P", 1))
-        if suffix in (".tif", ".tiff"):
-            with tifffile.TiffFile(path) as file:
-                return len(file.series) if file.is_ome else 1
+                return {"missing": "black"}, int(file.sizes.get("P", 1))
+        if kind == "czi":
+            return {"missing": "black"}, count_scenes(path)
+        if kind == "tiff":
+            with tifffile.TiffFile(path) as tiff:
+                return {}, len(tiff.series) if tiff.is_ome else 1
     except ScopeflowError:
         raise
     except Exception:  # open_source says what is wrong
         logger.debug("%s: positions cannot be counted", path, exc_info=True)
-    return 1
+    return {}, 1

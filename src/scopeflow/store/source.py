@@ -17,6 +17,7 @@ from scopeflow.errors import (
     InputNotFoundError,
     UnreadableFileError,
 )
+from scopeflow.store.sources.czi import open_czi
 from scopeflow.store.sources.files import stamp_file
 from scopeflow.store.sources.folders import (
     combination,
@@ -51,6 +52,7 @@ __all__ = [
     "SourceLike",
     "StackedChannels",
     "describe",
+    "file_format",
     "open_source",
 ]
 
@@ -59,8 +61,8 @@ SourceLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Source | Sequen
 
 SUPPORTED = (
     "TIFF, BigTIFF, OME-TIFF, ImageJ and ScanImage (.tif, .tiff), HDF5 (.h5, .hdf5, .hdf), "
-    "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), AVI, MP4, MKV and MOV video, "
-    "a folder of TIFF or video files, folders of suite2p with data.bin, numpy arrays"
+    "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), Zeiss CZI (.czi), "
+    "AVI, MP4, MKV and MOV video, a folder of TIFF or video files, folders of suite2p with data.bin, numpy arrays"
 )
 
 
@@ -73,6 +75,7 @@ def open_source(
     z: int | None = None,
     combine: Literal["frames", "channels"] | None = None,
     deinterleave: int | None = None,
+    missing: Literal["error", "black"] = "error",
 ) -> Source:
     """Open a recording without reading its pixels.
 
@@ -95,13 +98,15 @@ def open_source(
     dataset : str, int or sequence of str, optional
         Dataset (HDF5, MAT, zarr), one for each channel where several, or series number (TIFF).
     position : int, optional
-        Stage position (ND2, OME-TIFF).
+        Stage position (ND2, OME-TIFF) or scene (CZI).
     z : int, optional
         Plane of a z stack.
     combine : {"frames", "channels"}, optional
         What a list of files is.
     deinterleave : int, optional
         So many successive TIFF pages are the channels of one frame.
+    missing : {"error", "black"}, optional
+        What images of ND2 and CZI files are that were never recorded.
 
     Returns
     -------
@@ -136,6 +141,7 @@ def open_source(
         "position": position,
         "z": z,
         "deinterleave": deinterleave,
+        "missing": None if missing == "error" else missing,
     }
     if isinstance(source, np.ndarray):
         _refuse(f"array of shape {source.shape}", choices, ("axes", "z"))
@@ -177,7 +183,7 @@ def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -
     if combine not in (None, "frames", "channels"):
         raise InputError(f'combine={combine!r} is not known; use "frames" or "channels".')
     if len(items) == 1:
-        return open_source(items[0], **choices)
+        return open_source(items[0], **_without_none(choices))
     paths = [Path(item) for item in items if isinstance(item, str | os.PathLike)]
     if len(paths) == len(items):
         how, paths = combination(paths, combine)
@@ -189,8 +195,12 @@ def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -
         )
     else:
         how = combine
-    sources = tuple(open_source(item, **choices) for item in items)
+    sources = tuple(open_source(item, **_without_none(choices)) for item in items)
     return StackedChannels(sources) if how == "channels" else ConcatenatedFrames(sources)
+
+
+def _without_none(choices: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choices.items() if value is not None}
 
 
 def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Source:
@@ -208,9 +218,11 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
         raise InputNotFoundError(f"{path}: there is no such file or folder.{hint} Check the path.")
     if path.is_dir():
         return _open_folder(path, choices, combine)
-    kind = _file_format(path)
+    kind = file_format(path)
     if kind == "tiff":
-        return open_tiff(path, **choices)
+        _refuse(str(path), choices, ("axes", "dataset", "position", "z", "deinterleave"))
+        tiff = {key: value for key, value in choices.items() if key != "missing"}
+        return open_tiff(path, **tiff)
     if kind == "hdf5":
         _refuse(str(path), choices, ("axes", "dataset", "z"))
         return open_hdf5(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
@@ -251,8 +263,24 @@ def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> So
     return _open_list(list(files), choices, combine)
 
 
-def _file_format(path: Path) -> str:
-    """Tell the format by the first bytes, as extensions are often wrong."""
+def file_format(path: Path) -> str:
+    """Tell the format by the first bytes, as extensions are often wrong.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+
+    Returns
+    -------
+    str
+        ``"tiff"``, ``"hdf5"``, ``"mat"``, ``"nd2"`` or ``"czi"``.
+
+    Raises
+    ------
+    UnreadableFileError
+        Another format, or an empty file.
+    """
     stamp_file(path)
     with path.open("rb") as file:
         head = file.read(2048)

@@ -12,7 +12,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.errors import InputError
 
-__all__ = ["AxisLayout", "check_frame_range", "check_video", "parse_axes", "resolve_layout"]
+__all__ = [
+    "AxisLayout",
+    "check_frame_range",
+    "check_video",
+    "choose_index",
+    "parse_axes",
+    "resolve_layout",
+]
 
 SMALLEST_SIDE = 10
 _SYNONYMS = {"H": "Y", "W": "X", "S": "C"}
@@ -305,3 +312,33 @@ def check_frame_range(start: int, stop: int, frames: int, name: str) -> None:
             f"{name}: frames {start} to {stop} were asked for, but it has {frames} frames "
             f"(0 ≤ start ≤ stop ≤ {frames})."
         )
+
+
+def choose_index(
+    given: int | None, count: int, key: str, what: str, names: Sequence[str], name: str
+) -> int:
+    """Return the chosen one of several positions or planes, the only one where there is one.
+
+    Raises
+    ------
+    InputError
+        There are several and none is chosen, or the chosen one does not exist.
+
+    Examples
+    --------
+    >>> choose_index(None, 1, "z", "planes", (), "movie.nd2")
+    0
+    """
+    if given is None:
+        if count > 1:
+            listing = f" ({', '.join(f'{n}: {text}' for n, text in enumerate(names))})"
+            raise InputError(
+                f"{name}: it holds {count} {what}{listing if names else ''}, and a video has one. "
+                f"Choose one with {key}=0 … {key}={count - 1}."
+            )
+        return 0
+    if not 0 <= given < count:
+        raise InputError(
+            f"{name}: {key}={given} is not one of its {count} {what} (0 to {count - 1})."
+        )
+    return int(given)

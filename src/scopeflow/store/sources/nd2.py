@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
-from scopeflow.store.sources.axes import check_frame_range, check_video
+from scopeflow.store.sources.axes import check_frame_range, check_video, choose_index
 from scopeflow.store.sources.files import FileStamp, HandleCache, stamp_file
 from scopeflow.store.video_metadata import VideoMetadata
 
@@ -69,6 +69,10 @@ class Nd2Source:
         Stage position.
     z : int
         Plane.
+    planes : int
+        Planes of the file.
+    missing : tuple of int
+        Frames that the file lacks; they are read as black.
     """
 
     stamp: FileStamp
@@ -78,6 +82,8 @@ class Nd2Source:
     metadata: VideoMetadata
     position: int
     z: int
+    planes: int = 1
+    missing: tuple[int, ...] = ()
 
     @property
     def frames_per_chunk(self) -> int:
@@ -111,6 +117,9 @@ class Nd2Source:
         _, height, width, channels = self.shape
         video = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for n, image in enumerate(self.images[start:stop]):
+            if start + n in self.missing:
+                video[n] = 0
+                continue
             try:
                 with handle.lock:
                     frame = handle.value.read_frame(image)
@@ -140,7 +149,13 @@ def _channel_count(file: Any) -> int:
     return int(file.sizes.get("C", 1))
 
 
-def open_nd2(path: str | Path, *, position: int | None = None, z: int | None = None) -> Nd2Source:
+def open_nd2(
+    path: str | Path,
+    *,
+    position: int | None = None,
+    z: int | None = None,
+    missing: Literal["error", "black"] = "error",
+) -> Nd2Source:
     """Open a recording in an ND2 file; no pixel is read.
 
     Parameters
@@ -151,6 +166,8 @@ def open_nd2(path: str | Path, *, position: int | None = None, z: int | None = N
         Stage position, needed where there are several.
     z : int, optional
         Plane, needed where there are several.
+    missing : {"error", "black"}, optional
+        What an image that was never recorded is.
 
     Returns
     -------
@@ -171,8 +188,10 @@ def open_nd2(path: str | Path, *, position: int | None = None, z: int | None = N
         file = handle.value
         sizes = {key: int(n) for key, n in file.sizes.items()}
         names = list(file._position_names()) if sizes.get("P", 1) > 1 else []
-        position = _choose(position, sizes.get("P", 1), "position", "stage positions", names, name)
-        z = _choose(z, sizes.get("Z", 1), "z", "planes", [], name)
+        position = choose_index(
+            position, sizes.get("P", 1), "position", "stage positions", names, name
+        )
+        z = choose_index(z, sizes.get("Z", 1), "z", "planes", [], name)
         unknown = {k: n for k, n in sizes.items() if k not in "TPZCYXS" and n > 1}
         if unknown:
             raise InputError(
@@ -192,43 +211,31 @@ def open_nd2(path: str | Path, *, position: int | None = None, z: int | None = N
                 f"{name}: it declares {sizes.get('T', 1)} frames, but lists {len(images)}. "
                 "The recording is incomplete."
             )
-        _check_images(file, images, stamp.size, name)
-        metadata = _metadata(file, images, shape, sizes)
-    return Nd2Source(stamp, images, shape, dtype, metadata, position, z)
-
-
-def _choose(given: int | None, count: int, key: str, what: str, names: list[str], name: str) -> int:
-    if given is None:
-        if count > 1:
-            listing = f" ({', '.join(f'{n}: {text}' for n, text in enumerate(names))})"
-            raise InputError(
-                f"{name}: it holds {count} {what}{listing if names else ''}, and a video has one. "
-                f"Choose one with {key}=0 … {key}={count - 1}."
-            )
-        return 0
-    if not 0 <= given < count:
-        raise InputError(
-            f"{name}: {key}={given} is not one of its {count} {what} (0 to {count - 1})."
-        )
-    return int(given)
-
-
-def _check_images(file: Any, images: tuple[int, ...], size: int, name: str) -> None:
-    # The reader returns black frames for images that are missing or cut off.
-    offsets = getattr(getattr(file, "_rdr", None), "_frame_offsets", None)
-    if offsets is None:
-        return
-    attributes = file.attributes
-    plain = getattr(attributes, "compressionType", None) is None
-    frame_bytes = (attributes.widthBytes or 0) * attributes.heightPx if plain else 0
-    for frame, image in enumerate(images):
-        offset = offsets.get(image)
-        if offset is None or offset + frame_bytes > size:
+        absent = _missing_images(file, images, stamp.size)
+        if absent and missing == "error":
             raise UnreadableFileError(
-                f"{name}: {len(images)} frames are declared, but the image of frame {frame} is "
+                f"{name}: {len(images)} frames are declared, but the image of frame {absent[0]} is "
                 "missing. The recording was interrupted or the file is truncated; copy it again, "
                 "or export its complete part."
             )
+        metadata = _metadata(file, images, shape, sizes)
+    planes = sizes.get("Z", 1)
+    return Nd2Source(stamp, images, shape, dtype, metadata, position, z, planes, absent)
+
+
+def _missing_images(file: Any, images: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Return the frames whose images are missing or cut off, which the reader gives as black."""
+    offsets = getattr(getattr(file, "_rdr", None), "_frame_offsets", None)
+    if offsets is None:
+        return ()
+    attributes = file.attributes
+    plain = getattr(attributes, "compressionType", None) is None
+    frame_bytes = (attributes.widthBytes or 0) * attributes.heightPx if plain else 0
+    return tuple(
+        frame
+        for frame, image in enumerate(images)
+        if offsets.get(image) is None or offsets[image] + frame_bytes > size
+    )
 
 
 def _metadata(
