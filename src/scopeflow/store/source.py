@@ -17,7 +17,6 @@ from scopeflow.errors import (
     InputNotFoundError,
     UnreadableFileError,
 )
-from scopeflow.store.sources.czi import open_czi
 from scopeflow.store.sources.files import stamp_file
 from scopeflow.store.sources.folders import (
     combination,
@@ -62,7 +61,8 @@ SourceLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Source | Sequen
 SUPPORTED = (
     "TIFF, BigTIFF, OME-TIFF, ImageJ and ScanImage (.tif, .tiff), HDF5 (.h5, .hdf5, .hdf), "
     "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), Zeiss CZI (.czi), "
-    "AVI, MP4, MKV and MOV video, a folder of TIFF or video files, folders of suite2p with data.bin, numpy arrays"
+    "AVI, MP4, MKV and MOV video, a folder of TIFF or video files, folders of suite2p with "
+    "data.bin, numpy arrays"
 )
 
 
