@@ -164,7 +164,7 @@ def names(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("own_worker", [False, True])
+@pytest.mark.parametrize("own_worker", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_batches_of_the_reference_give_what_the_workflow_gives(
     recording, expected, names, tmp_path, own_worker
 ):
