@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -244,6 +246,35 @@ class FrameSolver:
         if self._prepared is not None and motion is not None and self._rigid is None:
             self._coarse_start = prepare_start(self._prepared, self._initial)
 
+    def solve_each(
+        self, frames: Iterable[NDArray[np.float32]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Yield each preprocessed frame with its displacement on the motion grid.
+
+        A function that solves many frames together gets as many as it asks for.
+        """
+        function = self._request.displacement_function
+        keywords: dict[str, Any] = {}
+        if isinstance(function, functools.partial) and not function.args:
+            function, keywords = function.func, function.keywords
+        many = getattr(function, "many", None)
+        at_once = getattr(function, "frames_at_once", 1)
+        if many is None or at_once == 1 or self._rigid is not None:
+            for frame in frames:
+                yield frame, self.solve(frame)
+            return
+        left = iter(frames)
+        while group := list(itertools.islice(left, at_once)):
+            flows = many(
+                self._reference.processed,
+                np.stack(group),
+                uv=self._initial,
+                weight=self._reference.weight,
+                **keywords,
+            )
+            for frame, flow in zip(group, flows, strict=True):
+                yield frame, self._checked(flow)
+
     def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the displacement of one preprocessed frame on the motion grid."""
         if self._rigid is None:
@@ -259,10 +290,12 @@ class FrameSolver:
             return solve_prepared(self._prepared, moving, self._coarse_start)
         function = self._request.displacement_function
         assert function is not None
-        flow = np.asarray(
-            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight),
-            dtype=np.float32,
+        return self._checked(
+            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight)
         )
+
+    def _checked(self, flow: Any) -> NDArray[np.float32]:
+        flow = np.asarray(flow, dtype=np.float32)
         if flow.shape != (*self._shape, 2):
             raise InputError(
                 f"the given displacement function returned shape {flow.shape}, "
@@ -352,11 +385,10 @@ def correct_block(
     solver = FrameSolver(reference, batch_start, request)
     registration = FrameRegistration(reference.raw, request.parameters.interpolation)
 
-    for position in range(n_frames):
+    solved = solver.solve_each(preprocessed.frame(index) for index in range(start, stop))
+    for position, (moving, motion) in enumerate(solved):
         index = start + position
         raw = frames[index - read_start]
-        moving = preprocessed.frame(index)
-        motion = solver.solve(moving)
         registration.set_motion(motion)
         for component in range(2):  # planes in memory: many times faster than both at once
             result.motion[position, ..., component] = motion[..., component]

@@ -26,8 +26,8 @@ from scopeflow.errors import InputError
 from scopeflow.kernels.filters import filter_in_time, intensity_range, sigma_rows
 from scopeflow.kernels.pyramid import pyramid_levels
 from scopeflow.kernels.register import FrameRegistration
-from scopeflow.kernels.resize import pyramid_tables, resize_planes
-from scopeflow.typing import FrameYXC
+from scopeflow.kernels.resize import pyramid_tables, resize_planes, upsample_flow
+from scopeflow.typing import FlowYX2, FrameYXC
 
 _EPSILON = 1e-8  # as in `kernels.filters.normalize`
 
@@ -141,7 +141,7 @@ class FrameStream:
 
     def register(
         self, frame: FrameYXC, out: NDArray[Any] | None = None, *, normalize: bool = True
-    ) -> FrameYXC:
+    ) -> tuple[FrameYXC, FlowYX2]:
         """Register one frame.
 
         Parameters
@@ -155,8 +155,10 @@ class FrameStream:
 
         Returns
         -------
-        ndarray, shape (H, W, C)
+        registered : ndarray, shape (H, W, C)
             `out`, or a new float32 array.
+        flow : ndarray of float32, shape (H, W, 2)
+            Displacement, pixels; a new array.
 
         Raises
         ------
@@ -187,13 +189,16 @@ class FrameStream:
             self._registration.register(raw, out)
         else:
             out[...] = registered
+        flow = self._registration.flow()
         if renewed is not None:
             self._take(renewed)
-        return out
+        return out, flow
 
-    def flow(self) -> NDArray[np.float32]:
-        """Return the displacement of the newest frame, ``(H, W, 2)`` in pixels, a copy."""
-        return self._registration.flow()
+    def flow(self) -> FlowYX2 | None:
+        """Return the newest displacement, ``(H, W, 2)`` in pixels, or None."""
+        if self.motion is None:
+            return None
+        return upsample_flow(self.motion, self.reference.raw.shape[:2])
 
     def _moving(self, raw: FrameYXC) -> NDArray[np.float32]:
         """Return a frame as the solver sees it."""

@@ -179,6 +179,12 @@ class BatchMotionCorrector:
             if executor is None:
                 config = supported_config(self.config, plan.options.flow_backend)
                 executor = stack.enter_context(open_executor(config))
+            executor.check_functions(
+                {
+                    "get_displacement": plan.request.displacement_function,
+                    "preproc_funct": plan.request.frame_function,
+                }
+            )
             self._check_memory(plan, executor)
             video = stack.enter_context(shared_video(plan.recording.video, executor))
             recording = dataclasses.replace(plan.recording, video=video)

@@ -136,7 +136,7 @@ class FlowRegLive:
 
     def get_current_flow(self) -> NDArray[np.float32] | None:
         """Return the displacement ``(H, W, 2)`` of the newest frame in pixels, a copy, or None."""
-        if self._stream is None or self._stream.motion is None:
+        if self._stream is None:
             return None
         return self._stream.flow() if self._given is None else self._given.copy()
 
@@ -288,9 +288,9 @@ class FlowRegLive:
         frame = np.asarray(frame)
         if self._stream is None:
             return self._collect(frame)
-        corrected = self._stream.register(self._checked(frame), normalize=normalize)
+        corrected, flow = self._stream.register(self._checked(frame), normalize=normalize)
         self._given = None
-        return corrected.reshape(frame.shape), self._stream.flow()
+        return corrected.reshape(frame.shape), flow
 
     def register_frames(
         self, frames: Any, normalize: bool = True
@@ -328,9 +328,9 @@ class FlowRegLive:
                 registered[position], flows[position] = self._collect(frame)
                 continue
             raw = self._checked(frame)
-            self._stream.register(raw, registered[position].reshape(raw.shape), normalize=normalize)
+            target = registered[position].reshape(raw.shape)
+            _, flows[position] = self._stream.register(raw, target, normalize=normalize)
             self._given = None
-            flows[position] = self._stream.flow()
         return registered, flows
 
     def _checked(self, frame: NDArray[Any]) -> NDArray[Any]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import dask
 from dask.delayed import Delayed
 from dask.local import get_sync
@@ -82,6 +83,33 @@ class Executor:
             (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
         ]
         return min(limits, key=lambda pair: pair[0] / pair[1]) if limits else None
+
+    def check_functions(self, functions: Mapping[str, Any]) -> None:
+        """Refuse functions of the user that cannot travel to workers in other processes.
+
+        Parameters
+        ----------
+        functions : mapping of str to object
+            By the name of the option; None is skipped.
+
+        Raises
+        ------
+        OptionsError
+            Names the option and what cannot be pickled.
+        """
+        if self.client is None:
+            return
+        for name, function in functions.items():
+            if function is None:
+                continue
+            try:
+                cloudpickle.dumps(function)
+            except Exception as error:  # whatever the user's objects raise
+                raise OptionsError(
+                    f"{name} cannot be sent to workers in other processes: {error}. Make what it "
+                    "needs (files, locks, devices) inside the function, or give "
+                    "get_displacement_factory; or use parallelization='threading'"
+                ) from error
 
     def run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
         """Compute tasks; call ``on_result(position, value)`` in this thread as each finishes.
