@@ -42,6 +42,7 @@ def encode(path, codec, pixels, video, *, times=None):
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = pixels
         stream.gop_size = 12
+        stream.bit_rate = 4_000_000
         for number, image in enumerate(video):
             kind = "gray16le" if image.dtype == np.uint16 else "gray"
             frame = av.VideoFrame.from_ndarray(image, format=kind)

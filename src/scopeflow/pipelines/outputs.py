@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from scopeflow.config.enums import NamingConvention, OutputFormat
 from scopeflow.config.fingerprint import diff_settings, fingerprint
 from scopeflow.config.options import OFOptions
-from scopeflow.errors import OutputError, OutputExistsError
+from scopeflow.errors import OptionsError, OutputError, OutputExistsError
 from scopeflow.store.files import file_digest, load_json, save_json, writing
 from scopeflow.store.ledger import Ledger
 from scopeflow.store.writers.exports import video_paths
@@ -122,6 +123,13 @@ def output_files(options: OFOptions, input_paths: Iterable[str], channels: int =
     OutputFiles
         Absolute names; nothing is created.
     """
+    for given in (options.output_path, options.output_file_name):
+        # pathlib has made one slash of two.
+        if given is not None and re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(given)):
+            raise OptionsError(
+                f"{given}: results are written to folders, not to remote addresses. Choose a "
+                "folder, and copy the finished results there"
+            )
     folder = Path(options.output_path).expanduser().absolute()
     output_format = options.output_format
     prefix = ""
