@@ -51,7 +51,8 @@ test)
     "$python" -m ruff format --check
     "$python" -m mypy
     "$environment/bin/lint-imports"
-    "$python" -m pytest "${@:2}"
+    # Files of tests go to as many processes as there are processors, at most four.
+    "$python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "${@:2}"
     ;;
 slow)
     set_up

@@ -4,7 +4,7 @@ A frame is what a recording costs: normalise and filter, solve the flow, warp th
 it. Both programs work on the same frames of a synthetic recording with known motion, cycle through
 different frames, and take turns, so that whatever else the machine does hits both. Prints the
 median time of each, the median ratio with its range, both endpoint errors, and the mean difference
-of the flows.
+of the flows. A second table says how much more two threads do than one, also in turns.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def compare(
     video, reference = moved.video, np.asarray(moved.reference, np.float64)
     min_level = QUALITIES[quality]
     ours = Ours(video, reference, min_level)
-    ours.seconds([0])
+    ours.seconds([0, 1, 2])
     theirs_s, ours_s = [], []
     with tempfile.TemporaryDirectory() as name, peer(Path(name), video, reference) as process:
         ask(process, 0, min_level, None)
@@ -157,13 +158,39 @@ def compare(
     )
 
 
+def compare_threads(side: int, quality: str, alternations: int, block: int) -> tuple[str, ...]:
+    """Frames per second of one and of two threads in turns; returns a row of the table."""
+    moved = synthetic_recording(block, side, side, 1, seed=7)
+    reference = np.asarray(moved.reference, np.float64)
+    workers = [Ours(moved.video, reference, QUALITIES[quality]) for _ in range(2)]
+    frames = list(range(block))
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(alternations + 1):
+            for count in (1, 2):
+                start = time.perf_counter()
+                for task in [pool.submit(one.seconds, frames) for one in workers[:count]]:
+                    task.result()
+                if turn > 0:  # the first turn records what the others repeat
+                    rates[count].append(count * block / (time.perf_counter() - start))
+    ratios = np.array(rates[2]) / np.array(rates[1])
+    return (
+        f"{side}",
+        quality,
+        f"{np.median(rates[1]):.1f}",
+        f"{np.median(rates[2]):.1f}",
+        f"{np.median(ratios):.2f}",
+        f"{ratios.min():.2f}-{ratios.max():.2f}",
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--channels", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--qualities", nargs="+", choices=QUALITIES, default=list(QUALITIES))
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--block", type=int, default=8, help="frames of one of our turns")
+    parser.add_argument("--block", type=int, default=20, help="frames of one of our turns")
     arguments = parser.parse_args()
     console = Console(width=120)
     warm_up()
@@ -178,6 +205,16 @@ def main() -> int:
                 table.add_row(*row)
                 console.print(*row)
     console.print(table)
+    threads = Table(
+        "px", "quality", "1 thread, 1/s", "2 threads, 1/s", "ratio", "range",
+        title="Frames per second, one channel",
+    )  # fmt: skip
+    for side in arguments.sides:
+        for quality in arguments.qualities:
+            threads.add_row(
+                *compare_threads(side, quality, arguments.alternations, arguments.block)
+            )
+    console.print(threads)
     return 0
 
 

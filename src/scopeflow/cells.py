@@ -20,6 +20,7 @@ from scopeflow.pipelines.cells_methods import (
 )
 from scopeflow.pipelines.cells_open import FovResults, Results, Traces, open_results
 from scopeflow.pipelines.cells_status import workflow_status
+from scopeflow.pipelines.cells_tidy import export_tidy, read_samples
 from scopeflow.pipelines.cells_view import napari_layers, open_in_napari, save_pictures
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Traces",
     "WorkflowConfig",
     "export_results",
+    "export_tidy",
     "fit_trace",
     "fit_traces",
     "load_config",
@@ -39,6 +41,7 @@ __all__ = [
     "napari_layers",
     "open_in_napari",
     "open_results",
+    "read_samples",
     "register_feature",
     "register_preprocessor",
     "register_segmentation",

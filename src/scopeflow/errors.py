@@ -61,6 +61,10 @@ class MemoryLimitError(ScopeflowError, MemoryError):
     """One task would need more memory than a worker has."""
 
 
+class CallbackWarning(UserWarning, RuntimeWarning):
+    """A function of the user failed while a run goes on without it."""
+
+
 def nearest_name(given: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, else an empty string.
 

@@ -42,6 +42,9 @@ def test_python_examples_run(folder, number):
     if "corrected" in names:
         assert names["corrected"].shape == (24, 20, 24, 1)
         assert (folder / "results" / "w.h5").is_file()
+    elif "motion" in names:
+        assert names["look"].shape == (4, 20, 24, 1)
+        assert (folder / "results" / "motion.zarr").is_dir()
     else:
         assert names["registered"].shape == names["video"].shape
         assert names["u"].shape == (24, 20, 24)
@@ -50,11 +53,13 @@ def test_python_examples_run(folder, number):
 def test_commands_are_accepted(folder):
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("scopeflow")]
-    assert {words[1] for words in commands} == {"inspect", "correct", "session", "cells"}
+    assert {words[1] for words in commands} == {"inspect", "correct", "preview", "session", "cells"}
     for _, *words in commands:
         words = [word.replace("100:200", "10:20") for word in words]
         if words[0] == "cells":  # run for real in tests/pipelines; here the commands have to exist
             words = [*words[:2], "--help"]
+        if words[0] == "preview":  # run for real in tests/unit/test_source_video.py
+            words = ["preview", "--help"]
         if words[0] == "correct" and "--dry-run" not in words:
             words.append("--dry-run")
         result = CliRunner().invoke(app, words)

@@ -136,7 +136,8 @@ def contents(output):
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    movies = [cell_movie(seed=s, n_frames=5, height=96, width=160, n_cells=2) for s in range(3)]
+    sizes = {"n_frames": 3, "height": 80, "width": 96, "n_cells": 1, "late": False}
+    movies = [cell_movie(seed=s, **sizes) for s in range(3)]
     path = tmp_path_factory.mktemp("raw") / "plate.nd2"
     data = np.stack([np.stack([m.phase, m.fluorescence], 1) for m in movies], 1)
     write_nd2(path, data, ["Phase", "GFP"], period_s=300)
@@ -163,7 +164,7 @@ def names(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("own_worker", [False, True])
+@pytest.mark.parametrize("own_worker", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_batches_of_the_reference_give_what_the_workflow_gives(
     recording, expected, names, tmp_path, own_worker
 ):

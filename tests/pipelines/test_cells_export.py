@@ -11,7 +11,6 @@ import tifffile
 import yaozarrs
 import zarr
 from PIL import Image
-from typer.testing import CliRunner
 
 from scopeflow.cells import (
     export_results,
@@ -21,7 +20,6 @@ from scopeflow.cells import (
     run_workflow,
     save_pictures,
 )
-from scopeflow.cli.app import app
 from scopeflow.errors import (
     InputError,
     InputNotFoundError,
@@ -291,17 +289,3 @@ def test_napari_is_opened_or_asked_for(run, monkeypatch):
     open_in_napari(run, 1, show=False)
     assert added[0] == ("add_image", "pc_ch_0")
     assert added[-1] == ("add_tracks", "tracks")
-
-
-def test_commands(run, tmp_path):
-    def call(*words):
-        return CliRunner().invoke(app, ["cells", *map(str, words)])
-
-    found = call("export", run, tmp_path / "out", "--format", "csv")
-    assert found.exit_code == 0
-    assert found.stdout.strip().endswith("plate_traces.csv")
-    found = call("export", run, tmp_path / "out", "--format", "geff", "--fovs", "1")
-    assert [p.name for p in (tmp_path / "out").glob("*.geff")] == ["plate_fov_001.geff"]
-    found = call("view", run, "--to", tmp_path / "pictures", "--fovs", "0-1")
-    assert found.exit_code == 0
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2

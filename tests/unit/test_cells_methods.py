@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import map_coordinates
 from skimage.measure import regionprops_table
 
@@ -89,6 +90,49 @@ def test_laptrack_compares_masks_where_they_are_given():
     tables = [region_table(first), region_table(second)]
     shared = [np.zeros((0, 3), np.int64), overlap_counts(second, first)]
     assert ids(link_laptrack(tables, 0.1, shared)[0]) == [[1, 2], [2, 1]]
+
+
+@has_laptrack
+@pytest.mark.slow
+def test_divisions_of_a_real_recording(shared_data):
+    """Silver truth of PhC-C2DL-PSC; a division is an end with two starts near it, one frame on."""
+    folder = shared_data / "ctc_PhC-C2DL-PSC" / "PhC-C2DL-PSC" / "02_ST" / "SEG"
+    masks = np.stack([tifffile.imread(path) for path in sorted(folder.glob("*.tif"))])
+    tables = [region_table(mask) for mask in masks]
+    overlaps = [np.zeros((0, 3), np.int64)]
+    overlaps += [overlap_counts(masks[t], masks[t - 1]) for t in range(1, len(masks))]
+    found, lineage = link_laptrack(tables, 0.1, overlaps)
+    cell_of = {
+        (t, label): cell
+        for t, (table, cells) in enumerate(zip(tables, found, strict=True))
+        for label, cell in zip(table[:, 0].tolist(), cells.tolist(), strict=True)
+    }
+    links = [(t, n) for t, n in cell_of if (t - 1, n) in cell_of]
+    assert len(links) == 3368
+    assert sum(cell_of[t, n] == cell_of[t - 1, n] for t, n in links) >= 3367
+    centre = {
+        (t, row[0]): np.array([(row[2] + row[4]) / 2, (row[3] + row[5]) / 2])
+        for t, table in enumerate(tables)
+        for row in table.tolist()
+    }
+    first = {n: min(t for t, m in centre if m == n) for n in {n for _, n in centre}}
+    last = {n: max(t for t, m in centre if m == n) for n in first}
+    truth = set()
+    for n, t in last.items():
+        near = [
+            m
+            for m, start in first.items()
+            if start == t + 1 and np.hypot(*(centre[t + 1, m] - centre[t, n])) < 20
+        ]
+        if len(near) == 2:
+            truth.add((cell_of[t, n], *sorted(cell_of[t + 1, m] for m in near)))
+    assert len(truth) == 11
+    parents = {parent for _, parent in lineage.tolist()}
+    divisions = {
+        (parent, *sorted(cell for cell, p in lineage.tolist() if p == parent)) for parent in parents
+    }
+    assert len(divisions & truth) >= 9
+    assert len(divisions - truth) <= 1
 
 
 @has_laptrack

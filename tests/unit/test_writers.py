@@ -349,7 +349,7 @@ def test_writer_is_used_in_a_with_statement_and_for_exports_only(tmp_path):
     writer = open_writer(tmp_path / "x", "hdf5", shape=(1, 10, 10, 1), dtype="uint8")
     with pytest.raises(InputError, match="inside its with statement"):
         writer.write(np.zeros((1, 10, 10, 1), np.uint8))
-    with pytest.raises(OptionsError, match="Use one of HDF5, MAT, TIFF"):
+    with pytest.raises(OptionsError, match="Use one of CAIMAN_HDF5, HDF5, MAT, MULTIFILE_HDF5"):
         open_writer(tmp_path / "x", "ZARR", shape=(1, 10, 10, 1), dtype="uint8")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +93,8 @@ class BlockRequest:
         NaN and infinite pixels raise, or are replaced by the reference and become invalid.
     sum_registered : bool
         Also sum the registered frames (float64), for a reference.
+    register : bool
+        False computes displacements only: no frame is resampled.
     prefilter : PreprocessStage or None
         Extra filter while a reference is built.
     displacement_function, frame_function : callable or None
@@ -101,6 +105,7 @@ class BlockRequest:
     output_dtype: str
     non_finite: str = "error"
     sum_registered: bool = False
+    register: bool = True
     prefilter: PreprocessStage | None = None
     displacement_function: DisplacementFunction | None = None
     frame_function: FrameFunction | None = None
@@ -205,8 +210,18 @@ def _rigid_start(
     return warp(moving, combined, reference.processed, "linear"), combined
 
 
-class _Solver:
-    """The displacement of one frame, by our solver or by the user's function."""
+class FrameSolver:
+    """The displacement of one frame, by our solver or by another function.
+
+    Parameters
+    ----------
+    reference : Reference
+        Image to register to.
+    start : BatchStart
+        Initial displacement; the renewed reference in it is not looked at.
+    request : BlockRequest
+        Parameters and user functions.
+    """
 
     def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:
         height, width, _ = reference.raw.shape
@@ -215,19 +230,50 @@ class _Solver:
         self._reference = reference
         self._request = request
         self._rigid = request.parameters.rigid_start
-        self._start = (
-            np.zeros((*self._grid, 2), dtype=np.float32) if start.motion is None else start.motion
-        )
-        self._initial = upsample_flow(self._start, self._shape)
         self._prepared: FlowReference | None = None
-        self._coarse_start: NDArray[np.float32] | None = None
         if request.displacement_function is None:
             self._prepared = reference_for(
                 reference.processed, reference.weight, request.parameters.flow
             )
-            # With a rigid start every frame is moved first and starts from zero.
-            if start.motion is not None and self._rigid is None:
-                self._coarse_start = prepare_start(self._prepared, self._initial)
+        self.start_from(start.motion)
+
+    def start_from(self, motion: NDArray[np.float32] | None) -> None:
+        """Let the frames that follow start from a displacement on the motion grid, or from zero."""
+        self._start = np.zeros((*self._grid, 2), dtype=np.float32) if motion is None else motion
+        self._initial = upsample_flow(self._start, self._shape)
+        self._coarse_start: NDArray[np.float32] | None = None
+        # With a rigid start every frame is moved first and starts from zero.
+        if self._prepared is not None and motion is not None and self._rigid is None:
+            self._coarse_start = prepare_start(self._prepared, self._initial)
+
+    def solve_each(
+        self, frames: Iterable[NDArray[np.float32]]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Yield each preprocessed frame with its displacement on the motion grid.
+
+        A function that solves many frames together gets as many as it asks for.
+        """
+        function: Any = self._request.displacement_function
+        keywords: dict[str, Any] = {}
+        if isinstance(function, functools.partial) and not function.args:
+            function, keywords = function.func, function.keywords
+        many = getattr(function, "many", None)
+        at_once = getattr(function, "frames_at_once", 1)
+        if many is None or at_once == 1 or self._rigid is not None:
+            for frame in frames:
+                yield frame, self.solve(frame)
+            return
+        left = iter(frames)
+        while group := list(itertools.islice(left, at_once)):
+            flows = many(
+                self._reference.processed,
+                np.stack(group),
+                uv=self._initial,
+                weight=self._reference.weight,
+                **keywords,
+            )
+            for frame, flow in zip(group, flows, strict=True):
+                yield frame, self._checked(flow)
 
     def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the displacement of one preprocessed frame on the motion grid."""
@@ -244,10 +290,12 @@ class _Solver:
             return solve_prepared(self._prepared, moving, self._coarse_start)
         function = self._request.displacement_function
         assert function is not None
-        flow = np.asarray(
-            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight),
-            dtype=np.float32,
+        return self._checked(
+            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight)
         )
+
+    def _checked(self, flow: Any) -> NDArray[np.float32]:
+        flow = np.asarray(flow, dtype=np.float32)
         if flow.shape != (*self._shape, 2):
             raise InputError(
                 f"the given displacement function returned shape {flow.shape}, "
@@ -311,7 +359,10 @@ def correct_block(
     if not_finite is not None:
         frames = np.where(not_finite[..., None], reference.raw.astype(frames.dtype), frames)
     result = BlockResult(
-        registered=np.empty((n_frames, height, width, channels), dtype=request.output_dtype),
+        registered=np.empty(
+            (n_frames if request.register else 0, height, width, channels),
+            dtype=request.output_dtype,
+        ),
         motion=np.empty((n_frames, *grid, 2), dtype=np.float32),
         valid=np.empty((n_frames, height, width), dtype=np.bool_),
         statistics={name: np.empty(n_frames) for name in STATISTICS},
@@ -331,20 +382,20 @@ def correct_block(
     preprocessed = FramePreprocessor(
         frames, read_start, filter_limits, stages, request.frame_function
     )
-    solver = _Solver(reference, batch_start, request)
+    solver = FrameSolver(reference, batch_start, request)
     registration = FrameRegistration(reference.raw, request.parameters.interpolation)
 
-    for position in range(n_frames):
+    solved = solver.solve_each(preprocessed.frame(index) for index in range(start, stop))
+    for position, (moving, motion) in enumerate(solved):
         index = start + position
         raw = frames[index - read_start]
-        moving = preprocessed.frame(index)
-        motion = solver.solve(moving)
         registration.set_motion(motion)
         for component in range(2):  # planes in memory: many times faster than both at once
             result.motion[position, ..., component] = motion[..., component]
-        result.clipped[position] = registration.register(
-            raw, result.registered[position], result.registered_sum
-        )
+        if request.register:
+            result.clipped[position] = registration.register(
+                raw, result.registered[position], result.registered_sum
+            )
         registration.valid(result.valid[position])
         if not_finite is not None:
             result.valid[position] &= warp_mask(

@@ -108,15 +108,19 @@ def align_raw_frames(
 
 
 def align_corrected_frames(
-    corrected: VideoTYXC, between: NDArray[Any], fill: NDArray[Any], dtype: Any
+    corrected: VideoTYXC,
+    between: NDArray[Any],
+    fill: NDArray[Any],
+    dtype: Any,
+    interpolation: Interpolation = "cubic",
 ) -> tuple[VideoTYXC, int]:
-    """Bring corrected frames to the reference of the session: a second, cubic interpolation.
+    """Bring corrected frames to the reference of the session: a second interpolation.
 
     Parameters
     ----------
     corrected : ndarray, shape (n, H, W, C)
         Frames of stage 1.
-    between, fill, dtype
+    between, fill, dtype, interpolation
         As for :func:`align_raw_frames`.
 
     Returns
@@ -127,7 +131,7 @@ def align_corrected_frames(
         Values that did not fit `dtype`.
     """
     aligned = np.empty(corrected.shape, dtype)
-    registration = FrameRegistration(fill, "cubic")
+    registration = FrameRegistration(fill, interpolation)
     registration.set_motion(np.asarray(between, np.float32))
     clipped = sum(
         registration.register(frame, out) for frame, out in zip(corrected, aligned, strict=True)

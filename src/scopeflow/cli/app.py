@@ -20,6 +20,7 @@ from scopeflow.cli.cells import cells
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo
 from scopeflow.cli.inspect import inspect
+from scopeflow.cli.preview import preview
 from scopeflow.cli.session import session
 from scopeflow.errors import ScopeflowError
 
@@ -81,6 +82,7 @@ def _main(
 
 app.command()(correct)
 app.command()(inspect)
+app.command()(preview)
 app.command()(demo)
 app.add_typer(session, name="session")
 app.add_typer(cells, name="cells")

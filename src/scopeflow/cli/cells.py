@@ -140,21 +140,33 @@ def merge(
         list[str] | None,
         typer.Option("--sample", metavar="NAME=FOVS", help="Such as control=0-5,7; repeatable."),
     ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--samples", metavar="FILE", help="YAML with samples: [{name, fovs}]."),
+    ] = None,
+    tidy: Annotated[bool, typer.Option("--tidy", help="Also write one table a feature.")] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
     """Put the traces of fields of view together, one table a sample."""
     start_logging(verbose)
     from scopeflow.pipelines.cells_merge import merge_traces
+    from scopeflow.pipelines.cells_tidy import export_tidy, read_samples
 
-    chosen: dict[str, str] | None = None if not samples else {}
+    if samples and file is not None:
+        raise typer.BadParameter("--sample and --samples: use one of them")
+    chosen: dict[str, Any] | None = None if not samples else {}
     for word in samples or []:
         name, equals, fovs = word.partition("=")
         if not equals or chosen is None or name in chosen:
             raise typer.BadParameter(f"--sample {word}: write NAME=FOVS, each name once")
         chosen[name] = fovs
+    if file is not None:
+        chosen = read_samples(file)
     for path in merge_traces(output, chosen, overwrite=overwrite).values():
         typer.echo(str(path))
+        for small in export_tidy(path, overwrite=overwrite) if tidy else ():
+            typer.echo(str(small))
 
 
 @cells.command()
@@ -198,8 +210,14 @@ def export(
 ) -> None:
     """Write images with labels, tracks or traces for other programs."""
     start_logging(verbose)
-    from scopeflow.pipelines.cells_export import export_results
+    from scopeflow.errors import nearest_name
+    from scopeflow.pipelines.cells_export import FORMATS, export_results
 
+    if format_ not in FORMATS:
+        hint = nearest_name(format_, FORMATS)
+        raise typer.BadParameter(
+            f"--format {format_}: is not known.{hint} Known: {', '.join(FORMATS)}"
+        )
     numbers = _numbers(fovs)
     for path in export_results(results, target, format_, fovs=numbers, overwrite=overwrite):
         typer.echo(str(path))

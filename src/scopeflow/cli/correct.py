@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from scopeflow.cli.selection import Axes, Dataset, Plane, Position
-from scopeflow.cli.settings import make_config, make_options, parse_reference, start_logging
+from scopeflow.cli.settings import (
+    FORMATS,
+    make_config,
+    make_options,
+    parse_format,
+    parse_reference,
+    start_logging,
+)
 
 if TYPE_CHECKING:
     from scopeflow.config.registration import RegistrationConfig
@@ -28,16 +35,6 @@ class Quality(StrEnum):
     QUALITY = "quality"
     BALANCED = "balanced"
     FAST = "fast"
-
-
-class Format(StrEnum):
-    """Formats of the registered recording."""
-
-    ZARR = "zarr"
-    HDF5 = "hdf5"
-    TIFF = "tiff"
-    MAT = "mat"
-    NULL = "null"
 
 
 def correct(
@@ -60,8 +57,12 @@ def correct(
         typer.Option(case_sensitive=False, help="Finest level that is solved. Default: quality."),
     ] = None,
     file_format: Annotated[
-        Format | None,
-        typer.Option("--format", case_sensitive=False, help="Format of the result. Default: zarr."),
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"Format of the result: {', '.join(FORMATS)}. Default: zarr.",
+        ),
     ] = None,
     reference: Annotated[
         str | None,
@@ -120,7 +121,7 @@ def correct(
         options_file=options_file,
         flags={
             "quality_setting": None if quality is None else quality.value,
-            "output_format": None if file_format is None else file_format.value,
+            "output_format": None if file_format is None else parse_format(file_format),
             "reference_frames": None if reference is None else parse_reference(reference),
             "save_w": save_w or None,
             "verbose": verbose or None,
@@ -192,8 +193,10 @@ def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
         "reference_frame.npy": options.save_meta_info,
         "run.json": True,
     }
-    video = [] if files.format.value == "NULL" else [files.target]
-    return [*video, *(files.side_file(name) for name, written in side_files.items() if written)]
+    return [
+        *files.video_files,
+        *(files.side_file(name) for name, written in side_files.items() if written),
+    ]
 
 
 def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:

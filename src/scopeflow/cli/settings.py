@@ -17,14 +17,32 @@ if TYPE_CHECKING:
     from scopeflow.config.registration import RegistrationConfig
 
 _PLACES = {"sequential": "sequential", "threads": "threading", "processes": "multiprocessing"}
+_HDF5 = ("HDF5", "MULTIFILE_HDF5", "CAIMAN_HDF5")
+_TIFF = ("TIFF", "OME_TIFF", "SUITE2P_TIFF", "MULTIFILE_TIFF")
+# The first is meant where no format is named.
 _FILE_FORMATS = {
-    ".zarr": "ZARR",
-    ".h5": "HDF5",
-    ".hdf5": "HDF5",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".mat": "MAT",
+    ".zarr": ("ZARR",),
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".mat": ("MAT", "MULTIFILE_MAT"),
 }
+# Written out: importing the options takes longer than --help should.
+FORMATS = (
+    "zarr",
+    "hdf5",
+    "tiff",
+    "mat",
+    "ome_tiff",
+    "suite2p_tiff",
+    "caiman_hdf5",
+    "multifile_tiff",
+    "multifile_hdf5",
+    "multifile_mat",
+    "null",
+)
+"""Names that ``--format`` takes."""
 
 
 def start_logging(verbose: bool) -> None:
@@ -120,6 +138,33 @@ def _number_or_text(text: str) -> Any:
         return text
 
 
+def parse_format(given: str) -> str:
+    """Turn the name of a format, in any letter case, with ``-`` or ``_``, into that of an option.
+
+    Raises
+    ------
+    typer.BadParameter
+        For an unknown name.
+
+    Examples
+    --------
+    >>> parse_format("ome-tiff")
+    'OME_TIFF'
+    """
+    from scopeflow.errors import nearest_name
+
+    name = given.strip().lower().replace("-", "_")
+    if name in ("begonia", "array"):
+        # The options say why not.
+        return name.upper()
+    if name not in FORMATS:
+        raise typer.BadParameter(
+            f"--format {given}: there is no such format.{nearest_name(name, FORMATS)} "
+            f"Formats: {', '.join(FORMATS)}."
+        )
+    return name.upper()
+
+
 def parse_reference(given: str) -> list[int] | str:
     """Turn ``A:B`` into frame numbers ``A`` to ``B - 1``; anything else is a path.
 
@@ -195,13 +240,17 @@ def make_options(
         values.pop("min_level", None)
     values.update(given)
     values.update(assigned)
-    file_format = _FILE_FORMATS.get(output.suffix.lower())
+    possible = _FILE_FORMATS.get(output.suffix.lower())
     values["input_file"] = str(input_path)
     values["output_path"] = output
     values["output_file_name"] = None
-    if file_format is not None:
+    if possible is not None:
         named = {**given, **assigned}.get("output_format")
-        if named is not None and str(named).upper() != file_format:
+        is_ome = output.name.lower().endswith((".ome.tif", ".ome.tiff"))
+        file_format = "OME_TIFF" if is_ome else possible[0]
+        if named is not None and str(named).upper() in possible:
+            file_format = str(named).upper()
+        elif named is not None:
             raise typer.BadParameter(
                 f"OUTPUT {output} is a {file_format} file, the format is {named}; "
                 "give a folder, or leave --format out"

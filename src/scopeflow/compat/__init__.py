@@ -1,1 +1,1 @@
-"""Names of other programs on top of scopeflow; names only, no logic."""
+"""Import paths of other programs, so that their scripts run here; names and adapters, no logic."""

@@ -12,7 +12,7 @@ class _OptionName(StrEnum):
     def _missing_(cls, value: object) -> _OptionName | None:
         if not isinstance(value, str):
             return None
-        wanted = value.strip().casefold()
+        wanted = value.strip().casefold().replace("-", "_")
         for member in cls:
             if wanted in (member.value.casefold(), member.name.casefold()):
                 return member
@@ -22,10 +22,11 @@ class _OptionName(StrEnum):
 class OutputFormat(_OptionName):
     """Where the registered recording goes.
 
-    ``ZARR`` is the native result; ``HDF5``, ``TIFF`` and ``MAT`` are streamed exports, ``ARRAY``
-    keeps it in memory, ``NULL`` keeps nothing (callbacks only). The other members are names that
-    option files may hold; a run refuses them, see
-    `scopeflow.config.parameters.check_supported`.
+    ``ZARR`` is the native result, ``ARRAY`` keeps it in memory, ``NULL`` keeps nothing (callbacks
+    only). The others are streamed exports: ``TIFF``, ``HDF5`` and ``MAT``; ``OME_TIFF`` (always
+    OME-XML); ``SUITE2P_TIFF`` (channels interleaved, types that suite2p holds); ``MULTIFILE_…``
+    (one file a channel) and ``CAIMAN_HDF5`` (the same, dataset ``mov``). ``BEGONIA`` is a name that
+    option files may hold; a run refuses it, see `scopeflow.config.parameters.check_supported`.
 
     Examples
     --------
@@ -35,6 +36,7 @@ class OutputFormat(_OptionName):
 
     ZARR = "ZARR"
     TIFF = "TIFF"
+    OME_TIFF = "OME_TIFF"
     HDF5 = "HDF5"
     MAT = "MAT"
     MULTIFILE_TIFF = "MULTIFILE_TIFF"

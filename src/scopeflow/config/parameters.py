@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED_FORMATS = (
-    OutputFormat.ZARR,
-    OutputFormat.HDF5,
-    OutputFormat.TIFF,
-    OutputFormat.MAT,
-    OutputFormat.ARRAY,
-    OutputFormat.NULL,
-)
+SUPPORTED_FORMATS = tuple(name for name in OutputFormat if name is not OutputFormat.BEGONIA)
 """Output formats that a run can produce."""
 
 
@@ -56,13 +49,10 @@ def check_supported(options: OFOptions) -> None:
     """
     if options.output_format not in SUPPORTED_FORMATS:
         available = ", ".join(name.value for name in SUPPORTED_FORMATS)
-        instead = {
-            OutputFormat.SUITE2P_TIFF: " Suite2p reads single-channel TIFF and HDF5 as well.",
-            OutputFormat.CAIMAN_HDF5: " CaImAn reads HDF5 as well, dataset name 'ch1'.",
-        }.get(options.output_format, "")
         raise OptionsError(
-            f"output_format {options.output_format.value} cannot be written. "
-            f"Use one of {available}.{instead}"
+            f"output_format {options.output_format.value} cannot be written: the layout of its "
+            "TSeries folders is not published. Begonia opens TIFF stacks too; use one of "
+            f"{available}"
         )
     if options.warping_steps is not None and options.gnc_schedule is None:
         logger.warning("warping_steps=%d acts with gnc_schedule only", options.warping_steps)

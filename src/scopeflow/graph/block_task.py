@@ -16,6 +16,7 @@ from scopeflow.blocks.correct import (
     Reference,
     correct_block,
 )
+from scopeflow.graph.shared import SharedReference, load_reference
 from scopeflow.graph.video import load_frames
 from scopeflow.plan.grid import Block
 
@@ -79,7 +80,7 @@ def outcome_of(block: Block, result: BlockResult, *, keep_arrays: bool = False) 
 def run_block(
     frames: Any,
     batch_start: BatchStart,
-    reference: Reference,
+    reference: Reference | SharedReference,
     block: Block,
     filter_limits: tuple[int, int],
     request: BlockRequest,
@@ -93,7 +94,7 @@ def run_block(
         The frames that the block reads, or how to read them.
     batch_start : BatchStart
         Start of the block's batch.
-    reference : Reference
+    reference : Reference or SharedReference
         Image to register to.
     block : Block
         Which frames.
@@ -117,7 +118,7 @@ def run_block(
         start=block.start,
         stop=block.stop,
         filter_limits=filter_limits,
-        reference=reference,
+        reference=load_reference(reference),
         batch_start=batch_start,
         request=request,
         seed_tail_start=block.seed_tail_start,

@@ -18,6 +18,7 @@ from dask.delayed import Delayed, delayed
 from scopeflow.blocks.correct import BatchStart, BlockRequest, Reference, next_batch_start
 from scopeflow.config.specs import CorrectionParameters
 from scopeflow.graph.block_task import BlockOutcome, BlockSink, run_block
+from scopeflow.graph.shared import SharedReference
 from scopeflow.graph.video import LazyVideo
 from scopeflow.plan.grid import (
     FIRST_SEED,
@@ -43,7 +44,7 @@ class CorrectionJob:
         The recording.
     grid : Grid
         Its blocks and batches.
-    reference : Reference
+    reference : Reference or SharedReference
         Image to register to.
     request : BlockRequest
         Parameters and what to compute.
@@ -62,7 +63,7 @@ class CorrectionJob:
 
     video: LazyVideo
     grid: Grid
-    reference: Reference
+    reference: Reference | SharedReference
     request: BlockRequest
     sink: BlockSink | None = None
     seed_sink: BlockSink | None = None
@@ -105,7 +106,8 @@ def grid_of(
     )
 
 
-def _limits(job: CorrectionJob, batch: int) -> tuple[int, int]:
+def filter_limits(job: CorrectionJob, batch: int) -> tuple[int, int]:
+    """Return the frames between which the temporal filters of a batch reflect."""
     if job.request.parameters.preprocess.temporal_boundary == "batch":
         return job.grid.batch_range(batch)
     return 0, job.grid.n_frames
@@ -119,7 +121,7 @@ def _block_task(
         start,
         reference,
         block,
-        _limits(job, block.batch),
+        filter_limits(job, block.batch),
         job.request,
         sink,
         dask_key_name=f"{name}-{block.start:09d}-{job.mark}",
@@ -131,7 +133,7 @@ def first_start(job: CorrectionJob, reference: Any) -> Any:
     if not job.request.parameters.chain:
         return BatchStart()
     n_frames = min(FIRST_SEED, job.grid.batch_range(0)[1])
-    limits = _limits(job, 0)
+    limits = filter_limits(job, 0)
     request = replace(job.request, sum_registered=False)
     seed_job = replace(job, request=request)
     tasks = []
@@ -147,7 +149,7 @@ def first_start(job: CorrectionJob, reference: Any) -> Any:
                     seed_job, block, BatchStart(), reference, job.seed_sink, "first-start-block"
                 )
             )
-        return delayed(_start_from_outcomes, pure=False)(tasks, n_frames, 0)
+        return delayed(start_from_outcomes, pure=False)(tasks, n_frames, 0)
 
 
 def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchStart | None, None]:
@@ -216,7 +218,7 @@ def _next_start(
     """
     tail = [(block, task) for block, task in zip(before, computed, strict=True) if block.in_tail]
     with dask.annotate(priority=SPINE_PRIORITY):
-        return delayed(_start_from_outcomes, pure=False)(
+        return delayed(start_from_outcomes, pure=False)(
             [task for _, task in tail],
             sum(block.stop - block.seed_tail_start for block, _ in tail),
             sum(block.stop - block.reference_tail_start for block, _ in tail),
@@ -225,12 +227,13 @@ def _next_start(
         )
 
 
-def _start_from_outcomes(
+def start_from_outcomes(
     outcomes: list[BlockOutcome],
     seed_count: int,
     reference_count: int,
     waits: object = None,  # noqa: ARG001 - a dependency in time only
 ) -> BatchStart:
+    """Return the start of a batch from the outcomes of the tail before it; runs inside a task."""
     return next_batch_start([outcome.tail for outcome in outcomes], seed_count, reference_count)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +103,30 @@ def load_frames(frames: Any) -> VideoTYXC:
     return np.asarray(frames)
 
 
+class FrameReader(Protocol):
+    """What can be read by frames, four axes with time first: a source, or stored displacements."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all frames."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        ...
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return some frames."""
+        ...
+
+
 class _ArrayView:
     """A source as something that dask can slice: only the frames asked for are read."""
 
     ndim = 4
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FrameReader) -> None:
         self.source = source
         self.shape = source.shape
         self.dtype = np.dtype(source.dtype)
@@ -119,7 +137,7 @@ class _ArrayView:
         return self.source.read(start, stop)[(slice(None, None, step), *rest)]
 
 
-def lazy_array(source: Source, frames_per_chunk: int, name: str | None = None) -> da.Array:
+def lazy_array(source: FrameReader, frames_per_chunk: int, name: str | None = None) -> da.Array:
     """Return a source as a dask array whose chunks are blocks of whole frames.
 
     Parameters

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from scopeflow.errors import OptionsError, nearest_name
 from scopeflow.kernels.flow import get_displacement
 
 Displacement: TypeAlias = Callable[..., Any]
-"""``f(fixed, moving, **options) -> (H, W, 2)``."""
+"""``f(fixed, moving, **options) -> (H, W, 2)``.
+
+It may have a method ``many(fixed, frames (n, H, W, C), **options) -> (n, H, W, 2)`` and an
+attribute ``frames_at_once``: blocks of frames are then solved together.
+"""
 
 ALL_EXECUTORS = frozenset(
     {"sequential", "threading", "multiprocessing", "multiprocessing_fork", "multiprocessing_spawn"}
 )
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """A method that comes with scopeflow and needs a package of its own."""
+
+    package: str
+    extra: str
+    module: str
+    executors: frozenset[str]
+
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+    def factory(self, **backend_params: Any) -> Displacement:
+        method: Displacement = importlib.import_module(self.module).make(**backend_params)
+        return method
+
+
+_delivered = {
+    "diso": _Delivered("cv2", "opencv", "scopeflow.kernels.methods.dis", ALL_EXECUTORS),
+    # One process owns the device; frames are batched there instead.
+    "flowreg_torch": _Delivered(
+        "torch", "torch", "scopeflow.kernels.methods.torch_flow", frozenset({"sequential"})
+    ),
+}
 
 _factories: dict[str, tuple[Callable[..., Displacement], frozenset[str]]] = {}
 
@@ -46,12 +79,26 @@ def register_backend(
 
 
 def _entry(name: str) -> tuple[Callable[..., Displacement], frozenset[str]]:
-    if name not in _factories:
+    if name in _factories:
+        return _factories[name]
+    known = _delivered.get(name)
+    if known is not None and known.is_installed():
+        return known.factory, known.executors
+    available = f"Available backends: {list_backends()}."
+    if known is not None:
         raise OptionsError(
-            f"Unknown flow backend: '{name}'. Available backends: {list_backends()}."
-            + nearest_name(str(name), _factories)
+            f"flow backend '{name}' needs the package {known.package}, which is not installed. "
+            f"Install it with: pip install 'scopeflow[{known.extra}]'. {available}"
         )
-    return _factories[name]
+    if name == "flowreg_cuda":
+        raise OptionsError(
+            "flow backend 'flowreg_cuda' is not part of scopeflow. For CUDA devices use "
+            f"flow_backend='flowreg_torch' with backend_params={{'device': 'cuda'}}. {available}"
+        )
+    raise OptionsError(
+        f"Unknown flow backend: '{name}'. {available}"
+        + nearest_name(str(name), [*_factories, *_delivered])
+    )
 
 
 def get_backend(name: str) -> Callable[..., Displacement]:
@@ -70,7 +117,7 @@ def get_backend(name: str) -> Callable[..., Displacement]:
     Raises
     ------
     OptionsError
-        When the name is not registered; also a ValueError.
+        When the name is not registered, or its package is not installed; also a ValueError.
 
     Examples
     --------
@@ -102,18 +149,19 @@ def get_backend_executors(name: str) -> set[str]:
 
 
 def list_backends() -> list[str]:
-    """List the registered names, sorted.
+    """List the methods that can be used here, sorted.
 
     Returns
     -------
     list of str
-        Names.
+        Names; those whose package is missing are left out.
     """
-    return sorted(_factories)
+    installed = (name for name, known in _delivered.items() if known.is_installed())
+    return sorted({*_factories, *installed})
 
 
 def is_backend_available(name: str) -> bool:
-    """Tell whether a method is registered.
+    """Tell whether a method can be used here.
 
     Parameters
     ----------
@@ -125,7 +173,7 @@ def is_backend_available(name: str) -> bool:
     bool
         True when `get_backend` knows it.
     """
-    return name in _factories
+    return name in list_backends()
 
 
 def _flowreg(**backend_params: Any) -> Displacement:  # noqa: ARG001 - it has no parameters

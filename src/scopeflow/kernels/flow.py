@@ -376,7 +376,7 @@ def get_displacement(
         )
     if fixed.ndim == 2:
         fixed, moving = fixed[..., None], moving[..., None]
-    parameters = _parameters(
+    parameters = flow_parameters(
         alpha, update_lag, iterations, min_level, levels, eta, a_smooth, a_data, const_assumption,
         gnc_schedule, warping_steps,
     )  # fmt: skip
@@ -385,18 +385,18 @@ def get_displacement(
     return upsample_flow(motion, prepared.shape[:2]).astype(np.float64)
 
 
-def _parameters(
-    alpha: Sequence[float],
-    update_lag: int,
-    iterations: int,
-    min_level: int,
-    levels: int,
-    eta: float,
-    a_smooth: float,
-    a_data: Any,
-    const_assumption: Any,
-    gnc_schedule: Sequence[float] | None,
-    warping_steps: int | None,
+def flow_parameters(
+    alpha: Sequence[float] = (2, 2),
+    update_lag: int = 5,
+    iterations: int = 50,
+    min_level: int = 0,
+    levels: int = 50,
+    eta: float = 0.8,
+    a_smooth: float = 1.0,
+    a_data: Any = 0.45,
+    const_assumption: Any = "gc",
+    gnc_schedule: Sequence[float] | None = None,
+    warping_steps: int | None = None,
 ) -> FlowParameters:
     """Check the arguments of `get_displacement` and freeze them."""
     weights = np.asarray(alpha, float).ravel()

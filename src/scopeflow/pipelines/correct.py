@@ -45,9 +45,11 @@ from scopeflow.pipelines.reference import (
     build_reference_image,
 )
 from scopeflow.pipelines.run_graph import run_job
-from scopeflow.pipelines.sinks import ArraySink, LedgerSink, StoreSink
+from scopeflow.pipelines.sharing import shared_video
+from scopeflow.pipelines.sinks import ArraySink, LedgerSink, SharedArraySink, StoreSink
 from scopeflow.plan.grid import Block, Grid
 from scopeflow.plan.memory import check_memory
+from scopeflow.runtime.context import supported_config
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
 from scopeflow.store.files import atomic_save_npz, load_json, save_json
@@ -61,6 +63,7 @@ from scopeflow.store.layout import (
     read_layout,
 )
 from scopeflow.store.ledger import Ledger
+from scopeflow.store.shared import shared_folder
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +177,18 @@ class BatchMotionCorrector:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_more_messages(verbose))
             if executor is None:
-                executor = stack.enter_context(open_executor(self.config))
+                config = supported_config(self.config, plan.options.flow_backend)
+                executor = stack.enter_context(open_executor(config))
+            executor.check_functions(
+                {
+                    "get_displacement": plan.request.displacement_function,
+                    "preproc_funct": plan.request.frame_function,
+                }
+            )
             self._check_memory(plan, executor)
+            video = stack.enter_context(shared_video(plan.recording.video, executor))
+            recording = dataclasses.replace(plan.recording, video=video)
+            plan = dataclasses.replace(plan, recording=recording)
             if plan.files is None:
                 self.reference_raw = self._run_to_arrays(plan, executor)
             else:
@@ -240,7 +253,7 @@ class BatchMotionCorrector:
         job: CorrectionJob,
         executor: Executor,
         delivery: Delivery,
-        keep: ArraySink | None = None,
+        keep: ArraySink | SharedArraySink | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Compute all blocks and return the statistics of all frames."""
         with FrameProgress(job.grid.n_frames, "correcting", self.config.progress) as progress:
@@ -282,20 +295,36 @@ class BatchMotionCorrector:
         self._check_finite(plan, executor)
         reference = self._reference(plan, executor, None)
         shape = plan.recording.video.shape
-        self.registered = np.empty(shape, dtype=plan.request.output_dtype)
-        self.w = np.empty((*shape[:3], 2), dtype=np.float32)
-        sink = ArraySink(self.registered, self.w)
-        job = CorrectionJob(
-            plan.recording.video,
-            plan.grid,
-            reference,
-            plan.request,
-            sink if executor.shares_memory else None,
-            tasks_per_window=_tasks_per_window(executor.n_workers),
-            batches_ahead=_batches_ahead(plan.grid, executor.n_workers),
-        )
-        delivery = Delivery(self._callbacks, plan.grid, FramesInMemory(self.registered, self.w))
-        self._run_blocks(job, executor, delivery, sink)
+        dtype = np.dtype(plan.request.output_dtype)
+        with contextlib.ExitStack() as stack:
+            sink: ArraySink | SharedArraySink
+            if executor.shares_files:
+                size = int(np.prod(shape[:3])) * (shape[3] * dtype.itemsize + 8)
+                folder = stack.enter_context(shared_folder(size))
+                sink = SharedArraySink(
+                    folder.empty("registered", shape, dtype),
+                    folder.empty("flow", (*shape[:3], 2), np.float32),
+                )
+                self.registered, self.w = sink.registered.open(), sink.flow.open()
+            else:
+                self.registered = np.empty(shape, dtype=dtype)
+                self.w = np.empty((*shape[:3], 2), dtype=np.float32)
+                sink = ArraySink(self.registered, self.w)
+            keeps_itself = executor.shares_memory or executor.shares_files
+            job = CorrectionJob(
+                plan.recording.video,
+                plan.grid,
+                reference,
+                plan.request,
+                sink if keeps_itself else None,
+                tasks_per_window=tasks_per_window(executor.n_workers),
+                batches_ahead=batches_ahead(plan.grid, executor.n_workers),
+            )
+            delivery = Delivery(self._callbacks, plan.grid, FramesInMemory(self.registered, self.w))
+            self._run_blocks(job, executor, delivery, None if keeps_itself else sink)
+            if executor.shares_files:
+                # Copied: the shared files go away.
+                self.registered, self.w = self.registered.copy(), self.w.copy()
         return reference.raw
 
     def _run_to_files(
@@ -314,8 +343,8 @@ class BatchMotionCorrector:
             plan.request,
             StoreSink(store, ledger),
             LedgerSink(ledger, "first-start"),
-            tasks_per_window=_tasks_per_window(executor.n_workers),
-            batches_ahead=_batches_ahead(grid, executor.n_workers),
+            tasks_per_window=tasks_per_window(executor.n_workers),
+            batches_ahead=batches_ahead(grid, executor.n_workers),
         )
         delivery = Delivery(self._callbacks, grid, StoredFrames(store))
         statistics = self._run_blocks(job, executor, delivery)
@@ -403,12 +432,12 @@ def _more_messages(verbose: bool) -> Iterator[None]:
         package.setLevel(before)
 
 
-def _tasks_per_window(n_workers: int) -> int:
+def tasks_per_window(n_workers: int) -> int:
     """Return how many blocks are submitted at once: enough that the last ones cost little."""
     return max(200, 16 * n_workers)
 
 
-def _batches_ahead(grid: Grid, n_workers: int) -> int:
+def batches_ahead(grid: Grid, n_workers: int) -> int:
     """Return how far the spine may run ahead so that every worker has leaves to work on."""
     blocks_per_batch = max(1, grid.batch_length // grid.block_length)
     return 2 + -(-2 * n_workers // blocks_per_batch)

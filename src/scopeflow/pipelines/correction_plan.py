@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,19 @@ from scopeflow.pipelines.video import Recording, open_recording
 from scopeflow.plan.grid import Grid, choose_block_length
 from scopeflow.plan.memory import MemoryProjection, project_correction
 from scopeflow.store.layout import MOTION, REGISTERED, VALID
+from scopeflow.store.writers.exports import STREAMED_FORMATS, open_writer
 
 logger = logging.getLogger(__name__)
 
 _IN_MEMORY = (OutputFormat.ARRAY,)
+# Their names tell them apart; a key for them would disown results of earlier versions.
+_OLD_NAMES = (
+    OutputFormat.ZARR,
+    OutputFormat.HDF5,
+    OutputFormat.TIFF,
+    OutputFormat.MAT,
+    OutputFormat.NULL,
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def plan_correction(
         parameters,
         str(output_dtype),
         options.non_finite,
-        displacement_function=_displacement_function(options),
+        displacement_function=displacement_function(options),
         frame_function=options.preproc_funct,
     )
     weight = weight_map(options, height, width, channel_count)
@@ -163,9 +172,23 @@ def plan_correction(
     files = None
     settings: dict[str, Any] = {}
     if not in_memory:
-        files = output_files(options, recording.paths)
+        files = output_files(options, recording.paths, channel_count)
+        if files.format in STREAMED_FORMATS:
+            # Refuses what the format cannot hold now, not after hours.
+            open_writer(
+                files.target,
+                files.format,
+                shape=shape,
+                dtype=output_dtype,
+                metadata=recording.metadata,
+            )
         check_writable(files, recording.paths, frames * bytes_per_frame // 10)
-        settings = _settings(options, recording, parameters, request, weight, reference, arrays)
+        settings = correction_settings(
+            options, recording, parameters, request, weight, reference, arrays
+        )
+        if files.format not in _OLD_NAMES:
+            # Other bytes under a name that another format uses too.
+            settings["output_format"] = files.format.value
         check_claim(files, settings, resume=config.resume)
     return CorrectionPlan(
         options, recording, parameters, request, weight, reference, grid, memory, files, arrays,
@@ -173,16 +196,27 @@ def plan_correction(
     )  # fmt: skip
 
 
-def _displacement_function(options: OFOptions) -> DisplacementFunction | None:
+def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
+    """Return the function that solves for displacements: given, made by a factory, or a backend's.
+
+    Parameters
+    ----------
+    options : OFOptions
+        ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
+    """
     if options.get_displacement_impl is not None:
-        function = options.get_displacement_impl
-    elif options.get_displacement_factory is not None:
-        function = options.get_displacement_factory(**options.backend_params)
-    else:
-        factory = get_backend(options.flow_backend)
-        if options.flow_backend == "flowreg":
-            return None
-        function = factory(**options.backend_params)
+        return options.get_displacement_impl
+    factory = options.get_displacement_factory or get_backend(options.flow_backend)
+    function: Callable[..., NDArray[Any]] = factory(**options.backend_params)
+    return function
+
+
+def displacement_function(options: OFOptions) -> DisplacementFunction | None:
+    """Return the function that solves in place of our solver, or None for our solver."""
+    function = given_displacement(options)
+    is_given = options.get_displacement_impl or options.get_displacement_factory
+    if not is_given and options.flow_backend == "flowreg":
+        return None
     given = {name: value for name, value in options.to_dict().items() if name != "weight"}
     return functools.partial(function, **given)
 
@@ -200,7 +234,7 @@ def _kept_arrays(options: OFOptions) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _settings(
+def correction_settings(
     options: OFOptions,
     recording: Recording,
     parameters: CorrectionParameters,
@@ -209,6 +243,7 @@ def _settings(
     reference: ReferenceRequest,
     arrays: tuple[str, ...],
 ) -> dict[str, Any]:
+    """Return everything that decides the bytes of a result, JSON-able; reads arrays in memory."""
     functions = {
         name: f"{function.__module__}.{function.__qualname__}"
         for name in options.callables

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.errors import CallbackWarning
 from scopeflow.graph.block_task import BlockOutcome
 from scopeflow.kernels.resize import upsample_flow
 from scopeflow.plan.grid import Block, Grid
@@ -109,7 +110,7 @@ def _call(what: str, callback: Callable[..., None], *arguments: Any) -> None:
     try:
         callback(*arguments)
     except Exception as error:
-        warnings.warn(f"{what} callback error: {error}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{what} callback error: {error}", CallbackWarning, stacklevel=3)
         logger.debug("%s callback failed", what, exc_info=True)
 
 

@@ -18,12 +18,11 @@ from scopeflow.store.files import atomic_save_npy, atomic_save_npz
 from scopeflow.store.layout import MOTION, VALID, ResultStore, ngff_attributes
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import (
+    STREAMED_FORMATS,
     ValidIndexWriter,
     open_displacement_writer,
     open_writer,
 )
-
-_STREAMED = (OutputFormat.HDF5, OutputFormat.TIFF, OutputFormat.MAT)
 
 
 def export_results(
@@ -59,7 +58,7 @@ def export_results(
     frames = StoredFrames(store)
     shape = store.layout.shape
     written: list[Path] = []
-    if files.format in _STREAMED:
+    if files.format in STREAMED_FORMATS:
         with open_writer(
             files.target,
             files.format,
@@ -69,7 +68,7 @@ def export_results(
         ) as video:
             for start, stop in _blocks(store):
                 video.write(frames.registered(start, stop))
-        written.append(files.target)
+        written += files.video_files
     if files.format is OutputFormat.ZARR:
         store.write_statistics(statistics)
         store.write_reference(reference.raw, reference.processed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from scopeflow.config.enums import NamingConvention, OutputFormat
 from scopeflow.config.fingerprint import diff_settings, fingerprint
 from scopeflow.config.options import OFOptions
-from scopeflow.errors import OutputError, OutputExistsError
+from scopeflow.errors import OptionsError, OutputError, OutputExistsError
 from scopeflow.store.files import file_digest, load_json, save_json, writing
 from scopeflow.store.ledger import Ledger
+from scopeflow.store.writers.exports import video_paths
 
 STATE_FOLDER = ".scopeflow"
 
@@ -23,8 +25,13 @@ EXTENSIONS = {
     OutputFormat.HDF5: "hdf5",
     OutputFormat.TIFF: "tiff",
     OutputFormat.MAT: "mat",
+    OutputFormat.OME_TIFF: "ome.tiff",
+    OutputFormat.SUITE2P_TIFF: "tif",
+    OutputFormat.MULTIFILE_TIFF: "tiff",
+    OutputFormat.MULTIFILE_HDF5: "hdf5",
+    OutputFormat.MULTIFILE_MAT: "mat",
+    OutputFormat.CAIMAN_HDF5: "hdf5",
 }
-
 
 SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
 
@@ -38,17 +45,28 @@ class OutputFiles:
     folder : pathlib.Path
         ``output_path``.
     target : pathlib.Path
-        The registered video; for formats without one, a name for the state only.
+        The registered video; for formats without one, or with one file a channel, a name for the
+        state only.
     format : OutputFormat
         Format of the target.
     side_prefix : str
         Start of the names of side files, where several recordings share a folder.
+    channels : int
+        Channels of the registered video.
     """
 
     folder: Path
     target: Path
     format: OutputFormat
     side_prefix: str = ""
+    channels: int = 1
+
+    @property
+    def video_files(self) -> list[Path]:
+        """Files or folder of the registered video; none for ``NULL``."""
+        if self.format is OutputFormat.NULL:
+            return []
+        return video_paths(self.target, self.format, self.channels)
 
     @property
     def state(self) -> Path:
@@ -81,14 +99,14 @@ class OutputFiles:
 
     def named_files(self) -> list[Path]:
         """Return every file that a run may write under its final name, outside of the state."""
-        return [self.target, *(self.side_file(name) for name in SIDE_FILES)]
+        return [self.target, *self.video_files, *(self.side_file(name) for name in SIDE_FILES)]
 
     def ledger(self, mark: str) -> Ledger:
         """Return the ledger for settings with the fingerprint `mark`."""
         return Ledger(str(self.state / "ledger"), str(self.store), mark)
 
 
-def output_files(options: OFOptions, input_paths: Iterable[str]) -> OutputFiles:
+def output_files(options: OFOptions, input_paths: Iterable[str], channels: int = 1) -> OutputFiles:
     """Work out the names of a run's output.
 
     Parameters
@@ -97,12 +115,21 @@ def output_files(options: OFOptions, input_paths: Iterable[str]) -> OutputFiles:
         Folder, format, naming convention, explicit file name.
     input_paths : iterable of str
         Files of the recording; the first gives the stem for the batch convention.
+    channels : int, optional
+        Channels of the registered video.
 
     Returns
     -------
     OutputFiles
         Absolute names; nothing is created.
     """
+    for given in (options.output_path, options.output_file_name):
+        # pathlib has made one slash of two.
+        if given is not None and re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(given)):
+            raise OptionsError(
+                f"{given}: results are written to folders, not to remote addresses. Choose a "
+                "folder, and copy the finished results there"
+            )
     folder = Path(options.output_path).expanduser().absolute()
     output_format = options.output_format
     prefix = ""
@@ -114,7 +141,7 @@ def output_files(options: OFOptions, input_paths: Iterable[str]) -> OutputFiles:
         if options.naming_convention is NamingConvention.BATCH and first is not None:
             prefix = f"{_stem(first)}_"
         target = folder / f"{prefix}compensated.{extension}"
-    return OutputFiles(folder, target, output_format, prefix)
+    return OutputFiles(folder, target, output_format, prefix, channels)
 
 
 def _stem(path: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from scopeflow.blocks.correct import BatchStart
+from scopeflow.blocks.correct import BatchStart, Reference
 from scopeflow.graph.block_task import BlockOutcome
 from scopeflow.graph.correct import CorrectionJob, Window, windows
+from scopeflow.graph.shared import reference_bytes, share_reference
 from scopeflow.plan.grid import Block
 from scopeflow.runtime.executor import Executor
+from scopeflow.store.shared import shared_folder
 
 OnBlock = Callable[[Block, BlockOutcome], None]
 
@@ -38,6 +41,10 @@ def run_job(
     list of BlockOutcome
         In the order of time.
     """
+    if executor.shares_files and isinstance(job.reference, Reference):
+        with shared_folder(reference_bytes(job.reference)) as folder:
+            shared = replace(job, reference=share_reference(job.reference, folder))
+            return run_job(shared, executor, on_finish, on_block)
     outcomes: list[BlockOutcome] = []
     generator = windows(job)
     window = next(generator, None)

@@ -14,6 +14,7 @@ from scopeflow.kernels.resize import upsample_flow
 from scopeflow.plan.grid import Block
 from scopeflow.store.layout import ResultStore
 from scopeflow.store.ledger import Ledger
+from scopeflow.store.shared import SharedArray
 
 _SUM = "registered_sum"
 
@@ -148,3 +149,26 @@ class ArraySink:
             for position, motion in enumerate(result.motion):
                 self.flow[block.start + position] = upsample_flow(motion, shape)
         return outcome_of(block, result)
+
+
+@dataclass(frozen=True)
+class SharedArraySink:
+    """Copies results into arrays that processes of this machine share.
+
+    Attributes
+    ----------
+    registered : SharedArray
+        Corrected frames, ``(T, H, W, C)``.
+    flow : SharedArray
+        Full-resolution displacements, ``(T, H, W, 2)``.
+    """
+
+    registered: SharedArray
+    flow: SharedArray
+
+    def find(self, block: Block) -> BlockOutcome | None:
+        """Return None: nothing outlives the run."""
+
+    def save(self, block: Block, result: BlockResult) -> BlockOutcome:
+        """Copy the block into the arrays."""
+        return ArraySink(self.registered.open("r+"), self.flow.open("r+")).save(block, result)

@@ -257,9 +257,19 @@ def to_dataarray(recording: Recording, frames_per_chunk: int | None = None) -> x
     else:
         data = video.array
         attributes = {}
+    coords, physical = labels(recording.metadata, video.shape)
+    attributes |= physical
+    name = Path(recording.paths[0]).name if recording.paths else "video"
+    return xr.DataArray(data, dims=DIMS, coords=coords, attrs=attributes, name=os.fspath(name))
+
+
+def labels(
+    metadata: VideoMetadata, shape: tuple[int, int, int, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return coordinates (seconds, micrometres, channel names) and attributes, where known."""
     coords: dict[str, Any] = {}
-    metadata = recording.metadata
-    frames, height, width, _ = video.shape
+    attributes: dict[str, Any] = {}
+    frames, height, width, channels = shape
     if metadata.frame_times_s is not None:
         coords["T"] = ("T", np.asarray(metadata.frame_times_s), {"units": "s"})
     elif metadata.frame_interval_s:
@@ -271,10 +281,9 @@ def to_dataarray(recording: Recording, frames_per_chunk: int | None = None) -> x
         attributes["pixel_size_um"] = metadata.pixel_size_um
     if metadata.frame_interval_s:
         attributes["frame_interval_s"] = metadata.frame_interval_s
-    if metadata.channel_names and len(metadata.channel_names) == video.shape[3]:
+    if metadata.channel_names and len(metadata.channel_names) == channels:
         coords["C"] = ("C", list(metadata.channel_names))
-    name = Path(recording.paths[0]).name if recording.paths else "video"
-    return xr.DataArray(data, dims=DIMS, coords=coords, attrs=attributes, name=os.fspath(name))
+    return coords, attributes
 
 
 def _frames_per_chunk(source: Source) -> int:

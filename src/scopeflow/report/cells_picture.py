@@ -169,13 +169,16 @@ def _draw_numbers(axis: Any, labels: NDArray[np.integer], kept: set[int]) -> Non
     if len(found) > _MOST_NUMBERS:
         found = [(n, box) for n, box in found if n in kept][:_MOST_NUMBERS]
     for cell, (rows, places) in found:
+        # Beside the cell, which may be smaller than its number.
+        below = rows.start < 0.03 * labels.shape[0]
         axis.text(
             (places.start + places.stop - 1) / 2,
-            (rows.start + rows.stop - 1) / 2,
+            rows.stop if below else rows.start - 1,
             str(cell),
             color=_color(cell) if cell in kept else _LEFT_OUT,
             ha="center",
-            va="center",
+            va="top" if below else "bottom",
+            clip_on=True,
             fontsize=8 if len(found) < 100 else 5.5,
             fontweight="bold",
             path_effects=[withStroke(linewidth=1.6, foreground="black")],

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import dask
 from dask.delayed import Delayed
 from dask.local import get_sync
@@ -64,6 +65,11 @@ class Executor:
     pool: ThreadPoolExecutor | None = None
 
     @property
+    def shares_files(self) -> bool:
+        """Whether tasks run in processes of this machine, that can map the same files."""
+        return self.client is not None and self.name == "multiprocessing"
+
+    @property
     def shares_memory(self) -> bool:
         """Whether tasks can write into arrays of this process."""
         return self.client is None
@@ -77,6 +83,33 @@ class Executor:
             (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
         ]
         return min(limits, key=lambda pair: pair[0] / pair[1]) if limits else None
+
+    def check_functions(self, functions: Mapping[str, Any]) -> None:
+        """Refuse functions of the user that cannot travel to workers in other processes.
+
+        Parameters
+        ----------
+        functions : mapping of str to object
+            By the name of the option; None is skipped.
+
+        Raises
+        ------
+        OptionsError
+            Names the option and what cannot be pickled.
+        """
+        if self.client is None:
+            return
+        for name, function in functions.items():
+            if function is None:
+                continue
+            try:
+                cloudpickle.dumps(function)
+            except Exception as error:  # whatever the user's objects raise
+                raise OptionsError(
+                    f"{name} cannot be sent to workers in other processes: {error}. Make what it "
+                    "needs (files, locks, devices) inside the function, or give "
+                    "get_displacement_factory; or use parallelization='threading'"
+                ) from error
 
     def run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
         """Compute tasks; call ``on_result(position, value)`` in this thread as each finishes.
@@ -145,7 +178,8 @@ class Executor:
             raise
 
 
-def _active_client() -> Client | None:
+def active_client() -> Client | None:
+    """Return the client that is active here; None inside of a task and where there is none."""
     if "distributed" not in sys.modules:
         return None  # nobody here can have made a client
     from distributed import get_client
@@ -187,7 +221,7 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
             yield _on(given)
         return
     if client is None and wanted in (None, "dask"):
-        client = _active_client()
+        client = active_client()
         if client is None and wanted == "dask":
             raise OptionsError(
                 "parallelization='dask' needs a cluster and there is no active client; create a "

@@ -147,6 +147,79 @@ def ngff_attributes(
     return {"ome": ome}
 
 
+def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -> dict[str, Any]:
+    """Return the OME-NGFF attributes of a group that holds displacements only.
+
+    The array is an NGFF 0.5 image whose scale and translation lay the solver's grid over the
+    frames. How it moves points is said in the words of the NGFF coordinate transformations
+    (0.6): a field of displacements from the registered to the raw frames.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image.
+    layout : StoreLayout
+        Shapes of frames and grid.
+    metadata : VideoMetadata
+        Physical sizes; pixels where unknown.
+
+    Returns
+    -------
+    dict
+        ``{"ome": {...}}``. Displacements are in pixels, ``u`` (x) before ``v`` (y).
+    """
+    sizes = metadata.pixel_size_um or (1.0, 1.0)
+    space = {"unit": "micrometer"} if metadata.pixel_size_um else {}
+    time = {
+        "name": "t",
+        "type": "time",
+        **({"unit": "second"} if metadata.frame_interval_s else {}),
+    }
+    plane = [{"name": axis, "type": "space", **space} for axis in ("y", "x")]
+    steps = [
+        frame / grid for frame, grid in zip(layout.shape[1:3], layout.motion_shape, strict=True)
+    ]
+    interval = metadata.frame_interval_s or 1.0
+    scale = [interval, 1.0, *(step * size for step, size in zip(steps, sizes, strict=True))]
+    # The first point of the grid is the centre of its first cell.
+    offset = [0.0, 0.0, *((step - 1) / 2 * size for step, size in zip(steps, sizes, strict=True))]
+    pixels = [time, {"name": "y", "type": "array"}, {"name": "x", "type": "array"}]
+    return {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [
+                {
+                    "name": name,
+                    "axes": [time, {"name": "c", "type": "channel"}, *plane],
+                    "datasets": [
+                        {
+                            "path": MOTION,
+                            "coordinateTransformations": [
+                                {"type": "scale", "scale": scale},
+                                {"type": "translation", "translation": offset},
+                            ],
+                        }
+                    ],
+                }
+            ],
+            "coordinateSystems": [
+                {"name": "registered", "axes": pixels},
+                {"name": "raw", "axes": pixels},
+            ],
+            "coordinateTransformations": [
+                {
+                    "type": "displacements",
+                    "path": MOTION,
+                    "input": "registered",
+                    "output": "raw",
+                    "interpolation": "cubic",
+                    "components": ["x", "y"],
+                }
+            ],
+        }
+    }
+
+
 def _channel_colors(count: int) -> Sequence[str]:
     if count == 1:
         return ("FFFFFF",)
@@ -304,14 +377,36 @@ class ResultStore:
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
 
-    def write_reference(self, raw: NDArray[Any], processed: NDArray[Any]) -> None:
+    def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
         with writing(self.path):
             group = zarr.open_group(self.path, mode="r+").require_group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
+                if image is None:
+                    continue
                 group.create_array(
                     name, data=np.ascontiguousarray(np.moveaxis(image, -1, 0)), overwrite=True
                 )
+
+    def read_statistics(self) -> dict[str, NDArray[Any]]:
+        """Return the statistics of all frames by name; empty while the store is incomplete."""
+        try:
+            group = zarr.open_group(f"{self.path}/{STATISTICS}", mode="r")
+        except (OSError, ValueError):
+            return {}
+        return {name: np.asarray(array[:]) for name, array in group.arrays()}
+
+    def read_reference(self) -> NDArray[np.float64] | None:
+        """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
+        try:
+            array = zarr.open_array(f"{self.path}/{REFERENCE}/raw", mode="r")
+        except (OSError, ValueError):
+            return None
+        return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the group."""
+        return dict(zarr.open_group(self.path, mode="r").attrs)
 
     def set_attributes(self, **attributes: Any) -> None:
         """Add attributes to the group."""

@@ -30,6 +30,11 @@ class StoredMotion:
     stamp: FileStamp
     shape: tuple[int, int, int, int]
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32."""
+        return np.dtype(np.float32)
+
     def identity(self) -> dict[str, Any]:
         """Return JSON-able facts that change when the data change."""
         return {key: str(value) for key, value in asdict(self.stamp).items()}
@@ -50,7 +55,8 @@ def open_motion(folder: Path) -> StoredMotion | None:
     Parameters
     ----------
     folder : Path
-        With ``motion.h5``, ``w.h5`` or ``compensated.zarr``, looked for in this order.
+        With ``motion.h5``, ``w.h5`` or ``compensated.zarr``, looked for in this order; or an HDF5
+        file of displacements.
 
     Returns
     -------
@@ -62,18 +68,12 @@ def open_motion(folder: Path) -> StoredMotion | None:
     UnreadableFileError
         When a file is damaged, or holds something else.
     """
+    if folder.is_file():
+        return _open_hdf5(folder)
     for name in ("motion.h5", "w.h5"):
         path = folder / name
         if path.is_file():
-            stamp = stamp_file(path)
-            try:
-                with h5py.File(path, "r") as file:
-                    shapes = {tuple(file[part].shape) for part in ("u", "v")}
-            except (OSError, KeyError, AttributeError) as error:
-                raise UnreadableFileError(f"{path} holds no displacements: {error}") from None
-            if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
-                raise UnreadableFileError(f"{path}: u and v must both be (T, h, w)")
-            return StoredMotion(stamp, (*shape, 2))
+            return _open_hdf5(path)
     store = folder / "compensated.zarr"
     if store.is_dir():
         layout = open_result(store).layout
@@ -81,3 +81,15 @@ def open_motion(folder: Path) -> StoredMotion | None:
             shape4 = (layout.shape[0], *layout.motion_shape, 2)
             return StoredMotion(stamp_folder(store / MOTION), shape4)
     return None
+
+
+def _open_hdf5(path: Path) -> StoredMotion:
+    stamp = stamp_file(path)
+    try:
+        with h5py.File(path, "r") as file:
+            shapes = {tuple(file[part].shape) for part in ("u", "v")}
+    except (OSError, KeyError, AttributeError) as error:
+        raise UnreadableFileError(f"{path} holds no displacements: {error}") from None
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+        raise UnreadableFileError(f"{path}: u and v must both be (T, h, w)")
+    return StoredMotion(stamp, (*shape, 2))

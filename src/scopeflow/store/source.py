@@ -17,15 +17,22 @@ from scopeflow.errors import (
     InputNotFoundError,
     UnreadableFileError,
 )
-from scopeflow.store.sources.czi import open_czi
 from scopeflow.store.sources.files import stamp_file
-from scopeflow.store.sources.folders import combination, results_in, tiff_files
+from scopeflow.store.sources.folders import (
+    combination,
+    matching,
+    results_in,
+    tiff_files,
+    video_files,
+)
 from scopeflow.store.sources.hdf5 import open_hdf5
 from scopeflow.store.sources.mat import open_mat
 from scopeflow.store.sources.memory import open_array
 from scopeflow.store.sources.nd2 import open_nd2
 from scopeflow.store.sources.protocol import Source, describe
+from scopeflow.store.sources.suite2p import open_suite2p
 from scopeflow.store.sources.tiff import open_tiff
+from scopeflow.store.sources.video import open_video_file
 from scopeflow.store.sources.views import (
     BinnedSource,
     ChannelSelection,
@@ -53,8 +60,9 @@ SourceLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Source | Sequen
 
 SUPPORTED = (
     "TIFF, BigTIFF, OME-TIFF, ImageJ and ScanImage (.tif, .tiff), HDF5 (.h5, .hdf5, .hdf), "
-    "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), Zeiss CZI (.czi), a folder of "
-    "TIFF files, numpy arrays"
+    "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), Zeiss CZI (.czi), "
+    "AVI, MP4, MKV and MOV video, a folder of TIFF or video files, folders of suite2p with "
+    "data.bin, numpy arrays"
 )
 
 
@@ -202,6 +210,9 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
         )
     path = path.expanduser()
     if not path.exists():
+        files = matching(path)
+        if files:
+            return _open_list(list(files), choices, combine)
         parent = path.parent
         hint = "" if parent.is_dir() else f" Its folder {parent} does not exist either."
         raise InputNotFoundError(f"{path}: there is no such file or folder.{hint} Check the path.")
@@ -218,10 +229,14 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
     if kind == "mat":
         _refuse(str(path), choices, ("axes", "dataset", "z"))
         return open_mat(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
-    _refuse(str(path), choices, ("position", "z", "missing"))
-    opener = open_czi if kind == "czi" else open_nd2
-    missing: Literal["error", "black"] = choices["missing"] or "error"
-    return opener(path, position=choices["position"], z=choices["z"], missing=missing)
+    if kind == "video":
+        _refuse(str(path), choices, ())
+        return open_video_file(path)
+    if kind == "suite2p":
+        _refuse(str(path), choices, ())
+        return open_suite2p(path.parent)
+    _refuse(str(path), choices, ("position", "z"))
+    return open_nd2(path, position=choices["position"], z=choices["z"])
 
 
 def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> Source:
@@ -231,15 +246,18 @@ def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> So
     results = results_in(path)
     if len(results) > 1:
         raise InputError(
-            f"{path}: the folder holds several results: {', '.join(r.name for r in results)}. "
+            f"{path}: the folder holds several results: {', '.join(r[0].name for r in results)}. "
             "Give the path of one of them."
         )
     if results:
-        return _open_path(results[0], choices, combine)
-    files = tiff_files(path)
+        return _open_list(list(results[0]), choices, combine)
+    if (path / "data.bin").is_file():
+        _refuse(str(path), choices, ())
+        return open_suite2p(path)
+    files = tiff_files(path) or video_files(path)
     if not files:
         raise UnreadableFileError(
-            f"{path}: the folder is neither zarr nor a folder of results or TIFF files. "
+            f"{path}: the folder is neither zarr nor a folder of results, TIFF or video files. "
             f"Supported: {SUPPORTED}."
         )
     return _open_list(list(files), choices, combine)
@@ -274,9 +292,20 @@ def file_format(path: Path) -> str:
         return "mat"
     if head[:4] == b"\xda\xce\xbe\x0a" or head[:12] == b"\0\0\0\x0cjP  \r\n\x87":
         return "nd2"
-    if head[:10] == b"ZISRAWFILE":
-        return "czi"
-    named = {".tif", ".tiff", ".h5", ".hdf5", ".hdf", ".mat", ".nd2", ".czi"}
+    if (
+        (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[4:8] == b"ftyp"
+        or head[:4] == b"\x1aE\xdf\xa3"
+    ):
+        return "video"
+    if path.name in ("data.bin", "data_chan2.bin"):
+        return "suite2p"
+    if path.suffix.lower() == ".czi" or head[:10] == b"ZISRAWFILE":
+        raise UnreadableFileError(
+            f"{path}: Zeiss CZI files are not read. Export the recording as OME-TIFF or OME-Zarr. "
+            f"Supported: {SUPPORTED}."
+        )
+    named = {".tif", ".tiff", ".h5", ".hdf5", ".hdf", ".mat", ".nd2", ".avi", ".mp4", ".mkv"}
     if path.suffix.lower() in named:
         raise UnreadableFileError(
             f"{path}: named {path.suffix}, but its content is not of that format. It is damaged "

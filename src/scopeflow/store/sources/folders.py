@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from scopeflow.errors import InputError
 
-__all__ = ["combination", "natural_key", "results_in", "tiff_files"]
+__all__ = ["combination", "matching", "natural_key", "results_in", "tiff_files", "video_files"]
 
 _CHANNEL = re.compile(r"(.*(?:^|[\W_\d]))(?:channel|chan|ch|c)[\s_.]*(\d+)", re.IGNORECASE)
 _RESULTS = {".zarr", ".hdf5", ".h5", ".hdf", ".tiff", ".tif", ".mat"}
+_RESULT_STEM = re.compile(r"compensated(\.ome)?")
+_CHANNEL_STEM = re.compile(r"compensated_ch\d+")
+_VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -49,13 +53,56 @@ def tiff_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: natural_key(path.name))
 
 
-def results_in(folder: Path) -> list[Path]:
-    """Return the corrected recordings ``compensated.*`` in a folder of results."""
-    return sorted(
+def video_files(folder: Path) -> list[Path]:
+    """Return the AVI, MP4, MKV and MOV files of a folder in natural order, hidden ones left out."""
+    files = [
         path
         for path in folder.iterdir()
-        if path.stem == "compensated" and path.suffix.lower() in _RESULTS
-    )
+        if path.suffix.lower() in _VIDEOS and not path.name.startswith(".")
+    ]
+    return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the files that a pattern with ``*``, ``?`` or ``[…]`` names, in natural order.
+
+    Parameters
+    ----------
+    pattern : Path
+        Wildcards in its last parts, such as ``session/movie_ch*.h5``.
+
+    Returns
+    -------
+    list of Path
+        Empty where nothing matches, or the path has no wildcard.
+
+    Examples
+    --------
+    >>> matching(Path("nowhere/movie_ch*.h5"))
+    []
+    """
+    if not any(mark in str(pattern) for mark in "*?["):
+        return []
+    found = [Path(name) for name in glob.glob(str(pattern))]
+    return sorted(found, key=lambda path: (natural_key(str(path.parent)), natural_key(path.name)))
+
+
+def results_in(folder: Path) -> list[tuple[Path, ...]]:
+    """Return the corrected recordings in a folder of results, each as its files.
+
+    ``compensated.*`` is one file; ``compensated_ch1.*``, ``compensated_ch2.*`` … of one ending are
+    the channels of one recording.
+    """
+    results: list[tuple[Path, ...]] = []
+    channels: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        if path.suffix.lower() not in _RESULTS:
+            continue
+        if _RESULT_STEM.fullmatch(path.stem):
+            results.append((path,))
+        elif _CHANNEL_STEM.fullmatch(path.stem):
+            channels.setdefault(path.suffix, []).append(path)
+    return results + [tuple(files) for files in channels.values()]
 
 
 def combination(paths: Sequence[Path], combine: str | None) -> tuple[str, list[Path]]:

@@ -12,15 +12,38 @@ from numpy.typing import DTypeLike, NDArray
 from scopeflow.config.enums import OutputFormat
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.store.video_metadata import VideoMetadata
-from scopeflow.store.writers.hdf5 import Hdf5Writer, MatWriter
+from scopeflow.store.writers.hdf5 import CaimanWriter, Hdf5Writer, MatWriter
+from scopeflow.store.writers.multifile import ChannelFiles, channel_paths
 from scopeflow.store.writers.protocol import FrameWriter, StreamedFile
-from scopeflow.store.writers.tiff import TiffWriter
+from scopeflow.store.writers.tiff import OmeTiffWriter, Suite2pTiffWriter, TiffWriter
 
 _WRITERS: dict[OutputFormat, type[StreamedFile]] = {
     OutputFormat.HDF5: Hdf5Writer,
     OutputFormat.TIFF: TiffWriter,
+    OutputFormat.OME_TIFF: OmeTiffWriter,
+    OutputFormat.SUITE2P_TIFF: Suite2pTiffWriter,
     OutputFormat.MAT: MatWriter,
 }
+_CHANNEL_WRITERS: dict[OutputFormat, type[StreamedFile]] = {
+    OutputFormat.MULTIFILE_HDF5: Hdf5Writer,
+    OutputFormat.MULTIFILE_TIFF: TiffWriter,
+    OutputFormat.MULTIFILE_MAT: MatWriter,
+    OutputFormat.CAIMAN_HDF5: CaimanWriter,
+}
+
+STREAMED_FORMATS = (*_WRITERS, *_CHANNEL_WRITERS)
+"""Formats that `open_writer` writes."""
+
+
+def video_paths(path: Path, format: OutputFormat, channels: int) -> list[Path]:  # noqa: A002
+    """Return the files that `open_writer` makes of a recording.
+
+    Examples
+    --------
+    >>> [each.name for each in video_paths(Path("a.hdf5"), OutputFormat.CAIMAN_HDF5, 1)]
+    ['a_ch1.hdf5']
+    """
+    return channel_paths(path, channels) if format in _CHANNEL_WRITERS else [path]
 
 
 def open_writer(
@@ -36,9 +59,9 @@ def open_writer(
     Parameters
     ----------
     path : path
-        The file; used as given.
+        The file; used as given. Formats of one file a channel add ``_ch1`` … to its stem.
     format : OutputFormat
-        HDF5, TIFF or MAT.
+        One of `STREAMED_FORMATS`.
     shape : tuple of int
         ``(T, H, W, C)`` of the whole recording.
     dtype : dtype
@@ -71,9 +94,11 @@ def open_writer(
     (False, True)
     """
     name = OutputFormat(format)
+    if name in _CHANNEL_WRITERS:
+        return ChannelFiles(path, shape, dtype, metadata, _CHANNEL_WRITERS[name])
     if name not in _WRITERS:
         raise OptionsError(
-            f"{name.value} is no streamed export. Use one of {', '.join(sorted(_WRITERS))}"
+            f"{name.value} is no streamed export. Use one of {', '.join(sorted(STREAMED_FORMATS))}"
         )
     return _WRITERS[name](path, shape, dtype, metadata)
 

@@ -131,6 +131,40 @@ class Hdf5Writer(_ChannelFile):
             dataset[start : start + len(frames)] = np.ascontiguousarray(frames[..., channel])
 
 
+class CaimanWriter(Hdf5Writer):
+    """Streamed HDF5 export as CaImAn loads it: one channel, dataset ``mov``, ``(T, H, W)``.
+
+    The dataset carries CaImAn's attributes ``fr``, frames in a second, where the frame interval is
+    known, and ``start_time``, 0 s.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with CaimanWriter(Path(folder) / "a.hdf5", (2, 3, 4, 1), "uint16") as writer:
+    ...         writer.write(np.ones((2, 3, 4, 1), np.uint16))
+    ...     with h5py.File(Path(folder) / "a.hdf5") as file:
+    ...         print(file["mov"].shape)
+    (2, 3, 4)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape: tuple[int, int, int, int],
+        dtype: DTypeLike,
+        metadata: VideoMetadata | None = None,
+    ) -> None:
+        super().__init__(path, shape, dtype, metadata, ("mov",))
+
+    def _dataset(self, file: h5py.File, channel: int) -> h5py.Dataset:
+        dataset = super()._dataset(file, channel)
+        dataset.attrs["start_time"] = 0.0
+        if self.metadata.frame_interval_s:
+            dataset.attrs["fr"] = 1 / self.metadata.frame_interval_s
+        return dataset
+
+
 class MatWriter(_ChannelFile):
     """Streamed MATLAB v7.3 export: variables ``ch1`` … ``chN``, each ``(H, W, T)`` in MATLAB.
 

@@ -8,9 +8,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from scopeflow.errors import OutputError
+from scopeflow.errors import InputError, OutputError
+from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.protocol import StreamedFile
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ TiffFlavour = Literal["imagej", "ome", "shaped"]
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 _OME_TYPES = (*_IMAGEJ_TYPES, "int8", "int16", "int32", "uint32", "float64")
+_SUITE2P_TYPES = ("uint8", "uint16", "int16")
 # Offsets of classic TIFF have 32 bits; each page takes a directory besides its pixels.
 _CLASSIC_BYTES = 2**32 - 2**25
 _DIRECTORY_BYTES = 512
@@ -152,3 +154,83 @@ class TiffWriter(StreamedFile):
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+class OmeTiffWriter(TiffWriter):
+    """Streamed OME-TIFF export: one image, ``TYX`` or ``TCYX``, as BigTIFF with OME-XML.
+
+    Raises
+    ------
+    InputError
+        For types that OME does not know (float16, 64-bit integers).
+
+    References
+    ----------
+    Open Microscopy Environment, "The OME-TIFF format" and the OME schema of 2016-06.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with OmeTiffWriter(Path(folder) / "a.ome.tif", (3, 4, 5, 2), "uint16") as writer:
+    ...         writer.write(np.ones((3, 4, 5, 2), np.uint16))
+    ...     with tifffile.TiffFile(Path(folder) / "a.ome.tif") as file:
+    ...         print(file.is_ome, file.series[0].axes)
+    True TCYX
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape: tuple[int, int, int, int],
+        dtype: DTypeLike,
+        metadata: VideoMetadata | None = None,
+    ) -> None:
+        super().__init__(path, shape, dtype, metadata)
+        if self._stored_dtype.name not in _OME_TYPES:
+            raise InputError(
+                f"OME-TIFF has no type for {self.dtype}. Set output_typename='single' or 'double', "
+                "or use output_format HDF5 or ZARR"
+            )
+
+    @property
+    def flavour(self) -> TiffFlavour:
+        """OME, whatever the size."""
+        return "ome"
+
+
+class Suite2pTiffWriter(TiffWriter):
+    """Streamed TIFF export as suite2p reads it: pages in the order frame 1 channel 1, channel 2 ….
+
+    Suite2p counts pages, so it needs ``nchannels`` in its own settings, and it computes in int16:
+    uint16 values are halved there. Other programs see the axes as in `TiffWriter`.
+
+    Raises
+    ------
+    InputError
+        For types other than uint8, uint16 and int16, whose values suite2p would cut.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Suite2pTiffWriter(Path(folder) / "a.tif", (3, 4, 5, 2), "uint16") as writer:
+    ...         writer.write(np.ones((3, 4, 5, 2), np.uint16))
+    ...     with tifffile.TiffFile(Path(folder) / "a.tif") as file:
+    ...         print(len(file.pages), file.pages[0].shape)
+    6 (4, 5)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape: tuple[int, int, int, int],
+        dtype: DTypeLike,
+        metadata: VideoMetadata | None = None,
+    ) -> None:
+        super().__init__(path, shape, dtype, metadata)
+        if self.dtype.name not in _SUITE2P_TYPES:
+            raise InputError(
+                f"suite2p holds pixels as int16 and would cut values of {self.dtype}. Set "
+                "output_typename='int16' or 'uint16', or use output_format TIFF or HDF5"
+            )

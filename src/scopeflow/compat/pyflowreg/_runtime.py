@@ -1,0 +1,7 @@
+"""``RuntimeContext`` under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.runtime.context import RuntimeContext
+
+__all__ = ["RuntimeContext"]

@@ -1,0 +1,19 @@
+"""The registry of flow backends under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.kernels.backends import (
+    get_backend,
+    get_backend_executors,
+    is_backend_available,
+    list_backends,
+    register_backend,
+)
+
+__all__ = [
+    "get_backend",
+    "get_backend_executors",
+    "is_backend_available",
+    "list_backends",
+    "register_backend",
+]

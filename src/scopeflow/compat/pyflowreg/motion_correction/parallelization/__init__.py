@@ -1,0 +1,12 @@
+"""Executors of batches under their documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.runtime.batch_executors import (
+    BaseExecutor,
+    MultiprocessingExecutor,
+    SequentialExecutor,
+    ThreadingExecutor,
+)
+
+__all__ = ["BaseExecutor", "MultiprocessingExecutor", "SequentialExecutor", "ThreadingExecutor"]

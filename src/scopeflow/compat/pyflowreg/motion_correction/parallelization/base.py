@@ -1,0 +1,7 @@
+"""``BaseExecutor`` under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.runtime.batch_executors import BaseExecutor
+
+__all__ = ["BaseExecutor"]

@@ -1,0 +1,7 @@
+"""``MultiprocessingExecutor`` under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.runtime.batch_executors import MultiprocessingExecutor
+
+__all__ = ["MultiprocessingExecutor"]

@@ -1,0 +1,7 @@
+"""``ThreadingExecutor`` under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.runtime.batch_executors import ThreadingExecutor
+
+__all__ = ["ThreadingExecutor"]

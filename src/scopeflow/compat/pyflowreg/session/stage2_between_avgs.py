@@ -1,0 +1,7 @@
+"""Stage 2 under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.pipelines.session_stage2 import run_stage2
+
+__all__ = ["run_stage2"]

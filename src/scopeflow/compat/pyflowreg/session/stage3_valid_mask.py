@@ -1,0 +1,7 @@
+"""Stage 3 under its documented module path; names only."""
+
+from __future__ import annotations
+
+from scopeflow.pipelines.session_stage3 import run_stage3
+
+__all__ = ["run_stage3"]
