@@ -279,3 +279,25 @@ def test_uninstalled_pyav_is_a_clear_error(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "InputError" in done.stderr
     assert "pip install 'scopeflow[video]'" in done.stderr
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_tiff_that_another_program_appended_to_block_by_block(tmp_path, channels):
+    # Each call begins a series, the last one is shorter; a single page has no frame axis at all.
+    video = recording((10, 11, 13, channels))
+    path = tmp_path / "a.tif"
+    for start, stop in [(0, 4), (4, 8), (8, 9), (9, 10)]:
+        block = video[start:stop] if channels > 1 else video[start:stop, ..., 0]
+        tifffile.imwrite(
+            path,
+            block,
+            append=start > 0,
+            photometric="minisblack",
+            planarconfig="contig" if channels > 1 else None,
+            bigtiff=True,
+        )
+    with tifffile.TiffFile(path) as file:
+        assert len(file.series) > 1
+    source = open_source(path)
+    np.testing.assert_array_equal(source.read(0, 10), video)
+    np.testing.assert_array_equal(source.read(7, 9), video[7:9])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class TiffSource:
     stamp : FileStamp
         The file.
     series : tuple of int
-        Series read; several equal ones follow each other in time.
+        Series read; several of equal pages follow each other in time.
     page_axes : int
         The first so many axes of ``layout`` run over pages, the others inside a page.
     layout : AxisLayout
@@ -79,6 +81,8 @@ class TiffSource:
         Facts and origins.
     kind : str
         ``"OME-TIFF"``, ``"ImageJ TIFF"``, ``"ScanImage TIFF"`` or ``"TIFF"``.
+    page_ends : tuple of int
+        Pages up to the end of each series.
     other_paths : tuple of str
         Further files of a multi-file OME-TIFF.
     """
@@ -92,6 +96,7 @@ class TiffSource:
     dtype: np.dtype[Any]
     metadata: VideoMetadata
     kind: str
+    page_ends: tuple[int, ...]
     other_paths: tuple[str, ...] = ()
 
     @property
@@ -152,11 +157,12 @@ class TiffSource:
         handle = _FILES.get(self.stamp)
         file = handle.value
         lock = file.filehandle.lock
-        per_series = math.prod(self.layout.shape[: self.page_axes]) // len(self.series)
+        which = bisect_right(self.page_ends, number)
+        first = self.page_ends[which - 1] if which else 0
         try:
             with lock:
-                series = file.series[self.series[number // per_series]]
-                page = series.pages[number % per_series]
+                series = file.series[self.series[which]]
+                page = series.pages[number - first]
                 if page is None:
                     raise ValueError("the page is missing")
                 if series.is_multifile:
@@ -204,7 +210,8 @@ def open_tiff(
 
     Frames are the T axis; without one the Z axis or the pages. Channels are the C axis, or the
     samples of a pixel. One page of several planar samples is a short stack of frames, since
-    programs write stacks of 3 or 4 frames that way. Equal series follow each other in time.
+    programs write stacks of 3 or 4 frames that way. Series of equal pages follow each other in
+    time: programs that append to a file begin a series with every block.
 
     Parameters
     ----------
@@ -274,8 +281,11 @@ def open_tiff(
         offset = first.dataoffset
         if len(chosen) > 1:
             offset = None
-            note = f"{len(chosen)} equal series taken as successive frames"
-            if "T" in letters[:page_axes] and letters[0] == "T":
+            note = f"{len(chosen)} series of equal pages taken as successive frames"
+            if _is_stack(first):
+                frames = sum(int(all_series[number].shape[0]) for number in chosen)
+                letters, shape, page_axes = "T" + letters[1:], (frames, *shape[1:]), 1
+            elif "T" in letters[:page_axes] and letters[0] == "T":
                 shape = (shape[0] * len(chosen), *shape[1:])
             elif "T" in letters:
                 raise InputError(
@@ -284,9 +294,14 @@ def open_tiff(
                 )
             else:
                 letters, shape, page_axes = "T" + letters, (len(chosen), *shape), page_axes + 1
+        if deinterleave is None and kind == "TIFF" and axes is None and len(chosen) == 1:
+            deinterleave = _interleaved_channels(file)
+            said = "interleaved_channels in the description"
+        else:
+            said = "deinterleave= argument"
         if deinterleave is not None:
             letters, shape, page_axes = _deinterleave(letters, shape, page_axes, deinterleave, name)
-            origin, note = "deinterleave= argument", ""
+            origin, note = said, ""
         if axes is not None:
             letters, origin, note = parse_axes(axes, len(shape), name), "axes= argument", ""
         layout, remark = resolve_layout(letters, shape, name, z=z, planes_are_frames=True)
@@ -304,11 +319,11 @@ def open_tiff(
             - {str(file.filehandle.path)}
         )
         stored = np.dtype(first.dtype).newbyteorder(file.byteorder)
-        pages_held = sum(len(all_series[number].pages) for number in chosen)
+        page_ends = tuple(accumulate(len(all_series[number].pages) for number in chosen))
     origins = (
         ("axes", f"{letters}, {origin}" + (f"; {note}" if note else "")),
         ("shape", f"series {chosen[0]}"),
-        ("frame_count", f"{pages_held} pages checked against the file"),
+        ("frame_count", f"{page_ends[-1]} pages checked against the file"),
         ("dtype", "page tags"),
         *metadata.origins,
     )
@@ -325,6 +340,7 @@ def open_tiff(
         dtype,
         metadata,
         kind,
+        page_ends,
         tuple(others),
     )
 
@@ -367,9 +383,32 @@ def _choose_series(
         )
     if len({(item.axes, tuple(item.shape), str(item.dtype)) for item in series}) == 1:
         return list(range(len(series)))
+    if kind == "TIFF" and all(_is_stack(item) for item in series):
+        first = series[0]
+        wanted = (first.axes, tuple(first.shape[1:]), str(first.dtype))
+        if all((s.axes, tuple(s.shape[1:]), str(s.dtype)) == wanted for s in series):
+            return list(range(len(series)))
     raise InputError(
         f"{name}: it holds {len(series)} series of different shape or type: {listing}. "
         "Choose one with dataset=0, dataset=1 …."
+    )
+
+
+def _interleaved_channels(file: Any) -> int | None:
+    """Return the number of channels that our suite2p export notes."""
+    described: dict[str, Any] = (file.shaped_metadata or ({},))[0]
+    count = described.get("interleaved_channels")
+    return count if isinstance(count, int) and count > 1 else None
+
+
+def _is_stack(series: Any) -> bool:
+    """Whether a series is pages one after the other, without a meaning of their axis but time."""
+    shape = tuple(series.shape)
+    return (
+        len(shape) > 2
+        and series.axes[0] in "QIT"
+        and len(series.pages) == shape[0]
+        and math.prod(series.keyframe.shape) == math.prod(shape[1:])
     )
 
 

@@ -69,6 +69,7 @@ class ChannelFiles:
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from scopeflow.store.writers.hdf5 import Hdf5Writer
     >>> folder = Path(tempfile.mkdtemp())
     >>> with ChannelFiles(folder / "a.hdf5", (3, 4, 5, 2), "uint8", None, Hdf5Writer) as writer:

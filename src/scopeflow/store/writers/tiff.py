@@ -50,6 +50,7 @@ class TiffWriter(StreamedFile):
     """
 
     _file: BinaryIO | None = None
+    _flat = False
 
     @property
     def flavour(self) -> TiffFlavour:
@@ -71,6 +72,8 @@ class TiffWriter(StreamedFile):
         frames, height, width, channels = self.shape
         flavour = self.flavour
         shape = (frames, height, width) if channels == 1 else (frames, channels, height, width)
+        if self._flat:
+            shape = (frames * channels, height, width)
         arguments = self._resolution(flavour)
         # tifffile lays out header and directories around empty pages; `_append` fills them.
         with tifffile.TiffWriter(
@@ -112,7 +115,10 @@ class TiffWriter(StreamedFile):
 
     def _description(self, flavour: TiffFlavour) -> dict[str, Any]:
         known = self.metadata
-        description: dict[str, Any] = {"axes": "TYX" if self.shape[3] == 1 else "TCYX"}
+        several = self.shape[3] > 1 and not self._flat
+        description: dict[str, Any] = {"axes": "TCYX" if several else "TYX"}
+        if self._flat:
+            description["interleaved_channels"] = self.shape[3]
         if flavour == "ome":
             if known.pixel_size_um is not None:
                 height, width = known.pixel_size_um
@@ -202,8 +208,9 @@ class OmeTiffWriter(TiffWriter):
 class Suite2pTiffWriter(TiffWriter):
     """Streamed TIFF export as suite2p reads it: pages in the order frame 1 channel 1, channel 2 ….
 
-    Suite2p counts pages, so it needs ``nchannels`` in its own settings, and it computes in int16:
-    uint16 values are halved there. Other programs see the axes as in `TiffWriter`.
+    A plain BigTIFF, as suite2p and PyFlowReg (``deinterleave``) count pages and take the number of
+    channels from their settings; we find it in the description. Suite2p computes in int16: uint16
+    values are halved there.
 
     Raises
     ------
@@ -221,6 +228,8 @@ class Suite2pTiffWriter(TiffWriter):
     6 (4, 5)
     """
 
+    _flat = True
+
     def __init__(
         self,
         path: str | Path,
@@ -234,3 +243,8 @@ class Suite2pTiffWriter(TiffWriter):
                 f"suite2p holds pixels as int16 and would cut values of {self.dtype}. Set "
                 "output_typename='int16' or 'uint16', or use output_format TIFF or HDF5"
             )
+
+    @property
+    def flavour(self) -> TiffFlavour:
+        """Plain pages, whatever the size."""
+        return "shaped"
