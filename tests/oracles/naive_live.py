@@ -17,7 +17,8 @@ def naive_live(frames, reference, options, *, interval=20, share=0.2, truncate=4
     space = [(row[0], row[1], 0.0) for row in sigma]
     arguments = {**options.to_dict(), "weight": weight_map(options, height, width, channels)}
     raw = reference.astype(np.float64)
-    processed, seen, flow = None, [], None
+    interpolation = options.interpolation_method.value
+    seen, flow = [], None
     registered, flows = [], []
     axes = (0, 1, 2) if options.channel_normalization.value == "joint" else (0, 1)
 
@@ -39,12 +40,12 @@ def naive_live(frames, reference, options, *, interval=20, share=0.2, truncate=4
             for k in ages:
                 moving[..., c] += weights[k] / sum(weights) * seen[k][..., c]
         flow = get_displacement(processed, moving, uv=flow, **arguments)
-        result = warp(frame, flow.astype(np.float32), raw, options.interpolation_method.value)
+        result = warp(frame, flow.astype(np.float32), raw, interpolation)
         registered.append(result)
         flows.append(flow)
         if interval and count % interval == 0:
             low, high = raw.min(axis=axes), raw.max(axis=axes)
-            moved = warp(moving, flow.astype(np.float32), processed)
+            moved = warp(moving, flow.astype(np.float32), processed, interpolation)
             seen = [unscaled(image, low, high) for image in seen]
             blend = unscaled((1 - share) * processed + share * moved, low, high)
             raw = (1 - share) * raw + share * result

@@ -253,7 +253,7 @@ class FrameSolver:
 
         A function that solves many frames together gets as many as it asks for.
         """
-        function = self._request.displacement_function
+        function: Any = self._request.displacement_function
         keywords: dict[str, Any] = {}
         if isinstance(function, functools.partial) and not function.args:
             function, keywords = function.func, function.keywords

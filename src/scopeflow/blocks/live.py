@@ -176,7 +176,7 @@ class FrameStream:
         self._solver.start_from(self.motion)
         self._registration.set_motion(self.motion)
         self.frame_count += 1
-        registered = self._registration.warp(raw)
+        registered: FrameYXC = self._registration.warp(raw)
         renewed = None
         if self._live.update_interval and self.frame_count % self._live.update_interval == 0:
             renewed = self._renewed(moving, registered)

@@ -100,6 +100,7 @@ class FlowRegLive:
             int(reference_update_interval), float(reference_update_weight), float(truncate)
         )
         self._stream: FrameStream | None = None
+        self._given: NDArray[np.float32] | None = None
         self._told_to_set = False
 
     # -- what there is --------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class FlowRegLive:
         weight = weight_map(self.options, height, width, channels)
         reference = make_live_reference(image, request, weight)
         self._stream = FrameStream(reference, request, self._live)
-        self._given: NDArray[np.float32] | None = None
+        self._given = None
         self.reference_buffer.clear()
 
     def reset_reference(self, new_reference: Any = None) -> None:

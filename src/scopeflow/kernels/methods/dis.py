@@ -98,7 +98,7 @@ class DisoOF:
         solvers: dict[Any, Any] = _thread.__dict__.setdefault("solvers", {})
         if key not in solvers:
             cv2.setNumThreads(1)
-            solver = cv2.DISOpticalFlow_create(self._preset)
+            solver = cv2.DISOpticalFlow.create(self._preset)
             for name, (setter, _) in _PARAMETERS.items():
                 getattr(solver, setter)(self._parameters[name])
             solvers.clear()

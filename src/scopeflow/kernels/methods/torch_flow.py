@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +20,6 @@ from scopeflow.kernels.methods import torch_planes as planes
 from scopeflow.kernels.methods.torch_solver import motion_tensor, solve_level
 from scopeflow.kernels.pyramid import Level, pyramid_levels
 from scopeflow.kernels.resize import full_resolution_tables, pyramid_tables
-
-logger = logging.getLogger(__name__)
 
 _SMALLEST_FILTERED = 6
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -254,7 +252,11 @@ class TorchDisplacement:
                 f"backend_params: device is {device!r}; use 'cpu', 'cuda' or 'cuda:0'"
             ) from error
         if kind == "cuda" and not torch.cuda.is_available():
-            logger.warning("device '%s' was asked for, torch sees none: using the CPU.", device)
+            warnings.warn(
+                f"device '{device}' was asked for, torch sees none: using the CPU.",
+                UserWarning,
+                stacklevel=3,
+            )
             device = "cpu"
         self._device, self._dtype = device, dtype
         self._kept: tuple[Any, ...] | None = None

@@ -6,7 +6,7 @@ order in which products are summed differs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 from scopeflow.kernels.filters import gaussian_weights
 from scopeflow.kernels.resize import AxisTable
 
-Planes = torch.Tensor
+Planes: TypeAlias = torch.Tensor
+"""A stack of planes, shape ``(..., h, w)``."""
 
 
 def matrix_of(table: AxisTable, n_in: int, like: dict[str, Any]) -> torch.Tensor:
