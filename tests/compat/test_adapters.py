@@ -117,3 +117,12 @@ def test_rigid_shift_of_images_that_are_not_square():
     image = np.random.default_rng(0).random((60, 130))
     shift = estimate_rigid_xcorr_2d(image, np.roll(image, (4, -9), (0, 1)))
     assert shift.tolist() == [-9.0, 4.0]
+
+
+def test_options_that_the_backend_has_no_use_for_are_refused():
+    pytest.importorskip("cv2")
+    for changes in ({"constancy_assumption": "cs"}, {"gnc_schedule": (0.0, 1.0)}):
+        options = OFOptions(flow_backend="diso", **changes)
+        with pytest.raises(ValueError, match="does not support"):
+            options.resolve_get_displacement()
+    assert callable(OFOptions(flow_backend="diso").resolve_get_displacement())

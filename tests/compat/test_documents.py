@@ -51,7 +51,7 @@ def movie() -> np.ndarray:
 def cases():
     for document, examples in DOCUMENTS.items():
         for example in examples:
-            marks = [pytest.mark.slow] if example.needs == "processes" else []
+            marks = [pytest.mark.slow] if example.needs in ("processes", "torch") else []
             name = f"{document.removeprefix('pyflowreg_')}-{example.first}"
             yield pytest.param(document, example, id=name, marks=marks)
 

@@ -203,12 +203,29 @@ def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
     ----------
     options : OFOptions
         ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
+
+    Raises
+    ------
+    OptionsError
+        If the backend is not there, or has no use for an option that is set.
     """
     if options.get_displacement_impl is not None:
         return options.get_displacement_impl
+    if options.get_displacement_factory is None and options.flow_backend == "diso":
+        _refuse_unused(options)
     factory = options.get_displacement_factory or get_backend(options.flow_backend)
     function: Callable[..., NDArray[Any]] = factory(**options.backend_params)
     return function
+
+
+def _refuse_unused(options: OFOptions) -> None:
+    own = OFOptions()
+    for name in ("constancy_assumption", "gnc_schedule", "warping_steps"):
+        if getattr(options, name) != getattr(own, name):
+            raise OptionsError(
+                f"Backend '{options.flow_backend}' does not support {name}="
+                f"{getattr(options, name)!r}; leave it out, or use flow_backend='flowreg'"
+            )
 
 
 def displacement_function(options: OFOptions) -> DisplacementFunction | None:

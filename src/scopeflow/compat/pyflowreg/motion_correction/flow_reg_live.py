@@ -1,7 +1,20 @@
-"""Online correction under its documented module path; names only."""
+"""Online correction under its documented module path."""
 
 from __future__ import annotations
 
-from scopeflow.pipelines.live import FlowRegLive
+from typing import Any
+
+from numpy.typing import NDArray
+
+from scopeflow.pipelines import live
 
 __all__ = ["FlowRegLive"]
+
+
+class FlowRegLive(live.FlowRegLive):
+    """As :class:`scopeflow.FlowRegLive`; the newest displacement is an attribute, too."""
+
+    @property
+    def last_flow(self) -> NDArray[Any] | None:
+        """Displacement ``(H, W, 2)`` of the newest frame, pixels; None before the first."""
+        return self.get_current_flow()
