@@ -102,14 +102,28 @@ def test_a_killed_process_resumes_and_no_finished_block_is_done_twice(
     assert not list(folder.rglob("*.partial"))
 
 
-def test_a_process_killed_while_it_exports_leaves_no_half_file(source, undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    ("output_format", "names"),
+    [
+        ("HDF5", ["compensated.hdf5"]),
+        pytest.param(
+            "CAIMAN_HDF5",
+            ["compensated_ch1.hdf5", "compensated_ch2.hdf5"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_process_killed_while_it_exports_leaves_no_half_file(
+    source, undisturbed, tmp_path, output_format, names
+):
     folder = tmp_path / "out"
-    arguments = command(source, folder, output_format="HDF5")
+    arguments = command(source, folder, output_format=output_format)
     kill_when(lambda: list(folder.glob("*.partial")), arguments, pause=0)
-    assert not (folder / "compensated.hdf5").exists()
+    assert not list(folder.glob("*.hdf5"))
     subprocess.run(arguments, env=environment(0), check=True)
     video = np.moveaxis(undisturbed[0]["registered"], 1, -1)
-    assert same_bits(open_video(folder / "compensated.hdf5").values, video)
+    assert sorted(path.name for path in folder.glob("compensated*")) == names
+    assert same_bits(open_video(folder).values, video)
 
 
 @pytest.mark.parametrize("n_kills", [1, 2])
