@@ -17,6 +17,7 @@ from scopeflow.errors import (
     InputNotFoundError,
     UnreadableFileError,
 )
+from scopeflow.store.sources.czi import open_czi
 from scopeflow.store.sources.files import stamp_file
 from scopeflow.store.sources.folders import (
     combination,
@@ -235,8 +236,10 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
     if kind == "suite2p":
         _refuse(str(path), choices, ())
         return open_suite2p(path.parent)
-    _refuse(str(path), choices, ("position", "z"))
-    return open_nd2(path, position=choices["position"], z=choices["z"])
+    _refuse(str(path), choices, ("position", "z", "missing"))
+    opener = open_czi if kind == "czi" else open_nd2
+    missing: Literal["error", "black"] = choices["missing"] or "error"
+    return opener(path, position=choices["position"], z=choices["z"], missing=missing)
 
 
 def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> Source:
@@ -300,12 +303,21 @@ def file_format(path: Path) -> str:
         return "video"
     if path.name in ("data.bin", "data_chan2.bin"):
         return "suite2p"
-    if path.suffix.lower() == ".czi" or head[:10] == b"ZISRAWFILE":
-        raise UnreadableFileError(
-            f"{path}: Zeiss CZI files are not read. Export the recording as OME-TIFF or OME-Zarr. "
-            f"Supported: {SUPPORTED}."
-        )
-    named = {".tif", ".tiff", ".h5", ".hdf5", ".hdf", ".mat", ".nd2", ".avi", ".mp4", ".mkv"}
+    if head[:10] == b"ZISRAWFILE":
+        return "czi"
+    named = {
+        ".tif",
+        ".tiff",
+        ".h5",
+        ".hdf5",
+        ".hdf",
+        ".mat",
+        ".nd2",
+        ".avi",
+        ".mp4",
+        ".mkv",
+        ".czi",
+    }
     if path.suffix.lower() in named:
         raise UnreadableFileError(
             f"{path}: named {path.suffix}, but its content is not of that format. It is damaged "
