@@ -52,7 +52,7 @@ def test_status_says_what_was_kept(done):
     found = call("status", done)
     rows = [line for line in found.output.splitlines() if line.startswith("│")]
     assert [[part.strip() for part in row.strip("│").split("│")] for row in rows] == [
-        [str(fov), "2", "1", "1", "2", "0", "0", "2"] for fov in (0, 1)
+        [str(fov), "2", "1", "1", "2", "0", "0", "2", "0", "0"] for fov in (0, 1)
     ]
 
 
