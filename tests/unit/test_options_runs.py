@@ -109,7 +109,7 @@ def test_formats_are_available_or_refused_with_the_choice(name):
     if name != "BEGONIA":
         check_supported(options)
     else:
-        with pytest.raises(OptionsError, match="not published.* use one of ZARR, TIFF, OME_TIFF"):
+        with pytest.raises(OptionsError, match=r"not published.* use one of ZARR, TIFF, OME_TIFF"):
             check_supported(options)
 
 
