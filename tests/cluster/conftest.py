@@ -13,7 +13,7 @@ def cluster_client():
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
-            silence_logs=50,
+            silence_logs=False,  # it would silence the handlers that tests listen to
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

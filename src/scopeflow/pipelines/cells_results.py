@@ -25,7 +25,7 @@ __all__ = ["cache", "crop", "extract"]
 
 logger = logging.getLogger(__name__)
 
-_GROUP_BYTES = 2**28
+_GROUP_BYTES = 2**27  # of crops in the memory of one task; as many groups as workers at a time
 
 
 def _measured(fov: Fov) -> list[steps.MeasuredChannel]:
