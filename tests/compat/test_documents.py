@@ -26,6 +26,7 @@ from scopeflow.compat.pyflowreg.motion_correction.parallelization.multiprocessin
     MultiprocessingExecutor,
 )
 from scopeflow.compat.pyflowreg.session import SessionConfig, run_stage2, run_stage3
+from scopeflow.kernels import backends
 from scopeflow.kernels.backends import is_backend_available
 from tests.compat.documents import DOCUMENTS, SESSION_TOML, Example, read_lines
 
@@ -40,6 +41,14 @@ def documents() -> Path:
     if not folder.is_dir():
         pytest.skip("the documents of PyFlowReg (../shared/spec/seeds) are not present")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registry_as_before():
+    """Backends that the examples add are not left to the tests of other files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "_factories", dict(backends._factories))
+        yield
 
 
 @pytest.fixture(scope="module")
