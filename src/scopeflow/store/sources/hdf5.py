@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.store.discovery import choose_datasets
+from scopeflow.store.locations import RemotePath, is_access_error, location, reaching
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -21,16 +22,34 @@ from scopeflow.store.sources.axes import (
     parse_axes,
     resolve_layout,
 )
-from scopeflow.store.sources.files import FileStamp, HandleCache, stamp_file
+from scopeflow.store.sources.files import (
+    FileStamp,
+    HandleCache,
+    collection_paused,
+    stamp_file,
+)
 from scopeflow.store.video_metadata import VideoMetadata
 
-__all__ = ["Hdf5Source", "open_hdf5"]
+__all__ = ["Hdf5Source", "open_hdf5", "open_hdf5_file"]
 
 
-def _open_file(path: str) -> Any:
+def open_hdf5_file(path: str) -> Any:
+    """Open an HDF5 file for reading; of a remote one, only the ranges that are needed are fetched.
+
+    Raises
+    ------
+    UnreadableFileError
+        The file is damaged, or the remote store cannot be reached.
+    """
+    place = location(path)
     try:
+        if isinstance(place, RemotePath):
+            with reaching(place), collection_paused():
+                return h5py.File(place.open(), "r")
         # Read-only network mounts often cannot lock.
         return h5py.File(path, "r", locking="best-effort")
+    except UnreadableFileError:
+        raise
     except OSError as error:
         advice = "It may be damaged; restore it from the original."
         if "truncated" in str(error):
@@ -42,7 +61,7 @@ def _open_file(path: str) -> Any:
         ) from error
 
 
-_FILES: HandleCache[Any] = HandleCache(_open_file)
+_FILES: HandleCache[Any] = HandleCache(open_hdf5_file)
 
 
 @dataclass(frozen=True)
@@ -108,7 +127,9 @@ class Hdf5Source:
         with handle.lock:
             try:
                 blocks = [handle.value[name][index] for name in self.datasets]
-            except OSError as error:
+            except Exception as error:
+                if not is_access_error(error):
+                    raise
                 raise UnreadableFileError(
                     f"{self.stamp.path}: frames {start} to {stop} cannot be read ({error}). "
                     "The file is damaged; restore it from the original."
@@ -161,7 +182,7 @@ def _writer_axes(data: Any, file: Any, name: str) -> str | None:
 
 
 def open_hdf5(
-    path: str | Path,
+    path: str | Path | RemotePath,
     *,
     axes: str | None = None,
     dataset: str | Sequence[str] | None = None,
@@ -175,7 +196,7 @@ def open_hdf5(
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The file.
     axes : str, optional
         One letter for each axis of a dataset.
