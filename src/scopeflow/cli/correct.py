@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scopeflow.pipelines.correct import BatchMotionCorrector
     from scopeflow.pipelines.correction_plan import CorrectionPlan
     from scopeflow.pipelines.outputs import OutputFiles
+    from scopeflow.store.locations import Location
 
 
 class Quality(StrEnum):
@@ -183,7 +184,7 @@ def _reference_text(plan: CorrectionPlan) -> str:
     return f"{len(chosen)} frames, {min(chosen)} to {max(chosen)}"
 
 
-def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
+def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Location]:
     options = plan.options
     side_files = {
         "w.h5": options.save_w,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from scopeflow.pipelines.sinks import LedgerSink, StoreSink
 from scopeflow.plan.grid import Block, Grid, choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
+from scopeflow.store.files import remove_tree, writing
 from scopeflow.store.layout import (
     MOTION,
     ResultStore,
@@ -185,7 +185,8 @@ def _open_store(
     if existing is not None and replace(existing, block_length=length) == wanted:
         wanted = existing
     else:
-        shutil.rmtree(files.ledger("").folder, ignore_errors=True)
+        with writing(files.target):
+            remove_tree(files.ledger("").folder)
         metadata = asdict(facts.metadata)
         del metadata["origins"]
         attributes = {

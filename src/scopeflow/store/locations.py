@@ -382,14 +382,14 @@ def reaching(place: Location) -> Iterator[None]:
     FileNotFoundError
         As it is: what is missing means something else to every caller.
     UnreadableFileError
-        Everything else that goes wrong on the way.
+        Everything else that goes wrong on the way; damaged contents are no concern of this.
     """
     try:
         yield
     except (ScopeflowError, FileNotFoundError):
         raise
     except Exception as error:
-        if not isinstance(place, RemotePath):
+        if not isinstance(place, RemotePath) or not is_access_error(error):
             raise
         reason, remedy = reason_and_remedy(error)
         raise UnreadableFileError(f"{place}: {reason}. {remedy}") from error
