@@ -40,17 +40,18 @@ class Quality(StrEnum):
 
 def correct(
     input_path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="INPUT", help="Recording: a file, a zarr folder or a folder of TIFFs."
+            metavar="INPUT",
+            help="Recording: a file, a zarr folder, a folder of TIFFs, or an s3:// address.",
         ),
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="OUTPUT",
             help="Folder of the results, or a file name that ends in .zarr, .h5, .hdf5, .tif, "
-            ".tiff or .mat.",
+            ".tiff or .mat. Formats zarr and null also go to an s3:// address.",
         ),
     ],
     quality: Annotated[

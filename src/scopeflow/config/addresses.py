@@ -6,7 +6,9 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["address_of", "path_or_address"]
+from scopeflow.errors import OptionsError
+
+__all__ = ["address_of", "local_path", "path_or_address"]
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 # pathlib makes one slash of two. Of these words nobody names a folder.
@@ -57,3 +59,37 @@ def path_or_address(given: str | os.PathLike[str]) -> Path | str:
         return address
     text = os.fspath(given)
     return Path(re.sub(r"^file:/+", "/", text, flags=re.IGNORECASE))
+
+
+def local_path(given: str | os.PathLike[str], what: str) -> Path:
+    """Return a path of this machine, and refuse a remote address.
+
+    Parameters
+    ----------
+    given : str or path-like
+        As a user wrote it.
+    what : str
+        What stands, or is to stand, there: "The results of the cell workflow".
+
+    Returns
+    -------
+    Path
+        ``~`` is expanded.
+
+    Raises
+    ------
+    OptionsError
+        For a remote address.
+
+    Examples
+    --------
+    >>> local_path("results", "A preview").name
+    'results'
+    """
+    address = address_of(given)
+    if address is not None:
+        raise OptionsError(
+            f"{address}: {what} must be on this machine, not at a remote address. Choose a folder "
+            "here, and copy it there or from there"
+        )
+    return Path(path_or_address(given)).expanduser()

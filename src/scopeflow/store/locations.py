@@ -20,7 +20,15 @@ from typing import Any, TypeAlias
 from scopeflow.config.addresses import address_of, path_or_address
 from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError, nearest_name
 
-__all__ = ["Location", "RemotePath", "is_access_error", "location", "reaching"]
+__all__ = [
+    "Location",
+    "RemotePath",
+    "is_access_error",
+    "location",
+    "open_bytes",
+    "reaching",
+    "reason_and_remedy",
+]
 
 _BLOCK_BYTES = 2**20
 # Packages that talk to object stores raise errors of their own classes.

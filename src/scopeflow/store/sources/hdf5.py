@@ -30,17 +30,10 @@ from scopeflow.store.sources.files import (
 )
 from scopeflow.store.video_metadata import VideoMetadata
 
-__all__ = ["Hdf5Source", "open_hdf5", "open_hdf5_file"]
+__all__ = ["HDF5_FILES", "Hdf5Source", "open_hdf5"]
 
 
-def open_hdf5_file(path: str) -> Any:
-    """Open an HDF5 file for reading; of a remote one, only the ranges that are needed are fetched.
-
-    Raises
-    ------
-    UnreadableFileError
-        The file is damaged, or the remote store cannot be reached.
-    """
+def _open_file(path: str) -> Any:
     place = location(path)
     try:
         if isinstance(place, RemotePath):
@@ -61,7 +54,8 @@ def open_hdf5_file(path: str) -> Any:
         ) from error
 
 
-_FILES: HandleCache[Any] = HandleCache(open_hdf5_file)
+HDF5_FILES: HandleCache[Any] = HandleCache(_open_file)
+"""Open HDF5 files of this process; read them under the lock of their handle."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ class Hdf5Source:
         """
         check_frame_range(start, stop, self.shape[0], self.description)
         index = self.layout.index(start, stop)
-        handle = _FILES.get(self.stamp)
+        handle = HDF5_FILES.get(self.stamp)
         # HDF5 itself is not safe for threads.
         with handle.lock:
             try:
@@ -216,7 +210,7 @@ def open_hdf5(
         The file, its datasets or their axes cannot be used.
     """
     stamp = stamp_file(path)
-    handle = _FILES.get(stamp)
+    handle = HDF5_FILES.get(stamp)
     name = str(path)
     with handle.lock:
         file = handle.value
