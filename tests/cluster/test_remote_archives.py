@@ -106,7 +106,8 @@ def local(tmp_path_factory, s3):
 def upload(s3, folder: Path, prefix: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder).as_posix()}")
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            s3.upload_file(str(path), BUCKET, key, ExtraArgs={"ACL": "public-read"})
 
 
 def listing(s3, prefix: str) -> dict[str, str]:
@@ -228,7 +229,7 @@ def test_a_recording_that_changed_is_noticed(local, s3):
 def test_what_cannot_be_read_is_one_error(local, s3):
     with pytest.raises(InputNotFoundError, match=r"raw/none\.tif: there is no such file"):
         open_source(address("raw/none.tif"))
-    with pytest.raises(InputNotFoundError, match="Check the address, and that its bucket exists"):
+    with pytest.raises(InputNotFoundError, match="Check the address, and the permission"):
         open_source("s3://no-such-bucket/a.zarr")
     s3.put_object(Bucket=BUCKET, Key="bad/a.nd2", Body=b"\xda\xce\xbe\x0a" + bytes(3000))
     with pytest.raises(InputError, match="ND2 files are not read from remote addresses"):

@@ -89,7 +89,7 @@ def not_found(path: Path | RemotePath) -> InputNotFoundError:
     """Return the error about a recording that does not exist."""
     folder = path.parent
     if isinstance(path, RemotePath):
-        hint = " Check the address, and that its bucket exists."
+        hint = " Check the address, and the permission to read it."
     else:
         hint = "" if folder.is_dir() else f" Its folder {folder} does not exist either."
         hint += " Check the path."
