@@ -189,6 +189,7 @@ def test_a_web_server_is_read_too(local, server, name):
     assert same_bits(open_video(web)[3:9].values, open_video(local / name)[3:9].values)
 
 
+@pytest.mark.slow
 def test_workers_open_recordings_for_themselves(local, server, cluster_client):
     names = ["v3.zarr", "a.h5", "packed.tif"]
     sources = [open_source(address(f"raw/{name}")) for name in names]
@@ -273,6 +274,7 @@ def test_a_second_run_computes_what_is_missing_or_damaged_only(expected, written
     assert changed == {shard(1), shard(3)}
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_only_what_is_ours_is_replaced(expected, s3):
     neighbours = {f"mine/{name}": b"x" for name in ("compensated.zarr2/a", "w.h5.old", "other")}
     for key, body in neighbours.items():
@@ -394,6 +396,7 @@ def test_displacements_alone(expected, s3):
     assert again.computed_frames == 0
 
 
+@pytest.mark.slow
 def test_motion_is_kept_and_found(local, written, s3, tmp_path):
     motion = compute_motion(
         address("raw/v3.zarr"), list(range(4)), options("unused"), config(n_jobs=1)
