@@ -294,6 +294,7 @@ def test_other_settings_are_refused_and_only_what_is_ours_is_replaced(expected, 
         compensate_recording(options(address("foreign")), config=config())
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(expected, s3, tmp_path):
     log = tmp_path / "log"
     arguments = [sys.executable, str(SCRIPT), address("raw/v3.zarr"), address("killed"), str(log)]
