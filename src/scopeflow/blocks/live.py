@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scopeflow.blocks.correct import (
     BatchStart,
     BlockRequest,
-    FrameSolver,
     Reference,
     make_reference,
 )
@@ -20,8 +19,10 @@ from scopeflow.blocks.preprocess import (
     FramePreprocessor,
     Normalization,
     PreprocessStage,
+    RawFrames,
     non_finite_pixels,
 )
+from scopeflow.blocks.solve import FrameSolver
 from scopeflow.errors import InputError
 from scopeflow.kernels.filters import filter_in_time, intensity_range, sigma_rows
 from scopeflow.kernels.pyramid import pyramid_levels
@@ -204,7 +205,7 @@ class FrameStream:
         """Return a frame as the solver sees it."""
         stage = PreprocessStage(self.reference.normalization, self._in_space)
         newest = FramePreprocessor(
-            raw[None], 0, (0, 1), [stage], self._request.frame_function
+            RawFrames(raw[None], 0, (0, 1), (stage,), self._request.frame_function)
         ).frame(0)
         if len(self._past) == 1:
             return newest
