@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scopeflow import OFOptions, compensate_arr, compute_motion
+from scopeflow import FlowRegLive, OFOptions, compensate_arr, compute_motion
 from scopeflow.blocks.correct import BatchStart, BlockRequest, correct_block, make_reference
 from scopeflow.blocks.preprocess import PreprocessStage
 from scopeflow.config.parameters import weight_map
@@ -20,7 +20,10 @@ from scopeflow.testing.synthetic import synthetic_recording
 from tests.conftest import same_bits
 
 LARGEST, MEAN = 0.01, 0.001
-"""Pixels by which displacements may differ from those of `flowreg` at most, and on average."""
+"""Pixels by which displacements may differ from those of `flowreg` at most, and on average.
+
+Of the presets fast and balanced, and of a few sweeps at any level.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,25 @@ def test_it_does_the_arithmetic_of_the_builtin_method(torch, frames, changes):
     alone = pickle.loads(pickle.dumps(make(torch, frames_at_once=1)))
     assert same_bits(alone.many(frames[0], frames[1:], uv=start, **options), flows)
     assert same_bits(alone(frames[0], frames[2], uv=start, **options), flows[1])
+
+
+def test_full_resolution_differs_no_more_than_rounding_does(torch):
+    """Fifty sweeps carry rounding far there, in the built-in solver as well."""
+    recording = synthetic_recording(2, 128, 128, 1, seed=1, nonrigid_px=1.5)
+    low, high = intensity_range(recording.reference, True)
+    fixed, moving = (
+        preprocess_frame(image, low, high, (1, 1, 0))
+        for image in (recording.reference, recording.video[1])
+    )
+    options = {"alpha": (1.5, 1.5), "iterations": 50, "min_level": 0}
+    expected = get_displacement(fixed, moving, **options)
+    noise = np.random.default_rng(0).standard_normal(moving.shape).astype(np.float32)
+    shaken = get_displacement(fixed, moving * (1 + np.float32(1e-7) * noise), **options)
+    rounding = np.linalg.norm(shaken - expected, axis=-1)
+    found = np.linalg.norm(make(torch)(fixed, moving, **options) - expected, axis=-1)
+    assert found.mean() < 0.01
+    assert found.mean() < 5 * rounding.mean() + 1e-4
+    assert np.percentile(found, 99) < 5 * np.percentile(rounding, 99) + 1e-3
 
 
 def test_double_precision_is_as_close(torch, frames):
@@ -234,6 +256,22 @@ def test_recordings_batches_and_motion(torch, recording, quiet):
     assert same_bits(same, other)
     motion = compute_motion(video, video[0], options)
     assert same_bits(motion.displacement[3:5].to_numpy(), other[3:5])
+
+
+def test_live_streams_solve_on_the_device(torch, recording):
+    streams = [
+        FlowRegLive(iterations=5, reference_update_interval=2, **more)
+        for more in (
+            {},
+            {"flow_backend": "flowreg_torch", "backend_params": {"device": "cpu"}},
+        )
+    ]
+    for live in streams:
+        live.set_reference(recording.video[0])
+    for frame in recording.video[1:]:
+        (ours, flow), (corrected, found) = (live(frame) for live in streams)
+        assert_close_flow(found, flow)
+        assert np.abs(corrected - ours).mean() < 0.002 * ours.mean()
 
 
 def test_it_names_what_it_cannot_do(torch, frames):

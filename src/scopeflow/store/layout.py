@@ -191,7 +191,7 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
             "multiscales": [
                 {
                     "name": name,
-                    "axes": [time, {"name": "c", "type": "channel"}, *plane],
+                    "axes": [time, {"name": "component", "type": "channel"}, *plane],
                     "datasets": [
                         {
                             "path": MOTION,
