@@ -302,6 +302,8 @@ def test_metadata_lay_the_grid_over_the_frames(watched, small_recording, quick_o
     assert group[transform["path"]].shape[1] == len(transform["components"]) == 2
     # The group is an image to an independent validator, arrays on disk included.
     yaozarrs.validate_zarr_store(str(path))
+    # And a video of two channels to viewers.
+    assert open_video(path).shape == (2, *array.shape[2:], 2)
     reopened = Motion.open(path)
     assert reopened.metadata.pixel_size_um == (0.5, 0.25)
 
