@@ -107,6 +107,7 @@ def run(fovs: int, frames: int, side: int, workers: int, output: Path) -> None:
         for n in range(fovs)
     ]
     seconds: dict[str, float] = {}
+    peaks: dict[str, int] = {}
     last = time.perf_counter()
 
     def note(event: dict[str, Any]) -> None:
@@ -114,13 +115,14 @@ def run(fovs: int, frames: int, side: int, workers: int, output: Path) -> None:
         now = time.perf_counter()
         seconds[event["step"]] = seconds.get(event["step"], 0.0) + now - last
         last = now
+        peaks[event["step"]] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     if not run_plan(replace(plan, fovs=tuple(chosen)), progress=note):
         sys.exit("The workflow failed.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     for name, value in seconds.items():
-        sys.stdout.write(f"{name} {value}\n")
+        sys.stdout.write(f"{name} {value} {peaks[name]}\n")
     sys.stdout.write(f"peak {peak}\nwritten {written}\n")
 
 
@@ -149,16 +151,17 @@ def main() -> int:
         started = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         wall = time.perf_counter() - started
-    facts = {words[0]: float(words[1]) for words in map(str.split, done.stdout.splitlines())}
-    peak, written = facts.pop("peak"), facts.pop("written")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    facts = {name: [float(value) for value in values] for name, *values in lines}
+    (peak,), (written,) = facts.pop("peak"), facts.pop("written")
     frames = arguments.fovs * arguments.frames
     title = (
         f"{arguments.fovs} FOVs of {arguments.frames} frames, {arguments.side} px, "
         f"{len(cores)} cores"
     )
-    table = Table("step", "seconds", "ms a frame", title=title)
-    for name, value in facts.items():
-        table.add_row(name, f"{value:.1f}", f"{1e3 * value / frames:.0f}")
+    table = Table("step", "seconds", "ms a frame", "peak MB until its end", title=title)
+    for name, (value, most) in facts.items():
+        table.add_row(name, f"{value:.1f}", f"{1e3 * value / frames:.0f}", f"{most / 1e6:.0f}")
     table.add_row("all, with start-up", f"{wall:.1f}", f"{1e3 * wall / frames:.0f}")
     console = Console(width=100)
     console.print(table)
