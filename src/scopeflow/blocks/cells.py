@@ -332,7 +332,9 @@ def display_block(
 
 def _display(frames: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
     if labels:
-        return display.to_display_labels(display.halve_sample(frames), int(high))
+        greys = display.to_display_labels(np.arange(int(high) + 1), int(high))
+        small: NDArray[np.uint8] = greys[display.halve_sample(frames)]
+        return small
     return display.small_display(frames, low, high)
 
 

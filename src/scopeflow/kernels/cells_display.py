@@ -191,34 +191,38 @@ def percentile_range(values: NDArray[Any]) -> tuple[float, float]:
     return (ends[0], ends[1]) if ends[1] > ends[0] else (float(chosen[0]), float(chosen[-1]))
 
 
+@kernel(nothing, readable(3, uint16), readable(1, uint8), writable(3, uint8))
+def _shrink_integers(frames, greys, small):
+    """Look up grey values and take means of 2 × 2 pixels; a side of one pixel counts twice."""
+    height, width = frames.shape[1], frames.shape[2]
+    for t in range(small.shape[0]):
+        for y in range(small.shape[1]):
+            upper, lower = frames[t, 2 * y], frames[t, min(2 * y + 1, height - 1)]
+            for x in range(small.shape[2]):
+                left, right = 2 * x, min(2 * x + 1, width - 1)
+                total = int64(greys[upper[left]]) + int64(greys[upper[right]])
+                total += int64(greys[lower[left]]) + int64(greys[lower[right]])
+                small[t, y, x] = total >> 2
+
+
 @inner
 def _grey(value, low, span):
     scaled = (float64(value) - low) / span
     return int64(min(max(scaled, 0.0), 1.0) * 255.0)
 
 
-@inner
-def _shrink(frames, low, span, small):
-    """Scale and take means of 2 × 2 pixels; a side of one pixel counts twice."""
+@kernel(nothing, readable(3, float32), float64, float64, writable(3, uint8))
+def _shrink_floats(frames, low, span, small):
+    """Do the same with grey values as :func:`to_display` defines them."""
     height, width = frames.shape[1], frames.shape[2]
     for t in range(small.shape[0]):
         for y in range(small.shape[1]):
             upper, lower = frames[t, 2 * y], frames[t, min(2 * y + 1, height - 1)]
             for x in range(small.shape[2]):
-                right = min(2 * x + 1, width - 1)
-                total = _grey(upper[2 * x], low, span) + _grey(upper[right], low, span)
-                total += _grey(lower[2 * x], low, span) + _grey(lower[right], low, span)
+                left, right = 2 * x, min(2 * x + 1, width - 1)
+                total = _grey(upper[left], low, span) + _grey(upper[right], low, span)
+                total += _grey(lower[left], low, span) + _grey(lower[right], low, span)
                 small[t, y, x] = total >> 2
-
-
-@kernel(nothing, readable(3, uint16), float64, float64, writable(3, uint8))
-def _shrink_integers(frames, low, span, small):
-    _shrink(frames, low, span, small)
-
-
-@kernel(nothing, readable(3, float32), float64, float64, writable(3, uint8))
-def _shrink_floats(frames, low, span, small):
-    _shrink(frames, low, span, small)
 
 
 def small_display(frames: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -244,9 +248,11 @@ def small_display(frames: NDArray[Any], low: float, high: float) -> NDArray[np.u
     frames = np.ascontiguousarray(frames)
     count, height, width = frames.shape
     small = np.zeros((count, max(1, height // 2), max(1, width // 2)), np.uint8)
-    if high > low:
-        shrink = _shrink_integers if frames.dtype == np.uint16 else _shrink_floats
-        shrink(frames, low, high - low, small)
+    if high > low and frames.dtype == np.uint16:
+        greys = to_display(np.arange(_BINS), low, high).astype(np.uint8)
+        _shrink_integers(frames, greys, small)
+    elif high > low:
+        _shrink_floats(frames, low, high - low, small)
     return small
 
 
