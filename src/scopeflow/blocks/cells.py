@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
@@ -24,6 +23,7 @@ from scopeflow.kernels.cells_tracking import (
 from scopeflow.store.cells_store import (
     CELLS,
     IMAGES,
+    read_array,
     read_frames,
     write_array,
     write_frames,
@@ -268,8 +268,9 @@ def crop_cells(
     boxes: dict[int, list[tuple[int, list[NDArray[Any]]]]] = {}
     for t in np.unique(cells[:, 0]).tolist():
         labels = read_frames(fov / IMAGES, f"{tracked}/0", t, t + 1)[0]
-        labels = np.pad(labels, pad)
-        stacks = [np.pad(_crop_image(fov, c, t), pad) for c in channels]
+        stacks = [_crop_image(fov, c, t) for c in channels]
+        if padding:
+            labels, *stacks = (np.pad(one, pad) for one in (labels, *stacks))
         for _, _, _, y0, x0, y1, x1, cell in cells[cells[:, 0] == t].tolist():
             box = slice(y0, y1 + 2 * padding), slice(x0, x1 + 2 * padding)
             mask = labels[box] == cell
@@ -304,21 +305,18 @@ def _crop_image(fov: Path, channel: CropChannel, t: int) -> NDArray[Any]:
 def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
     """Count how often each value occurs in frames; values ascend."""
     frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
+    counts = display.count_values(frames)
+    found = np.flatnonzero(counts)
     if frames.dtype == np.uint16:
-        counts = np.bincount(frames.ravel(), minlength=_LARGEST + 1)
-        values = np.flatnonzero(counts)
-        return Result(arrays={"values": values.astype(np.uint16), "counts": counts[values]})
-    keys = display.sort_keys(frames) >> 16
-    counts = np.bincount(keys.ravel(), minlength=_LARGEST + 1)
-    bins = np.flatnonzero(counts)
-    return Result(arrays={"bins": bins, "counts": counts[bins]})
+        return Result(arrays={"values": found.astype(np.uint16), "counts": counts[found]})
+    return Result(arrays={"bins": found, "counts": counts[found]})
 
 
 def count_bins_block(fov: Path, stack: str, start: int, stop: int, bins: tuple[int, ...]) -> Result:
     """Count how often each value of some bins of :func:`count_block` occurs; values ascend."""
     frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    inside = np.isin(display.sort_keys(frames) >> 16, bins)
-    values, counts = np.unique(frames[inside], return_counts=True)
+    inside = display.values_in_bins(frames, bins)
+    values, counts = np.unique(inside, return_counts=True)
     return Result(arrays={"values": values, "counts": counts})
 
 
@@ -327,29 +325,27 @@ def display_block(
 ) -> Result:
     """Write frames at half resolution in 8 bits."""
     frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    small = np.stack([_display(frame, low, high, labels=labels) for frame in frames])
-    return Result(write_frames(fov / IMAGES, f"{stack}/1", start, small))
+    return Result(
+        write_frames(fov / IMAGES, f"{stack}/1", start, _display(frames, low, high, labels=labels))
+    )
 
 
-def _display(frame: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
+def _display(frames: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
     if labels:
-        return display.to_display_labels(display.halve_sample(frame), int(high))
-    scaled = display.to_display(frame, low, high).astype(np.uint8)
-    return display.halve_mean(scaled).astype(np.uint8)
+        greys = display.to_display_labels(np.arange(int(high) + 1), int(high))
+        small: NDArray[np.uint8] = greys[display.halve_sample(frames)]
+        return small
+    return display.small_display(frames, low, high)
 
 
 def display_crops(fov: Path, names: Sequence[str], mask_name: str) -> Result:
     """Write crops at half resolution in 8 bits."""
     files: list[str] = []
     for name in names:
-        crop = np.asarray(zarr.open_array(str(fov / CELLS / name / "0"), mode="r")[...])
+        crop = read_array(fov / CELLS, f"{name}/0")
         is_mask = name.startswith(f"{mask_name}/")
-        low, high = display_range(*np.unique(crop, return_counts=True))
-        if is_mask:
-            low, high = 0.0, 1.0
-        small = np.stack([_display(frame, low, high, labels=is_mask) for frame in crop])
-        chunks = (1, min(256, small.shape[1]), min(256, small.shape[2]))
-        files += write_array(fov / CELLS, f"{name}/1", small, chunks=chunks)
+        low, high = (0.0, 1.0) if is_mask else display.percentile_range(crop)
+        files += write_array(fov / CELLS, f"{name}/1", _display(crop, low, high, labels=is_mask))
     return Result(files)
 
 

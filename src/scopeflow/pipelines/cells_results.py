@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from scopeflow.blocks import cells as steps
@@ -20,6 +19,7 @@ from scopeflow.pipelines.cells_plan import FovPlan
 from scopeflow.pipelines.cells_run import Fov, Run
 from scopeflow.pipelines.cells_traces import filter_cells, trace_table, write_traces
 from scopeflow.store.cells_store import CELLS, write_array
+from scopeflow.store.zarr_files import write_group
 
 __all__ = ["cache", "crop", "extract"]
 
@@ -97,7 +97,7 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
     store = fov.plan.folder / CELLS
     if store.exists():
         shutil.rmtree(store)
-    zarr.create_group(str(store), zarr_format=3)
+    write_group(store)
     n_frames = fov.plan.shape[0]
     rows = np.concatenate(groups) if groups else fov.cells[:0]
     ids = np.unique(rows[:, 7])
@@ -106,16 +106,15 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
     where = np.searchsorted(ids, rows[:, 7])
     boxes[where, rows[:, 0]] = rows[:, 3:7]
     valid[where, rows[:, 0]] = True
-    root = zarr.open_group(str(store), mode="r+")
-    root.create_group("metadata")
+    write_group(store / "metadata")
     mask, channels = _crop_channels(fov)
     files = [f"{CELLS}/zarr.json", f"{CELLS}/metadata/zarr.json"]
     for name, scale in [(mask, 1.0), *((c.name, c.scale) for c in channels)]:
         padding = fov.plan.config.params.crop_padding
-        root.create_group(name, attributes={"scale": scale, "padding": padding})
+        write_group(store / name, {"scale": scale, "padding": padding})
         files.append(f"{CELLS}/{name}/zarr.json")
         for cell in ids.tolist():
-            root.create_group(f"{name}/{cell}")
+            write_group(store / name / str(cell))
             files.append(f"{CELLS}/{name}/{cell}/zarr.json")
     files += write_array(store, "metadata/cell_ids", ids.astype(np.int32))
     files += write_array(store, "metadata/bboxes", boxes)
