@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scopeflow import __version__
+from scopeflow.config.addresses import local_path
 from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.config.fingerprint import fingerprint
 from scopeflow.errors import InputError, OptionsError, OutputExistsError
@@ -217,7 +218,7 @@ def plan_workflow(
     >>> plan.fovs[0].copied(), plan.fovs[0].blocks
     ({'pc_ch_0': 0}, [(0, 3)])
     """
-    folder = Path(output).expanduser().absolute()
+    folder = local_path(output, "the results of the cell workflow").absolute()
     chosen = _config(config, folder)
     sources = open_fovs(recording, z=chosen.params.z)
     _check_channels(chosen, sources[0])

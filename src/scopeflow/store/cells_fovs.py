@@ -12,6 +12,7 @@ import tifffile
 
 from scopeflow.errors import InputError, ScopeflowError
 from scopeflow.store.cells_folders import Field, numbered_fields, zarr_images
+from scopeflow.store.locations import RemotePath, location
 from scopeflow.store.source import file_format, open_source
 from scopeflow.store.sources.czi import count_scenes
 from scopeflow.store.sources.projection import MaximumProjection, plane_count
@@ -46,10 +47,11 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
 
     Parameters
     ----------
-    recording : str, Path, list of them, ndarray or Source
+    recording : str (path or address), Path, list of them, ndarray or Source
         ND2 and OME-TIFF files hold one FOV a stage position, CZI files one a scene, OME-Zarr
         folders one an image, plates one a field of a well. In a folder of TIFF files, one for each
-        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs.
+        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs. What a
+        remote address names is one FOV.
     z : int or "max", optional
         Plane of a z stack, or the maximum of all; the first, with a warning, where there are
         several.
@@ -73,7 +75,9 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
     """
     if not isinstance(recording, str | os.PathLike):
         return [_open(recording, {}, z)]
-    path = Path(recording).expanduser()
+    path = location(recording)
+    if isinstance(path, RemotePath):
+        return [_open(recording, {}, z)]
     if path.is_dir():
         images = zarr_images(path)
         if images:

@@ -15,11 +15,9 @@ One block of frames is one shard, so one task writes one file of each array and 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +26,10 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
-from scopeflow.store.files import writing
+from scopeflow.store.files import remove_tree, writing
+from scopeflow.store.locations import Location, location, reaching
 from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.store.zarr_stores import zarr_store
 
 REGISTERED = "registered"
 MOTION = "motion"
@@ -227,12 +227,12 @@ def _channel_colors(count: int) -> Sequence[str]:
     return [wheel[i % len(wheel)] for i in range(count)]
 
 
-def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
     """Create the empty arrays of a result; replaces whatever stands at `path`.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : Path or RemotePath
         Folder of the store.
     layout : StoreLayout
         Shapes and shards.
@@ -245,10 +245,8 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
         If the folder cannot be written.
     """
     with writing(path):
-        if path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
-        group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
+        remove_tree(path)
+        group = zarr.create_group(zarr_store(path), zarr_format=3, attributes=dict(attributes))
         for name, (shape, dtype) in layout.array_shapes().items():
             shard = (layout.block_length, *shape[1:])
             chunk = (_frames_per_chunk(layout), *shape[1:])
@@ -272,10 +270,12 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
             )
 
 
-def read_layout(path: Path) -> StoreLayout | None:
+def read_layout(path: Location) -> StoreLayout | None:
     """Return the layout of an existing store, or None if it is missing or incomplete."""
+    store = zarr_store(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
+        with reaching(path):
+            group = zarr.open_group(store, mode="r")
         recorded: Any = group.attrs["scopeflow"]
         found = recorded["layout"]
         layout = StoreLayout(
@@ -285,7 +285,9 @@ def read_layout(path: Path) -> StoreLayout | None:
             found["block_length"],
             tuple(found["arrays"]),
         )
-        arrays = {name: zarr.open_array(f"{path}/{name}", mode="r") for name in layout.arrays}
+        arrays = {name: zarr.open_array(store, path=name, mode="r") for name in layout.arrays}
+    except UnreadableFileError:
+        raise
     except (OSError, KeyError, ValueError, TypeError):
         return None
     for name, (shape, dtype) in layout.array_shapes().items():
@@ -314,7 +316,7 @@ def _open_array(path: str, name: str, layout: StoreLayout) -> Any:  # noqa: ARG0
     """
     # Not part of the metadata: completion is never judged by which files exist, but a shard of
     # zeros should be a file like any other, for the ledger and for whoever copies the store.
-    array = zarr.open_array(f"{path}/{name}", mode="r+")
+    array = zarr.open_array(zarr_store(location(path)), path=name, mode="r+")
     return array.with_config({"write_empty_chunks": True})
 
 
@@ -325,13 +327,17 @@ class ResultStore:
     Attributes
     ----------
     path : str
-        Folder of the store.
+        Folder of the store, path or address.
     layout : StoreLayout
         Shapes and shards.
     """
 
     path: str
     layout: StoreLayout
+
+    @property
+    def _zarr(self) -> Any:
+        return zarr_store(location(self.path))
 
     def _owned_shard(self, name: str, start: int, stop: int) -> str:
         length = self.layout.block_length
@@ -361,26 +367,27 @@ class ResultStore:
             values = np.moveaxis(values, -1, 1)
         with writing(self.path):
             # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
-            (Path(self.path) / shard).unlink(missing_ok=True)
+            (location(self.path) / shard).unlink(missing_ok=True)
             _open_array(self.path, name, self.layout)[start:stop] = np.ascontiguousarray(values)
         return shard
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames of one array, channel-last."""
-        values = np.asarray(_open_array(self.path, name, self.layout)[start:stop])
+        with reaching(location(self.path)):
+            values = np.asarray(_open_array(self.path, name, self.layout)[start:stop])
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
         with writing(self.path):
-            group = zarr.open_group(self.path, mode="r+").require_group(STATISTICS)
+            group = zarr.open_group(self._zarr, mode="r+").require_group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
         with writing(self.path):
-            group = zarr.open_group(self.path, mode="r+").require_group(REFERENCE)
+            group = zarr.open_group(self._zarr, mode="r+").require_group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
                 if image is None:
                     continue
@@ -391,7 +398,7 @@ class ResultStore:
     def read_statistics(self) -> dict[str, NDArray[Any]]:
         """Return the statistics of all frames by name; empty while the store is incomplete."""
         try:
-            group = zarr.open_group(f"{self.path}/{STATISTICS}", mode="r")
+            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r")
         except (OSError, ValueError):
             return {}
         return {name: np.asarray(array[:]) for name, array in group.arrays()}
@@ -399,22 +406,22 @@ class ResultStore:
     def read_reference(self) -> NDArray[np.float64] | None:
         """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
         try:
-            array = zarr.open_array(f"{self.path}/{REFERENCE}/raw", mode="r")
+            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r")
         except (OSError, ValueError):
             return None
         return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
-        return dict(zarr.open_group(self.path, mode="r").attrs)
+        return dict(zarr.open_group(self._zarr, mode="r").attrs)
 
     def set_attributes(self, **attributes: Any) -> None:
         """Add attributes to the group."""
         with writing(self.path):
-            zarr.open_group(self.path, mode="r+").attrs.update(attributes)
+            zarr.open_group(self._zarr, mode="r+").attrs.update(attributes)
 
 
-def open_result(path: Path) -> ResultStore:
+def open_result(path: Location) -> ResultStore:
     """Open an existing result store.
 
     Raises
