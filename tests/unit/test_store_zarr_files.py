@@ -7,8 +7,15 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec
 
+from scopeflow.errors import UnreadableFileError
 from scopeflow.store.cells_store import create_stack, read_array, write_array, write_frames
-from scopeflow.store.zarr_files import read_whole, write_group, write_whole
+from scopeflow.store.zarr_files import (
+    read_shard,
+    read_whole,
+    write_group,
+    write_shard,
+    write_whole,
+)
 
 
 def files_below(folder):
@@ -112,3 +119,57 @@ def test_what_is_no_such_array_is_refused(tmp_path):
         read_array(store, "a/1")
     with pytest.raises(OSError):
         read_array(store, "nothing/0")
+
+
+@pytest.mark.parametrize(("frames", "length", "per_chunk"), [(6, 6, 3), (20, 8, 4), (9, 8, 2)])
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "bool"])
+def test_shards_of_a_long_array(tmp_path, frames, length, per_chunk, dtype):
+    values = values_of(dtype, (frames, 2, 21, 30))
+    values[0] = 0
+    codec = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=values.itemsize)
+    array = zarr.create_array(
+        tmp_path / "zarr",
+        shape=values.shape,
+        dtype=dtype,
+        chunks=(per_chunk, *values.shape[1:]),
+        shards=(length, *values.shape[1:]),
+        compressors=codec,
+        config={"write_empty_chunks": True},
+    )
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "zarr.json").write_bytes((tmp_path / "zarr" / "zarr.json").read_bytes())
+    for n, start in enumerate(range(0, frames, length)):
+        block = values[start : start + length]
+        file = tmp_path / "ours" / "c" / str(n) / "0" / "0" / "0"
+        write_shard(file, block, codec, length=length, per_chunk=per_chunk)
+        array[start : start + length] = block
+    ours = zarr.open_array(tmp_path / "ours", mode="r")
+    np.testing.assert_array_equal(ours[:], values)
+    np.testing.assert_array_equal(ours[frames - 1], values[-1])
+    whole = frames // length  # zarr fills the last shard up with chunks of nothing
+    for n in range(whole):
+        name = f"c/{n}/0/0/0"
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "zarr" / name).read_bytes()
+        for file in (tmp_path / "ours" / name, tmp_path / "zarr" / name):
+            for start, stop in [(0, length), (1, length - 1), (length - 1, length)]:
+                out = np.empty((stop - start, *values.shape[1:]), values.dtype)
+                read_shard(file, start, stop, out, length=length, per_chunk=per_chunk)
+                first = n * length
+                np.testing.assert_array_equal(out, values[first + start : first + stop])
+
+
+@pytest.mark.parametrize("damage", ["cut", "index", "chunk", "empty"])
+def test_a_damaged_shard_is_an_error(tmp_path, damage):
+    values = values_of("uint16", (6, 40, 50))
+    file = tmp_path / "shard"
+    write_shard(file, values, BloscCodec(cname="lz4", typesize=2), length=6, per_chunk=3)
+    data = bytearray(file.read_bytes())
+    if damage == "index":
+        data[-10] ^= 1
+    elif damage == "chunk":
+        data[0:8] = bytes(8)
+    file.write_bytes(data[: {"cut": -7, "empty": 0}.get(damage, len(data))])
+    with pytest.raises(UnreadableFileError, match="no whole shard"):
+        read_shard(file, 0, 6, np.empty_like(values), length=6, per_chunk=3)
+    with pytest.raises(FileNotFoundError):
+        read_shard(tmp_path / "none", 0, 6, np.empty_like(values), length=6, per_chunk=3)
