@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.blocks.cells_counts import to_counts
 from scopeflow.errors import InputError
 from scopeflow.kernels import cells_background as background
 from scopeflow.kernels import cells_display as display
@@ -45,39 +46,21 @@ class Result:
 
 
 def copy_block(
-    fov: Path, source: Source, channel: int, name: str, start: int, stop: int, convert: str
+    fov: Path,
+    source: Source,
+    channel: int,
+    name: str,
+    start: int,
+    stop: int,
+    convert: str,
+    factor: float = 1.0,
 ) -> Result:
     """Copy frames of one channel into its stack, as 16-bit counts."""
     frames = source.read(start, stop)[..., channel]
-    counts, clipped = to_counts(frames, convert, f"{source.description}, channel {channel}")
+    where = f"{source.description}, channel {channel}"
+    counts, clipped = to_counts(frames, convert, where, factor)
     files = write_frames(fov / IMAGES, f"{name}/0", start, counts)
     return Result(files, {"max": int(counts.max(initial=0)), "clipped": clipped})
-
-
-def to_counts(frames: NDArray[Any], convert: str, where: str) -> tuple[NDArray[np.uint16], int]:
-    """Return pixels as uint16 and how many were clipped or rounded.
-
-    Raises
-    ------
-    InputError
-        If pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
-
-    Examples
-    --------
-    >>> to_counts(np.array([[-3.0, 1.5, 7.0]]), "clip", "test")
-    (array([[0, 2, 7]], dtype=uint16), 2)
-    """
-    if frames.dtype == np.uint16 or frames.dtype == np.uint8 or frames.dtype == bool:
-        return frames.astype(np.uint16), 0
-    rounded = np.clip(np.nan_to_num(np.rint(frames)), 0, _LARGEST).astype(np.uint16)
-    changed = int(np.count_nonzero(rounded != frames))
-    if changed and convert != "clip":
-        raise InputError(
-            f"{where}: {changed} pixels of type {frames.dtype} are no integers from 0 to {_LARGEST}"
-            f" (values {np.nanmin(frames):g} to {np.nanmax(frames):g}). Scale the recording to "
-            "counts, or set convert=clip to round and clip them"
-        )
-    return rounded, changed
 
 
 def segment_block(
