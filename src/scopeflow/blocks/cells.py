@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from scopeflow.store.sources.protocol import Source
 __all__ = ["Result"]
 
 _LARGEST = 65535
+
+Blocks = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -285,22 +287,28 @@ def _crop_image(fov: Path, channel: CropChannel, t: int) -> NDArray[Any]:
     return corrected
 
 
-def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
-    """Count how often each value occurs in frames; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    counts = display.count_values(frames)
+def count_blocks(fov: Path, stack: str, blocks: Blocks) -> Result:
+    """Count how often each value of uint16, or each bin of float32, occurs; both ascend."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_values(one) for one in frames)
     found = np.flatnonzero(counts)
-    if frames.dtype == np.uint16:
-        return Result(arrays={"values": found.astype(np.uint16), "counts": counts[found]})
-    return Result(arrays={"bins": found, "counts": counts[found]})
+    return Result(arrays={"values": found, "counts": counts[found]})
 
 
-def count_bins_block(fov: Path, stack: str, start: int, stop: int, bins: tuple[int, ...]) -> Result:
-    """Count how often each value of some bins of :func:`count_block` occurs; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    inside = display.values_in_bins(frames, bins)
-    values, counts = np.unique(inside, return_counts=True)
-    return Result(arrays={"values": values, "counts": counts})
+def count_bins_blocks(fov: Path, stack: str, blocks: Blocks, bins: tuple[int, ...]) -> Result:
+    """Count how often each value of some bins of :func:`count_blocks` occurs, by sort keys."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_within_bins(one, bins) for one in frames)
+    rows, lower = np.nonzero(counts)
+    keys = np.array(bins, np.int64)[rows] * 65536 + lower
+    return Result(arrays={"values": keys, "counts": counts[rows, lower]})
+
+
+def _total(parts: Iterator[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total
 
 
 def display_block(
