@@ -16,13 +16,14 @@ from scopeflow.kernels.cells_background import (
 )
 from scopeflow.kernels.cells_display import (
     count_values,
+    count_within_bins,
     halve_mean,
     percentile_of_counts,
     percentile_range,
     small_display,
     to_display,
     to_display_labels,
-    values_in_bins,
+    values_of_keys,
 )
 from scopeflow.kernels.cells_features import (
     FLUORESCENCE_FEATURES,
@@ -405,10 +406,13 @@ def test_counts_and_bins_of_values():
     floats[0, 0] = 0.0
     counts = count_values(floats)
     assert counts.sum() == floats.size
-    # Bins are in the order of the values, and each holds neighbours.
+    # Bins are in the order of the values, and within them each value is counted by itself.
     bins = np.flatnonzero(counts)
-    joined = np.concatenate([np.sort(values_in_bins(floats, (int(one),))) for one in bins])
-    np.testing.assert_array_equal(joined, np.sort(floats.ravel()))
+    rows, lower = np.nonzero(within := count_within_bins(floats, bins.tolist()))
+    unique, expected = np.unique(floats, return_counts=True)
+    np.testing.assert_array_equal(values_of_keys(bins[rows] * 65536 + lower), unique)
+    np.testing.assert_array_equal(within[rows, lower], expected)
+    assert count_within_bins(floats, bins[3:5].tolist()).sum() == counts[bins[3:5]].sum()
 
 
 # ------------------------------------------------------------------------------------- models

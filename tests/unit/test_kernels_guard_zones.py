@@ -154,10 +154,10 @@ def test_small_pictures_stay_inside_their_memory(guarded, shape):
     cells_display._count_integers(integers.ravel(), counts)
     cells_display._count_floats(floats.ravel().view(np.uint32), counts)
     assert counts.sum() == 2 * integers.size
-    chosen = guarded.array(3, np.uint32)
-    wanted = guarded.copy_of(np.ones(65536, np.uint8))
-    count = cells_display._select(floats.ravel().view(np.uint32), wanted, chosen)
-    assert count == floats.size
+    rows = guarded.copy_of(np.zeros(65536, np.int64))
+    within = guarded.copy_of(np.zeros((1, 65536), np.int64))
+    cells_display._count_within(floats.ravel().view(np.uint32), rows, within)
+    assert within.sum() == floats.size
     guarded.check()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.blocks.cells_counts import to_counts
 from scopeflow.errors import InputError
 from scopeflow.kernels import cells_background as background
 from scopeflow.kernels import cells_display as display
@@ -34,6 +35,8 @@ __all__ = ["Result"]
 
 _LARGEST = 65535
 
+Blocks = Sequence[tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -45,39 +48,21 @@ class Result:
 
 
 def copy_block(
-    fov: Path, source: Source, channel: int, name: str, start: int, stop: int, convert: str
+    fov: Path,
+    source: Source,
+    channel: int,
+    name: str,
+    start: int,
+    stop: int,
+    convert: str,
+    factor: float = 1.0,
 ) -> Result:
     """Copy frames of one channel into its stack, as 16-bit counts."""
     frames = source.read(start, stop)[..., channel]
-    counts, clipped = to_counts(frames, convert, f"{source.description}, channel {channel}")
+    where = f"{source.description}, channel {channel}"
+    counts, clipped = to_counts(frames, convert, where, factor)
     files = write_frames(fov / IMAGES, f"{name}/0", start, counts)
     return Result(files, {"max": int(counts.max(initial=0)), "clipped": clipped})
-
-
-def to_counts(frames: NDArray[Any], convert: str, where: str) -> tuple[NDArray[np.uint16], int]:
-    """Return pixels as uint16 and how many were clipped or rounded.
-
-    Raises
-    ------
-    InputError
-        If pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
-
-    Examples
-    --------
-    >>> to_counts(np.array([[-3.0, 1.5, 7.0]]), "clip", "test")
-    (array([[0, 2, 7]], dtype=uint16), 2)
-    """
-    if frames.dtype == np.uint16 or frames.dtype == np.uint8 or frames.dtype == bool:
-        return frames.astype(np.uint16), 0
-    rounded = np.clip(np.nan_to_num(np.rint(frames)), 0, _LARGEST).astype(np.uint16)
-    changed = int(np.count_nonzero(rounded != frames))
-    if changed and convert != "clip":
-        raise InputError(
-            f"{where}: {changed} pixels of type {frames.dtype} are no integers from 0 to {_LARGEST}"
-            f" (values {np.nanmin(frames):g} to {np.nanmax(frames):g}). Scale the recording to "
-            "counts, or set convert=clip to round and clip them"
-        )
-    return rounded, changed
 
 
 def segment_block(
@@ -302,22 +287,28 @@ def _crop_image(fov: Path, channel: CropChannel, t: int) -> NDArray[Any]:
     return corrected
 
 
-def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
-    """Count how often each value occurs in frames; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    counts = display.count_values(frames)
+def count_blocks(fov: Path, stack: str, blocks: Blocks) -> Result:
+    """Count how often each value of uint16, or each bin of float32, occurs; both ascend."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_values(one) for one in frames)
     found = np.flatnonzero(counts)
-    if frames.dtype == np.uint16:
-        return Result(arrays={"values": found.astype(np.uint16), "counts": counts[found]})
-    return Result(arrays={"bins": found, "counts": counts[found]})
+    return Result(arrays={"values": found, "counts": counts[found]})
 
 
-def count_bins_block(fov: Path, stack: str, start: int, stop: int, bins: tuple[int, ...]) -> Result:
-    """Count how often each value of some bins of :func:`count_block` occurs; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    inside = display.values_in_bins(frames, bins)
-    values, counts = np.unique(inside, return_counts=True)
-    return Result(arrays={"values": values, "counts": counts})
+def count_bins_blocks(fov: Path, stack: str, blocks: Blocks, bins: tuple[int, ...]) -> Result:
+    """Count how often each value of some bins of :func:`count_blocks` occurs, by sort keys."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_within_bins(one, bins) for one in frames)
+    rows, lower = np.nonzero(counts)
+    keys = np.array(bins, np.int64)[rows] * 65536 + lower
+    return Result(arrays={"values": keys, "counts": counts[rows, lower]})
+
+
+def _total(parts: Iterator[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total
 
 
 def display_block(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from scopeflow.kernels._jit import (
 
 __all__ = [
     "count_values",
+    "count_within_bins",
     "halve_mean",
     "halve_sample",
     "needed_bins",
@@ -32,7 +34,7 @@ __all__ = [
     "sort_keys",
     "to_display",
     "to_display_labels",
-    "values_in_bins",
+    "values_of_keys",
 ]
 
 _BINS = 65536
@@ -45,29 +47,26 @@ def _count_integers(values, counts):
 
 
 @inner
-def _bin(bits):
-    # As sort_keys, which orders all 32 bits.
+def _key(bits):
+    # As sort_keys.
     if bits >> 31:
-        return (bits ^ uint32(0xFFFFFFFF)) >> 16
-    return (bits | uint32(0x80000000)) >> 16
+        return bits ^ uint32(0xFFFFFFFF)
+    return bits | uint32(0x80000000)
 
 
 @kernel(nothing, readable(1, uint32), writable(1, int64))
 def _count_floats(bits, counts):
     for i in range(bits.shape[0]):
-        counts[_bin(bits[i])] += 1
+        counts[_key(bits[i]) >> 16] += 1
 
 
-@kernel(int64, readable(1, uint32), readable(1, uint8), writable(1, uint32))
-def _select(bits, wanted, chosen):
-    """Keep the values whose bin is wanted, as many as fit; return how many there are."""
-    n = 0
+@kernel(nothing, readable(1, uint32), readable(1, int64), writable(2, int64))
+def _count_within(bits, rows, counts):
     for i in range(bits.shape[0]):
-        if wanted[_bin(bits[i])]:
-            if n < chosen.shape[0]:
-                chosen[n] = bits[i]
-            n += 1
-    return n
+        key = _key(bits[i])
+        row = rows[key >> 16]
+        if row >= 0:
+            counts[row, key & uint32(0xFFFF)] += 1
 
 
 def count_values(frames: NDArray[Any]) -> NDArray[np.int64]:
@@ -96,21 +95,48 @@ def count_values(frames: NDArray[Any]) -> NDArray[np.int64]:
     return counts
 
 
-def values_in_bins(frames: NDArray[Any], bins: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the values of float32 that lie in some bins of :func:`count_values`.
+def count_within_bins(frames: NDArray[Any], bins: Sequence[int]) -> NDArray[np.int64]:
+    """Count how often each value of float32 occurs that lies in some bins of :func:`count_values`.
+
+    Parameters
+    ----------
+    frames : ndarray of float32, any shape
+    bins : sequence of int
+        Ascending bins.
+
+    Returns
+    -------
+    ndarray of int64, shape (len(bins), 65536)
+        By the lower halves of :func:`sort_keys`.
 
     Examples
     --------
-    >>> bins = np.flatnonzero(count_values(np.array([2.0], "float32")))
-    >>> values_in_bins(np.array([[1.0, 2.0], [2.001, 3.0]], "float32"), tuple(bins)).tolist()
+    >>> values = np.array([[1.0, 2.0], [2.001, 2.0]], "float32")
+    >>> bins = np.flatnonzero(count_values(values[1]))
+    >>> rows, lower = np.nonzero(count_within_bins(values, bins))
+    >>> values_of_keys(bins[rows] * 65536 + lower).tolist()
     [2.0, 2.000999927520752]
     """
-    wanted = np.zeros(_BINS, np.uint8)
-    wanted[list(bins)] = 1
+    rows = np.full(_BINS, -1, np.int64)
+    rows[list(bins)] = np.arange(len(bins))
+    counts = np.zeros((len(bins), _BINS), np.int64)
     bits = np.ascontiguousarray(frames, np.float32).ravel().view(np.uint32)
-    chosen = np.empty(_select(bits, wanted, np.empty(0, np.uint32)), np.uint32)
-    _select(bits, wanted, chosen)
-    return chosen.view(np.float32)
+    _count_within(bits, rows, counts)
+    return counts
+
+
+def values_of_keys(keys: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the floats whose :func:`sort_keys` are given.
+
+    Examples
+    --------
+    >>> values_of_keys(sort_keys(np.array([0.5, -2.0], "float32"))).tolist()
+    [0.5, -2.0]
+    """
+    given = np.asarray(keys, np.uint32)
+    positive = given >> 31 != 0
+    bits = np.where(positive, given & np.uint32(0x7FFFFFFF), ~given).astype(np.uint32)
+    return bits.view(np.float32)
 
 
 def sort_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
