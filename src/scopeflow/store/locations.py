@@ -83,6 +83,11 @@ class RemotePath:
         return self._split()[0]
 
     @property
+    def has_folders(self) -> bool:
+        """Whether the store lists what stands below a name; servers of web pages do not."""
+        return self.scheme not in ("http", "https")
+
+    @property
     def root(self) -> str:
         """Bucket or host, with the scheme."""
         scheme, rest = self._split()

@@ -86,8 +86,8 @@ def open_motion(folder: Location) -> StoredMotion | None:
 
 def _open_hdf5(path: Location) -> StoredMotion:
     stamp = stamp_file(path)
-    handle = HDF5_FILES.get(stamp)
     try:
+        handle = HDF5_FILES.get(stamp)
         with handle.lock:
             shapes = {tuple(handle.value[part].shape) for part in ("u", "v")}
     except (OSError, KeyError, AttributeError) as error:

@@ -89,7 +89,7 @@ def not_found(path: Path | RemotePath) -> InputNotFoundError:
     """Return the error about a recording that does not exist."""
     folder = path.parent
     if isinstance(path, RemotePath):
-        hint = " Check the address, and that its bucket exists."
+        hint = " Check the address, and the permission to read it."
     else:
         hint = "" if folder.is_dir() else f" Its folder {folder} does not exist either."
         hint += " Check the path."
@@ -187,11 +187,10 @@ def stamp_folder(path: str | Path | RemotePath) -> FileStamp:
 
 def _stamp_objects(folder: RemotePath) -> FileStamp:
     # Servers of web pages cannot list: there the metadata of the array stand for all of it.
-    listed = folder.scheme not in ("http", "https")
     names = ("zarr.json", ".zarray")
     objects = (
         folder.stamps()
-        if listed
+        if folder.has_folders
         else {str(f): f.stamp() for name in names if (f := folder / name).is_file()}
     )
     digest = hashlib.blake2b(digest_size=16)

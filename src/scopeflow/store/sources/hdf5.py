@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.store.discovery import choose_datasets
-from scopeflow.store.locations import RemotePath, is_access_error, location, reaching
+from scopeflow.store.locations import RemotePath, is_access_error, location
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -37,13 +37,15 @@ def _open_file(path: str) -> Any:
     place = location(path)
     try:
         if isinstance(place, RemotePath):
-            with reaching(place), collection_paused():
+            with collection_paused():
                 return h5py.File(place.open(), "r")
         # Read-only network mounts often cannot lock.
         return h5py.File(path, "r", locking="best-effort")
     except UnreadableFileError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not is_access_error(error):
+            raise
         advice = "It may be damaged; restore it from the original."
         if "truncated" in str(error):
             advice = "It is truncated; copy or save it again."

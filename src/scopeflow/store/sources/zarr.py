@@ -43,6 +43,8 @@ _NAMES = {"t": "T", "time": "T", "frame": "T", "frames": "T", "c": "C", "channel
 
 def is_zarr(path: Location) -> bool:
     """Return whether a folder is a zarr array or group."""
+    if isinstance(path, RemotePath) and path.has_folders and path.is_file():
+        return False
     return any((path / marker).is_file() for marker in _MARKERS)
 
 
