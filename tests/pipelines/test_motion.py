@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+import yaozarrs
 import zarr
 
 from scopeflow import Motion, compensate_arr, compensate_recording, compute_motion, open_video
@@ -277,7 +278,12 @@ def test_metadata_lay_the_grid_over_the_frames(watched, small_recording, quick_o
     transform = ome["coordinateTransformations"][0]
     assert transform["type"] == "displacements"
     names = {system["name"] for system in ome["coordinateSystems"]}
-    assert {transform["input"], transform["output"]} == names
+    # As the schema of NGFF 0.6 has it: references are objects.
+    assert {transform["input"]["name"], transform["output"]["name"]} == names
+    assert transform["interpolation"] in ("nearest", "linear", "cubic")
+    assert group[transform["path"]].shape[1] == len(transform["components"]) == 2
+    # The group is an image to an independent validator, arrays on disk included.
+    yaozarrs.validate_zarr_store(str(path))
     reopened = Motion.open(path)
     assert reopened.metadata.pixel_size_um == (0.5, 0.25)
 

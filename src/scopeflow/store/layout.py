@@ -152,7 +152,8 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
 
     The array is an NGFF 0.5 image whose scale and translation lay the solver's grid over the
     frames. How it moves points is said in the words of the NGFF coordinate transformations
-    (0.6): a field of displacements from the registered to the raw frames.
+    (0.6): a field of displacements from the registered to the raw frames. Version 0.6 itself has
+    no fields that change with time; `components` says which axes the two values move along.
 
     Parameters
     ----------
@@ -210,8 +211,8 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
                 {
                     "type": "displacements",
                     "path": MOTION,
-                    "input": "registered",
-                    "output": "raw",
+                    "input": {"name": "registered"},
+                    "output": {"name": "raw"},
                     "interpolation": "cubic",
                     "components": ["x", "y"],
                 }
