@@ -197,7 +197,7 @@ def sigma_rows(sigma: Sigma, channels: int) -> NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=64)
-def _frozen_rows(sigma: Sigma, channels: int) -> NDArray[np.float64]:
+def _rows_of_tuple(sigma: Sigma, channels: int) -> NDArray[np.float64]:
     rows = sigma_rows(sigma, channels)
     rows.flags.writeable = False
     return rows
@@ -347,8 +347,8 @@ def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray
     """
     height, width = planes[0].shape
     out = np.empty((len(planes), height, width), np.float32)
-    known = isinstance(sigma, tuple)  # as in the options; frozen, so that it is checked only once
-    rows_of = _frozen_rows if known else sigma_rows
+    # A tuple, as in the options, is looked at only once.
+    rows_of: Any = _rows_of_tuple if isinstance(sigma, tuple) else sigma_rows
     for plane, target, (sigma_x, sigma_y, _) in zip(
         planes, out, rows_of(sigma, len(planes)).tolist(), strict=True
     ):
