@@ -98,7 +98,7 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
         BatchMotionCorrector(options, quiet()).run()
     options.output_typename = "int16"
     options.output_path = "s3://bucket/results"
-    with pytest.raises(OptionsError, match="not to remote addresses"):
+    with pytest.raises(OptionsError, match="block by block to a remote store"):
         BatchMotionCorrector(options, quiet()).run()
     options.output_path = out
     options.output_format = "BEGONIA"

@@ -11,7 +11,6 @@ from scopeflow.errors import (
     DatasetNotFoundError,
     InputError,
     InputNotFoundError,
-    ScopeflowError,
     UnreadableFileError,
 )
 from scopeflow.store.source import open_source
@@ -192,8 +191,3 @@ def test_folders(tmp_path):
         file["ch1"] = np.zeros((5, 20, 30))
     with pytest.raises(InputError, match=r"several results: compensated\.hdf5, compensated\.tiff"):
         open_source(tmp_path)
-
-
-def test_remote_addresses():
-    with pytest.raises(ScopeflowError, match="remote addresses are not read"):
-        open_source("s3://bucket/movie.zarr")

@@ -91,6 +91,11 @@ def _configured(
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise typer.BadParameter(f"--set {word}: cannot be read: {reason}") from None
+        if _lacks_blank(given[name]):
+            raise typer.BadParameter(
+                f"--set {word}: a blank belongs behind each colon, such as "
+                "--set 'tracking_options={max_gap: 2}'"
+            )
     stored = output / "processing_config.yaml"
     base = WorkflowConfig()
     if file is not None or stored.exists():
@@ -104,6 +109,13 @@ def _configured(
         return WorkflowConfig(channels=channels, params={**base.params.model_dump(), **given})
     except OptionsError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _lacks_blank(value: Any) -> bool:
+    # YAML reads {a:1} as a key without a value.
+    if not isinstance(value, dict):
+        return False
+    return any((":" in str(key) and one is None) or _lacks_blank(one) for key, one in value.items())
 
 
 def _print_plan(console: Console, plan: WorkflowPlan) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scopeflow.pipelines.correct import BatchMotionCorrector
     from scopeflow.pipelines.correction_plan import CorrectionPlan
     from scopeflow.pipelines.outputs import OutputFiles
+    from scopeflow.store.locations import Location
 
 
 class Quality(StrEnum):
@@ -39,17 +40,18 @@ class Quality(StrEnum):
 
 def correct(
     input_path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="INPUT", help="Recording: a file, a zarr folder or a folder of TIFFs."
+            metavar="INPUT",
+            help="Recording: a file, a zarr folder, a folder of TIFFs, or an s3:// address.",
         ),
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="OUTPUT",
             help="Folder of the results, or a file name that ends in .zarr, .h5, .hdf5, .tif, "
-            ".tiff or .mat.",
+            ".tiff or .mat. Formats zarr and null also go to an s3:// address.",
         ),
     ],
     quality: Annotated[
@@ -183,7 +185,7 @@ def _reference_text(plan: CorrectionPlan) -> str:
     return f"{len(chosen)} frames, {min(chosen)} to {max(chosen)}"
 
 
-def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Path]:
+def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Location]:
     options = plan.options
     side_files = {
         "w.h5": options.save_w,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,10 @@ from scopeflow.cli.selection import Axes, Dataset, Plane, Position
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Recording: a file or folder.")],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="Recording: a file, a folder, or an s3:// address."),
+    ],
     axes: Axes = None,
     dataset: Dataset = None,
     position: Position = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,11 +11,11 @@ from rich.console import Console
 
 def preview(
     input_path: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Recording: whatever inspect can open.")
+        str, typer.Argument(metavar="INPUT", help="Recording: whatever inspect can open.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT.mp4", help="The file to write.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT.mp4", help="The file to write.")],
     beside: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="PATH", help="Second recording, shown at the right: before | after."),
     ] = None,
     contrast: Annotated[

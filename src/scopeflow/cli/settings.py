@@ -190,8 +190,8 @@ def parse_reference(given: str) -> list[int] | str:
 
 
 def make_options(
-    input_path: Path,
-    output: Path,
+    input_path: str | Path,
+    output: str | Path,
     *,
     options_file: Path | None,
     flags: dict[str, Any],
@@ -201,11 +201,11 @@ def make_options(
 
     Parameters
     ----------
-    input_path : Path
-        The recording.
-    output : Path
-        Folder of the results, or the name of the registered recording if it ends in
-        ``.zarr``, ``.h5``, ``.hdf5``, ``.tif``, ``.tiff`` or ``.mat``.
+    input_path : str or Path
+        The recording, path or address.
+    output : str or Path
+        Folder of the results, path or address, or the name of the registered recording if it ends
+        in ``.zarr``, ``.h5``, ``.hdf5``, ``.tif``, ``.tiff`` or ``.mat``.
     options_file : Path or None
         A file of ``OFOptions.save_options``.
     flags : dict
@@ -228,6 +228,7 @@ def make_options(
     from scopeflow.config.options import OFOptions
     from scopeflow.config.options_json import read_options
     from scopeflow.errors import OptionsError
+    from scopeflow.store.locations import location
 
     values = read_options(options_file) if options_file is not None else {}
     OFOptions(**values)  # a mistake in the file is not bad usage of the command
@@ -240,13 +241,14 @@ def make_options(
         values.pop("min_level", None)
     values.update(given)
     values.update(assigned)
-    possible = _FILE_FORMATS.get(output.suffix.lower())
+    target = location(output)
+    possible = _FILE_FORMATS.get(target.suffix.lower())
     values["input_file"] = str(input_path)
     values["output_path"] = output
     values["output_file_name"] = None
     if possible is not None:
         named = {**given, **assigned}.get("output_format")
-        is_ome = output.name.lower().endswith((".ome.tif", ".ome.tiff"))
+        is_ome = target.name.lower().endswith((".ome.tif", ".ome.tiff"))
         file_format = "OME_TIFF" if is_ome else possible[0]
         if named is not None and str(named).upper() in possible:
             file_format = str(named).upper()
@@ -256,7 +258,7 @@ def make_options(
                 "give a folder, or leave --format out"
             )
         values.update(
-            output_path=output.parent, output_file_name=str(output), output_format=file_format
+            output_path=str(target.parent), output_file_name=str(target), output_format=file_format
         )
     try:
         options = OFOptions(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from scopeflow.config.addresses import path_or_address
 from scopeflow.errors import OptionsError, nearest_name
 
 TYPENAMES: dict[str, np.dtype[Any]] = {
@@ -260,6 +262,11 @@ def reference_choice(value: Any) -> Any:
     if dimensions > 3:
         raise ValueError(f"{need}, shape (H, W) or (H, W, C)")
     return value
+
+
+def place(value: Any) -> Any:
+    """Keep remote addresses as text, also those that went through `Path`; all else is a path."""
+    return path_or_address(value) if isinstance(value, (str, os.PathLike)) else value
 
 
 def channel_choice(value: Any) -> int | list[int] | None:

@@ -51,11 +51,12 @@ class OFOptions(BaseModel):
 
     Parameters
     ----------
-    input_file : path, list of paths, array or video
+    input_file : path, address, list of them, array or video
         The recording; frame arrays are ``(T, H, W, C)`` or ``(T, H, W)``. What it is gets decided
-        when it is opened.
-    output_path : Path
-        Folder of the results.
+        when it is opened. An address is one such as ``s3://bucket/movie.zarr``.
+    output_path : Path or str
+        Folder of the results, or an address such as ``s3://bucket/results`` (formats ``ZARR`` and
+        ``NULL``).
     output_format : OutputFormat
         How the registered recording is stored.
     output_file_name : str or Path, optional
@@ -174,7 +175,7 @@ class OFOptions(BaseModel):
     )
 
     input_file: Any = None
-    output_path: Path = Path("results")
+    output_path: Annotated[Path | str, BeforeValidator(values.place)] = Path("results")
     output_format: OutputFormat = OutputFormat.ZARR
     output_file_name: str | Path | None = None
     channel_idx: Annotated[Any, BeforeValidator(values.channel_choice)] = None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputNotFoundError, OptionsError, OutputError, UnreadableFileError
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,11 @@ MATLAB_KEYS = {
 """Keys that only MATLAB-written files hold, and why they may be ignored. No other key is."""
 
 
-def options_path(path: str | Path | None, output_path: Path) -> Path:
+def options_path(path: str | Path | None, output_path: str | Path) -> Path:
     """File that options are saved in: the given one, or ``options.json`` in the output folder."""
-    return Path(output_path) / "options.json" if path is None else Path(path)
+    return local_path(output_path if path is None else path, "an option file") / (
+        "options.json" if path is None else ""
+    )
 
 
 def write_options(data: dict[str, Any], reference: Any, path: Path, *, in_memory: bool) -> None:

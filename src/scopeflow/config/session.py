@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from scopeflow.config import option_values as values
+from scopeflow.config.addresses import local_path
 from scopeflow.config.enums import ConstancyAssumption, QualitySetting
 from scopeflow.config.options import OFOptions
 from scopeflow.config.options_json import read_options
@@ -198,7 +199,9 @@ class SessionConfig(BaseModel):
     def _usable(self) -> Self:
         # Through __dict__: assignment would validate, and so call this, again.
         fields = self.__dict__
-        fields["root"] = Path(self.root).expanduser().absolute()
+        for name in ("root", "output_root", "final_results"):
+            fields[name] = local_path(getattr(self, name), f"SessionConfig: {name}")
+        fields["root"] = self.root.absolute()
         if not self.root.exists():
             raise InputNotFoundError(f"Root directory does not exist: {self.root}")
         if not self.root.is_dir():

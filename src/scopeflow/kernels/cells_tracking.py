@@ -120,6 +120,8 @@ def link_pair(iou: NDArray[np.float64], min_iou: float) -> list[tuple[int, int]]
         return []
     # Two empty masks of IoU 0 are no pair even where everything is allowed.
     valid = (iou >= min_iou) & (iou > 0)
+    if not valid.any():
+        return []
     rows, columns = linear_sum_assignment(np.where(valid, 1.0 - iou, 1.0))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if valid[r, c]]
 

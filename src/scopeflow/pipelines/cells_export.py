@@ -14,6 +14,7 @@ import zarr
 
 from scopeflow import __version__
 from scopeflow.blocks.cells_ngff import write_image
+from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputError, OptionsError, nearest_name
 from scopeflow.pipelines.cells_graph import track_graph
 from scopeflow.pipelines.cells_merge import frame_times
@@ -96,7 +97,7 @@ def export_results(
         )
     opened = results if isinstance(results, Results) else open_results(results)
     chosen = [opened[fov] for fov in (opened if fovs is None else fovs)]
-    folder = Path(target).expanduser()
+    folder = local_path(target, "an export")
     base = str(opened.metadata.get("base_name") or "recording")
     ending = FORMATS[format]
     if format in ("csv", "parquet"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputError, InputNotFoundError, OutputExistsError, nearest_name
 from scopeflow.kernels.cells_models import fit_trace, get_model
 from scopeflow.pipelines.cells_traces import read_traces
@@ -56,7 +57,7 @@ def fit_traces(
     InputNotFoundError, InputError, OptionsError, OutputExistsError
         The table, its column, the model or the target cannot be used.
     """
-    source = Path(table).expanduser()
+    source = local_path(table, "a merged table")
     get_model(model)
     if not source.is_file():
         raise InputNotFoundError(f"{source}: there is no such table; merge the traces first")
@@ -65,7 +66,8 @@ def fit_traces(
         if name not in traces.columns:
             hint = nearest_name(name, traces.columns)
             raise InputError(f"{source}: has no column {name!r}.{hint} Give a merged table")
-    path = source.with_name(f"{source.stem}_fitted_{model}.csv") if target is None else Path(target)
+    name = f"{source.stem}_fitted_{model}.csv"
+    path = source.with_name(name) if target is None else local_path(target, "fitted parameters")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
     rows: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scopeflow import __version__
+from scopeflow.config.addresses import local_path
 from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.config.cells_ranges import parse_ranges
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError, OutputExistsError
@@ -79,7 +80,7 @@ def merge_traces(
     InputNotFoundError, InputError, OptionsError, OutputExistsError
         No traces there, a sample without any, a bad range or name, or a table that exists.
     """
-    root = Path(output).expanduser()
+    root = local_path(output, "the results of the cell workflow")
     tables = trace_files(root)
     if not tables:
         raise InputNotFoundError(
@@ -93,7 +94,7 @@ def merge_traces(
     )
     if not chosen:
         raise OptionsError("samples: none is named; write such as {'control': '0-5, 7'}")
-    folder = root / "merged" if target is None else Path(target)
+    folder = root / "merged" if target is None else local_path(target, "merged tables")
     for name in chosen:
         if not re.fullmatch(r"[\w .+-]+", name):
             raise OptionsError(f"sample {name!r}: a name has letters, digits, blanks and . + - _")

@@ -15,6 +15,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
+from scopeflow.config.addresses import local_path
 from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.errors import InputError, InputNotFoundError, nearest_name
 from scopeflow.pipelines.cells_merge import frame_times, trace_files
@@ -312,7 +313,7 @@ def open_results(folder: str | os.PathLike[str]) -> Results:
     >>> results[0].images["fl_ch_0"].sizes["X"], int(results[0].images["fl_ch_0"].max())
     (40, 7)
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder, "the results of the cell workflow")
     if not (root / CONFIG_FILE).is_file():
         raise InputNotFoundError(
             f"{root}: holds no {CONFIG_FILE}, so no results of a cell workflow; check the path"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scopeflow.blocks.cells_ngff import sampled_range
+from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.pipelines.cells_graph import track_graph
 from scopeflow.pipelines.cells_open import FovResults, Results, open_results
@@ -69,7 +70,7 @@ def save_pictures(
     """
     opened = results if isinstance(results, Results) else open_results(results)
     chosen = [opened[fov] for fov in (opened if fovs is None else fovs)]
-    folder = opened.folder / "pictures" if target is None else Path(target).expanduser()
+    folder = opened.folder / "pictures" if target is None else local_path(target, "pictures")
     paths = [folder / f"{fov_folder(fov.fov)}.png" for fov in chosen]
     for fov in chosen:
         _check(fov, frame)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +20,7 @@ from scopeflow.blocks.correct import (
 from scopeflow.config.enums import OutputFormat
 from scopeflow.config.options import OFOptions
 from scopeflow.config.registration import RegistrationConfig
+from scopeflow.errors import OutputError
 from scopeflow.graph.block_task import BlockOutcome
 from scopeflow.graph.checks import finite_checks
 from scopeflow.graph.correct import CorrectionJob, grid_of
@@ -52,7 +52,14 @@ from scopeflow.plan.memory import check_memory
 from scopeflow.runtime.context import supported_config
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
-from scopeflow.store.files import atomic_save_npz, load_json, save_json
+from scopeflow.store.files import (
+    atomic_save_npz,
+    load_arrays,
+    load_json,
+    remove_tree,
+    save_json,
+    writing,
+)
 from scopeflow.store.layout import (
     MOTION,
     REGISTERED,
@@ -209,8 +216,10 @@ class BatchMotionCorrector:
         facts = find_finished(files)
         if facts is None:
             return None
-        with np.load(files.reference) as stored:
-            self.reference_raw = stored["raw"]
+        stored = load_arrays(files.reference)
+        if stored is None:
+            return None
+        self.reference_raw = stored["raw"]
         self._keep_statistics({name: np.asarray(facts["statistics"][name]) for name in STATISTICS})
         self.reused_frames = plan.grid.n_frames
         logger.info("%s is complete; nothing to do.", files.target)
@@ -368,8 +377,10 @@ class BatchMotionCorrector:
                 written,
                 statistics={name: statistics[name].tolist() for name in STATISTICS},
             )
-            shutil.rmtree(files.store, ignore_errors=True)
-            shutil.rmtree(ledger.folder, ignore_errors=True)
+            for folder in (files.store, ledger.folder):
+                # Results stand; what is left of the work is no reason to fail.
+                with contextlib.suppress(OutputError), writing(folder):
+                    remove_tree(folder)
         return reference.raw
 
     def _open_store(self, plan: CorrectionPlan, files: OutputFiles) -> tuple[ResultStore, Grid]:
@@ -395,7 +406,8 @@ class BatchMotionCorrector:
             if comparable == wanted:
                 grid = grid_of(shape[0], existing.block_length, plan.request, plan.parameters)
                 return ResultStore(str(files.store), existing), grid
-        shutil.rmtree(files.ledger("").folder, ignore_errors=True)
+        with writing(files.target):
+            remove_tree(files.ledger("").folder)
         attributes = {
             "scopeflow": {
                 "layout": layout_attributes(wanted),

@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def plan_correction(
     settings: dict[str, Any] = {}
     if not in_memory:
         files = output_files(options, recording.paths, channel_count)
-        if files.format in STREAMED_FORMATS:
+        if files.format in STREAMED_FORMATS and isinstance(files.target, Path):
             # Refuses what the format cannot hold now, not after hours.
             open_writer(
                 files.target,

@@ -16,6 +16,7 @@ from scopeflow.pipelines.delivery import StoredFrames
 from scopeflow.pipelines.outputs import OutputFiles
 from scopeflow.store.files import atomic_save_npy, atomic_save_npz
 from scopeflow.store.layout import MOTION, VALID, ResultStore, ngff_attributes
+from scopeflow.store.locations import Location
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.exports import (
     STREAMED_FORMATS,
@@ -32,7 +33,7 @@ def export_results(
     reference: Reference,
     statistics: Mapping[str, NDArray[Any]],
     metadata: VideoMetadata,
-) -> list[Path]:
+) -> list[Location]:
     """Write everything that the options ask for from a complete store, block by block.
 
     Parameters
@@ -52,13 +53,13 @@ def export_results(
 
     Returns
     -------
-    list of Path
+    list of Path or RemotePath
         The files, each complete.
     """
     frames = StoredFrames(store)
     shape = store.layout.shape
-    written: list[Path] = []
-    if files.format in STREAMED_FORMATS:
+    written: list[Location] = []
+    if files.format in STREAMED_FORMATS and isinstance(files.target, Path):
         with open_writer(
             files.target,
             files.format,

@@ -7,7 +7,6 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from scopeflow.pipelines.video import DIMS, labels, open_recording, to_dataarray
 from scopeflow.runtime.context import supported_config
 from scopeflow.runtime.executor import open_executor
 from scopeflow.store.layout import MOTION
+from scopeflow.store.locations import location
 from scopeflow.store.video_metadata import VideoMetadata
 
 if TYPE_CHECKING:
@@ -403,8 +403,9 @@ class Motion:
         Parameters
         ----------
         path : path-like
-            Folder of a zarr store, such as ``results/motion.zarr``. Records of finished blocks
-            stand beside it in ``.scopeflow``.
+            Folder of a zarr store, such as ``results/motion.zarr``, or an address such as
+            ``s3://bucket/motion.zarr``. Records of finished blocks stand beside it in
+            ``.scopeflow``.
         config : RegistrationConfig, optional
             Where to compute, how many frames at once, whether to resume. The bytes do not depend
             on it.
@@ -422,7 +423,7 @@ class Motion:
             If it cannot be written.
         """
         save_motion(
-            Path(path),
+            location(path),
             self.grid_displacement,
             MotionFacts(
                 self.frame_shape,
@@ -445,7 +446,8 @@ class Motion:
         ----------
         path : path-like
             What :meth:`save` wrote; a ``compensated.zarr``; ``w.h5`` or ``motion.h5``, also of
-            PyFlowReg; or a folder with one of them.
+            PyFlowReg; or a folder with one of them. Also an address such as
+            ``s3://bucket/results``.
 
         Returns
         -------
@@ -457,7 +459,7 @@ class Motion:
         InputNotFoundError, UnreadableFileError
             If there is none, or it is incomplete or damaged.
         """
-        stored = open_stored(Path(path))
+        stored = open_stored(location(path))
         facts = stored.facts
         return cls(
             stored.array,
@@ -492,7 +494,7 @@ def compute_motion(
 
     Parameters
     ----------
-    video : path-like, list of paths, array or xarray.DataArray
+    video : path-like, address, list of them, array or xarray.DataArray
         The recording, see :func:`scopeflow.open_video`.
     reference : ndarray, path-like or list of int, optional
         Image ``(H, W)`` or ``(H, W, C)``, or frames to make one of; ``options.reference_frames``

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from scopeflow.blocks.correct import STATISTICS
 from scopeflow.blocks.motion import result_of_motion
 from scopeflow.config.enums import OutputFormat
 from scopeflow.config.registration import RegistrationConfig
-from scopeflow.errors import InputNotFoundError, UnreadableFileError
+from scopeflow.errors import UnreadableFileError
 from scopeflow.graph.block_task import BlockOutcome
 from scopeflow.graph.correct import CorrectionJob, grid_of
 from scopeflow.graph.motion import is_solved_when_read
@@ -31,6 +29,7 @@ from scopeflow.pipelines.sinks import LedgerSink, StoreSink
 from scopeflow.plan.grid import Block, Grid, choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
+from scopeflow.store.files import remove_tree, writing
 from scopeflow.store.layout import (
     MOTION,
     ResultStore,
@@ -41,8 +40,9 @@ from scopeflow.store.layout import (
     open_result,
     read_layout,
 )
+from scopeflow.store.locations import Location, location, open_bytes
 from scopeflow.store.motion import StoredMotion, open_motion
-from scopeflow.store.sources.files import stamp_folder
+from scopeflow.store.sources.files import not_found, stamp_folder
 from scopeflow.store.video_metadata import VideoMetadata
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class OpenedMotion:
 
 
 def save_motion(
-    path: Path,
+    path: Location,
     array: da.Array,
     facts: MotionFacts,
     settings: Callable[[], dict[str, Any]],
@@ -109,7 +109,7 @@ def save_motion(
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         Folder of the store.
     array : dask.array.Array
         The displacements, ``(T, h, w, 2)``.
@@ -187,7 +187,8 @@ def _open_store(
     if existing is not None and replace(existing, block_length=length) == wanted:
         wanted = existing
     else:
-        shutil.rmtree(files.ledger("").folder, ignore_errors=True)
+        with writing(files.target):
+            remove_tree(files.ledger("").folder)
         metadata = asdict(facts.metadata)
         del metadata["origins"]
         attributes = {
@@ -253,7 +254,7 @@ def _save_block(
     return sink.save(block, result_of_motion(np.asarray(motion), shape))
 
 
-def open_stored(path: Path) -> OpenedMotion:
+def open_stored(path: Location) -> OpenedMotion:
     """Find motion on disk, see `Motion.open`.
 
     Raises
@@ -263,7 +264,7 @@ def open_stored(path: Path) -> OpenedMotion:
     """
     path = path.expanduser().absolute()
     if not path.exists():
-        raise InputNotFoundError(f"{path}: there is no such file or folder. Check the path.")
+        raise not_found(path)
     if path.is_dir() and read_layout(path) is not None:
         return _from_store(path)
     if path.is_dir() and (path / "motion.zarr").is_dir():
@@ -274,12 +275,13 @@ def open_stored(path: Path) -> OpenedMotion:
             f"{path} holds no motion. Give what Motion.save wrote, or results that keep "
             "displacements: compensated.zarr, w.h5 (save_w=True) or motion.h5 (save_motion=True)"
         )
-    if Path(found.stamp.path).name == MOTION:
-        return _from_store(Path(found.stamp.path).parent)
+    place = location(found.stamp.path)
+    if place.name == MOTION:
+        return _from_store(place.parent)
     return _from_file(found)
 
 
-def _from_store(path: Path) -> OpenedMotion:
+def _from_store(path: Location) -> OpenedMotion:
     store = open_result(path)
     attributes = store.attributes()
     if MOTION not in store.layout.arrays:
@@ -325,13 +327,14 @@ def _from_store(path: Path) -> OpenedMotion:
 
 def _from_file(stored: StoredMotion) -> OpenedMotion:
     """Displacements in HDF5, whose neighbours say what belongs to them."""
-    path = Path(stored.stamp.path)
+    path = location(stored.stamp.path)
     kind = "motion.h5" if path.name.endswith("motion.h5") else "w.h5"
     # With naming_convention="batch" both names begin with that of the recording.
     image = path.with_name(path.name.removesuffix(kind) + "reference_frame.npy")
     reference = None
     if path.name.endswith(kind) and image.is_file():
-        reference = np.asarray(np.load(image), np.float64)
+        with open_bytes(image) as stream:
+            reference = np.asarray(np.load(stream), np.float64)
         reference = reference[..., None] if reference.ndim == 2 else reference
     if reference is None and kind == "motion.h5":
         raise UnreadableFileError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +13,15 @@ from scopeflow.config.enums import NamingConvention, OutputFormat
 from scopeflow.config.fingerprint import diff_settings, fingerprint
 from scopeflow.config.options import OFOptions
 from scopeflow.errors import OptionsError, OutputError, OutputExistsError
-from scopeflow.store.files import file_digest, load_json, save_json, writing
+from scopeflow.store.files import file_proof, load_json, remove_tree, save_json, writing
 from scopeflow.store.ledger import Ledger
+from scopeflow.store.locations import Location, RemotePath, location
 from scopeflow.store.writers.exports import video_paths
 
 STATE_FOLDER = ".scopeflow"
+
+REMOTE_FORMATS = (OutputFormat.ZARR, OutputFormat.NULL)
+"""Formats that are written block by block, and so to remote stores too."""
 
 EXTENSIONS = {
     OutputFormat.ZARR: "zarr",
@@ -42,9 +45,9 @@ class OutputFiles:
 
     Attributes
     ----------
-    folder : pathlib.Path
+    folder : Path or RemotePath
         ``output_path``.
-    target : pathlib.Path
+    target : Path or RemotePath
         The registered video; for formats without one, or with one file a channel, a name for the
         state only.
     format : OutputFormat
@@ -55,49 +58,51 @@ class OutputFiles:
         Channels of the registered video.
     """
 
-    folder: Path
-    target: Path
+    folder: Location
+    target: Location
     format: OutputFormat
     side_prefix: str = ""
     channels: int = 1
 
     @property
-    def video_files(self) -> list[Path]:
+    def video_files(self) -> list[Location]:
         """Files or folder of the registered video; none for ``NULL``."""
         if self.format is OutputFormat.NULL:
             return []
-        return video_paths(self.target, self.format, self.channels)
+        if isinstance(self.target, RemotePath):
+            return [self.target]
+        return [*video_paths(self.target, self.format, self.channels)]
 
     @property
-    def state(self) -> Path:
+    def state(self) -> Location:
         """Folder of records and unfinished work, beside the target."""
         return self.target.parent / STATE_FOLDER / self.target.name
 
     @property
-    def store(self) -> Path:
+    def store(self) -> Location:
         """The zarr store that blocks are written to."""
         return self.target if self.format is OutputFormat.ZARR else self.state / "work.zarr"
 
     @property
-    def settings(self) -> Path:
+    def settings(self) -> Location:
         """Settings of the run whose records stand in the state folder."""
         return self.state / "settings.json"
 
     @property
-    def finished(self) -> Path:
+    def finished(self) -> Location:
         """Proof that the run was completed, with digests of the exported files."""
         return self.state / "finished.json"
 
     @property
-    def reference(self) -> Path:
+    def reference(self) -> Location:
         """The reference of the run."""
         return self.state / "reference.npz"
 
-    def side_file(self, name: str) -> Path:
+    def side_file(self, name: str) -> Location:
         """Return the path of a side file such as ``statistics.npz``."""
         return self.folder / f"{self.side_prefix}{name}"
 
-    def named_files(self) -> list[Path]:
+    def named_files(self) -> list[Location]:
         """Return every file that a run may write under its final name, outside of the state."""
         return [self.target, *self.video_files, *(self.side_file(name) for name in SIDE_FILES)]
 
@@ -122,25 +127,28 @@ def output_files(options: OFOptions, input_paths: Iterable[str], channels: int =
     -------
     OutputFiles
         Absolute names; nothing is created.
+
+    Raises
+    ------
+    OptionsError
+        If a format that is not written block by block is to go to a remote store.
     """
-    for given in (options.output_path, options.output_file_name):
-        # pathlib has made one slash of two.
-        if given is not None and re.match(r"[A-Za-z][A-Za-z0-9+]+:/", str(given)):
-            raise OptionsError(
-                f"{given}: results are written to folders, not to remote addresses. Choose a "
-                "folder, and copy the finished results there"
-            )
-    folder = Path(options.output_path).expanduser().absolute()
+    folder = location(options.output_path).absolute()
     output_format = options.output_format
     prefix = ""
     extension = EXTENSIONS.get(output_format, output_format.value.lower())
     if options.output_file_name:
-        target = Path(options.output_file_name).expanduser().absolute()
+        target = location(options.output_file_name).absolute()
     else:
         first = next(iter(input_paths), None)
         if options.naming_convention is NamingConvention.BATCH and first is not None:
             prefix = f"{_stem(first)}_"
         target = folder / f"{prefix}compensated.{extension}"
+    if isinstance(target, RemotePath) and output_format not in REMOTE_FORMATS:
+        raise OptionsError(
+            f"{target}: {output_format.value} cannot be written block by block to a remote store. "
+            "Choose output_format ZARR, or a folder on this machine"
+        )
     return OutputFiles(folder, target, output_format, prefix, channels)
 
 
@@ -167,23 +175,28 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
     Raises
     ------
     OutputError
-        If input and output contain each other, permission is missing, or the disk is too full.
+        If input and output contain each other, permission is missing, the disk is too full, or a
+        remote store cannot be reached.
     """
-    folders = {files.folder, files.target.parent}
+    folders: set[Location] = {files.folder, files.target.parent}
     for given in input_paths:
-        source = Path(given).absolute().resolve()
+        source = location(given).absolute().resolve()
         for folder in (folder.resolve() for folder in folders):
             if source == folder or folder in source.parents:
                 raise OutputError(
                     f"the input {given} lies inside the output folder {folder}; choose another "
                     f"output folder, for instance {folder / 'corrected'}"
                 )
-            if source.is_dir() and source in folder.parents:
+            if source in folder.parents and source.is_dir():
                 raise OutputError(
                     f"the output folder {folder} lies inside the input {given}; choose a folder "
                     "outside of it"
                 )
     for folder in folders:
+        if isinstance(folder, RemotePath):
+            with writing(folder):
+                folder.check_reachable()
+            continue
         existing = folder
         while not existing.exists():
             existing = existing.parent
@@ -281,37 +294,34 @@ def discard(files: OutputFiles) -> None:
     """Remove the results and records of an earlier run of ours."""
     with writing(files.target):
         for path in (*files.named_files(), files.state):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove_tree(path)
 
 
 def sweep(files: OutputFiles) -> None:
-    """Remove partly written files that a killed run left behind."""
+    """Remove partly written files that a killed run left behind; remote stores have none."""
     for folder, pattern in (
         (files.state, "**/*.partial"),
         (files.store, "**/*.partial"),
         (files.folder, ".*.partial"),
     ):
-        if folder.is_dir():
+        if isinstance(folder, Path) and folder.is_dir():
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
 
-def record_finished(files: OutputFiles, written: Iterable[Path], **facts: Any) -> None:
+def record_finished(files: OutputFiles, written: Iterable[Location], **facts: Any) -> None:
     """Record that the run is complete, with a digest of every exported file.
 
     Parameters
     ----------
     files : OutputFiles
         The output.
-    written : iterable of pathlib.Path
+    written : iterable of Path or RemotePath
         Exported files; the zarr store proves itself through the ledger.
     **facts
         JSON-able facts to keep.
     """
-    proofs = {str(path): [path.stat().st_size, file_digest(path)] for path in written}
+    proofs = {str(path): list(file_proof(path)) for path in written}
     save_json(files.finished, {"files": proofs, **facts})
 
 
@@ -321,7 +331,7 @@ def find_finished(files: OutputFiles) -> dict[str, Any] | None:
     if not isinstance(facts, dict):
         return None
     for name, (size, digest) in facts["files"].items():
-        path = Path(name)
-        if not path.is_file() or path.stat().st_size != size or file_digest(path) != digest:
+        path = location(name)
+        if not path.is_file() or file_proof(path) != (size, digest):
             return None
     return facts

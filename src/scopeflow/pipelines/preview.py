@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputError, OutputExistsError
 from scopeflow.graph.video import LazyVideo, load_frames
 from scopeflow.pipelines.video import Recording, open_recording
@@ -77,7 +78,7 @@ def write_preview(
     >>> write_preview(video, path, contrast=(0, 1000))
     (0.0, 1000.0)
     """
-    target = Path(path)
+    target = local_path(path, "a preview")
     if target.suffix.lower() != ".mp4":
         raise InputError(f"{target}: a preview is an MP4 file; give a name that ends in .mp4")
     if target.exists() and not overwrite:

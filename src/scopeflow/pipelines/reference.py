@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from scopeflow.pipelines.sinks import LedgerSink
 from scopeflow.plan.grid import choose_block_length, make_grid
 from scopeflow.runtime.executor import Executor
 from scopeflow.store.ledger import Ledger
+from scopeflow.store.locations import Location, location, open_bytes
 from scopeflow.store.source import open_source
 
 logger = logging.getLogger(__name__)
@@ -80,17 +80,18 @@ def reference_request(
         If an image has another size or channel count or is not finite, or no frame exists.
     """
     if isinstance(given, str | os.PathLike):
-        return ReferenceRequest(_check_image(_read_image(Path(given)), video_shape, str(given)))
+        return ReferenceRequest(_check_image(_read_image(location(given)), video_shape, str(given)))
     if isinstance(given, list | tuple | range):
         return ReferenceRequest(None, _existing_frames(given, video_shape[0], is_default))
     return ReferenceRequest(_check_image(np.asarray(given), video_shape, "the reference"))
 
 
-def _read_image(path: Path) -> NDArray[Any]:
+def _read_image(path: Location) -> NDArray[Any]:
     if path.suffix.lower() == ".npy":
         if not path.is_file():
             raise InputError(f"the reference {path} does not exist")
-        return np.asarray(np.load(path))
+        with open_bytes(path) as stream:
+            return np.asarray(np.load(stream))
     source = open_source(path)
     frames = source.shape[0]
     if frames > 1:

@@ -195,9 +195,11 @@ def open_video(
 
     Parameters
     ----------
-    path_or_array : path-like, list of paths, ndarray, dask.array.Array or xarray.DataArray
+    path_or_array : path-like, address, list of them, ndarray, dask array or xarray.DataArray
         A zarr array or OME-Zarr, TIFF (also BigTIFF, OME, ImageJ, ScanImage), HDF5, MAT or ND2
         file, a folder or list of TIFFs, a result of scopeflow, or an array ``(T, H, W[, C])``.
+        An address such as ``s3://bucket/movie.zarr`` is anything that fsspec opens; zarr, TIFF and
+        HDF5 are read there.
     axes : str, optional
         One letter of ``TYXC`` (and ``Z`` of length 1) for each stored axis, where the file does
         not tell or tells wrongly.

@@ -12,6 +12,7 @@ import tifffile
 
 from scopeflow.errors import InputError, ScopeflowError
 from scopeflow.store.cells_folders import Field, numbered_fields, zarr_images
+from scopeflow.store.locations import RemotePath, location
 from scopeflow.store.source import file_format, open_source
 from scopeflow.store.sources.czi import count_scenes
 from scopeflow.store.sources.projection import MaximumProjection, plane_count
@@ -46,10 +47,11 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
 
     Parameters
     ----------
-    recording : str, Path, list of them, ndarray or Source
+    recording : str (path or address), Path, list of them, ndarray or Source
         ND2 and OME-TIFF files hold one FOV a stage position, CZI files one a scene, OME-Zarr
         folders one an image, plates one a field of a well. In a folder of TIFF files, one for each
-        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs.
+        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs. What a
+        remote address names is one FOV.
     z : int or "max", optional
         Plane of a z stack, or the maximum of all; the first, with a warning, where there are
         several.
@@ -63,7 +65,7 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
     Raises
     ------
     ScopeflowError
-        As :func:`~scopeflow.store.source.open_source`.
+        As :func:`~scopeflow.store.source.open_source`, and for images of colours.
 
     Examples
     --------
@@ -73,7 +75,9 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
     """
     if not isinstance(recording, str | os.PathLike):
         return [_open(recording, {}, z)]
-    path = Path(recording).expanduser()
+    path = location(recording)
+    if isinstance(path, RemotePath):
+        return [_open(recording, {}, z)]
     if path.is_dir():
         images = zarr_images(path)
         if images:
@@ -141,6 +145,14 @@ def _open_first_plane(recording: Any, choices: dict[str, Any]) -> Source:
     return source
 
 
+def _colours(path: Path) -> InputError:
+    return InputError(
+        f"{path}: its pixels are colours (red, green, blue), and cells are measured in channels of "
+        "grey images. Export it again without merging channels, or save each colour as a channel "
+        "of its own"
+    )
+
+
 def _positions(path: Path) -> tuple[dict[str, Any], int]:
     """Return what `open_source` has to know, and how many stage positions a file holds."""
     if not path.is_file():
@@ -149,11 +161,18 @@ def _positions(path: Path) -> tuple[dict[str, Any], int]:
     try:
         if kind == "nd2":
             with nd2.ND2File(path) as file:
+                if file.sizes.get("S", 1) > 1:
+                    raise _colours(path)
                 return {"missing": "black"}, int(file.sizes.get("P", 1))
         if kind == "czi":
             return {"missing": "black"}, count_scenes(path)
         if kind == "tiff":
             with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages.first
+                rgb = page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel > 2
+                # Planar samples are what some writers make of three frames or channels.
+                if rgb and page.planarconfig == tifffile.PLANARCONFIG.CONTIG:
+                    raise _colours(path)
                 return {}, len(tiff.series) if tiff.is_ome else 1
     except ScopeflowError:
         raise

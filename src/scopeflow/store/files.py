@@ -1,4 +1,8 @@
-"""Files that appear under their name only when complete; knows bytes and errors, no video."""
+"""Files that appear under their name only when complete; knows bytes and errors, no video.
+
+Places may be remote: such a file is written to the temporary folder of this machine and stored
+whole, which object stores do in one step.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import json
 import os
 import re
 import shutil
+import tempfile
+import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +21,17 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from scopeflow.errors import OutputError
+from scopeflow.errors import OutputError, ScopeflowError, UnreadableFileError
+from scopeflow.store.locations import (
+    Location,
+    RemotePath,
+    is_access_error,
+    location,
+    open_bytes,
+    reason_and_remedy,
+)
 
 PARTIAL_SUFFIX = ".partial"
 """Ending of a file that is still being written."""
@@ -35,25 +50,28 @@ _CAUSES = {
 }
 
 
-def partial_path(path: Path) -> Path:
-    """File beside the target that holds the data until they are complete.
+def partial_path(path: Location) -> Path:
+    """File that holds the data until they are complete: beside the target, if that is local.
 
     Examples
     --------
     >>> partial_path(Path("out/compensated.HDF5")).name
     'compensated.HDF5.partial'
     """
+    if isinstance(path, RemotePath):
+        name = f"scopeflow-{uuid.uuid4().hex}-{path.name}{PARTIAL_SUFFIX}"
+        return Path(tempfile.gettempdir()) / name
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
-def output_error(error: Exception, path: str | Path) -> OutputError:
+def output_error(error: Exception, path: str | Location) -> OutputError:
     """Turn an error of the operating system or of HDF5 into one that says what to do.
 
     Parameters
     ----------
     error : Exception
         What writing raised. HDF5 hides the system's error number in its text.
-    path : Path
+    path : Path or RemotePath
         The target.
 
     Returns
@@ -61,6 +79,10 @@ def output_error(error: Exception, path: str | Path) -> OutputError:
     OutputError
         With the target, the cause and the remedy; ``errno`` is kept.
     """
+    if isinstance(location(path), RemotePath):
+        cause = error.__cause__ if isinstance(error, UnreadableFileError) else None
+        reason, remedy = reason_and_remedy(cause or error)
+        return OutputError(f"Cannot write {path}: {reason}. {remedy}")
     number = getattr(error, "errno", None)
     hidden = re.search(r"errno = (\d+)", str(error))
     if hidden is not None:
@@ -75,7 +97,7 @@ def output_error(error: Exception, path: str | Path) -> OutputError:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | Location) -> Iterator[None]:
     """Report failures inside the block as `OutputError` about this target.
 
     Examples
@@ -87,16 +109,18 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not is_access_error(error):
+            raise
         raise output_error(error, path) from error
 
 
-def prepare_target(path: Path, expected_bytes: int) -> None:
+def prepare_target(path: Location, expected_bytes: int) -> None:
     """Make the folder and refuse a target that cannot be written, before anything is.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file to be written.
     expected_bytes : int
         What it will take, bytes.
@@ -106,6 +130,9 @@ def prepare_target(path: Path, expected_bytes: int) -> None:
     OutputError
         When it is a folder, when its folder cannot be made or written, or lacks space.
     """
+    if isinstance(path, RemotePath):
+        _check_temporary_space(path, expected_bytes)
+        return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -118,8 +145,26 @@ def prepare_target(path: Path, expected_bytes: int) -> None:
         )
 
 
-def publish(partial: Path, path: Path) -> None:
+def _check_temporary_space(path: RemotePath, expected_bytes: int) -> None:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if expected_bytes > free:
+        raise OutputError(
+            f"Cannot write {path}: it is made in the temporary folder {folder} first, needs "
+            f"{expected_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. Free space there, "
+            "or name another folder with the environment variable TMPDIR"
+        )
+
+
+def publish(partial: Path, path: Location, *, durable: bool = True) -> None:
     """Give a complete file its final name, after its bytes have reached the disk."""
+    if isinstance(path, RemotePath):
+        path.upload(partial)
+        partial.unlink()
+        return
+    if not durable:
+        partial.replace(path)
+        return
     descriptor = os.open(partial, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -143,7 +188,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_save_npy(path: str | Path, array: ArrayLike) -> None:
+def atomic_save_npy(path: str | Location, array: ArrayLike) -> None:
     """Write an array as NumPy file that appears complete or not at all.
 
     Parameters
@@ -171,7 +216,7 @@ def atomic_save_npy(path: str | Path, array: ArrayLike) -> None:
         np.save(file, values, allow_pickle=False)
 
 
-def atomic_save_npz(path: str | Path, **arrays: ArrayLike) -> None:
+def atomic_save_npz(path: str | Location, **arrays: ArrayLike) -> None:
     """Write named arrays as one NumPy archive that appears complete or not at all.
 
     Parameters
@@ -203,13 +248,13 @@ def atomic_save_npz(path: str | Path, **arrays: ArrayLike) -> None:
 
 @contextmanager
 def atomic_path(
-    path: str | Path, expected_bytes: int = 0, *, durable: bool = True
+    path: str | Location, expected_bytes: int = 0, *, durable: bool = True
 ) -> Iterator[Path]:
     """Give a temporary path whose file takes the final name only if the block succeeds.
 
     Parameters
     ----------
-    path : path
+    path : path or address
         The final name.
     expected_bytes : int, optional
         What the file will take, bytes; refused if there is less space.
@@ -219,7 +264,7 @@ def atomic_path(
     Yields
     ------
     Path
-        Where to write.
+        Where to write, on this machine.
 
     Raises
     ------
@@ -235,33 +280,84 @@ def atomic_path(
     >>> target.read_text()
     'done'
     """
-    target = Path(path)
+    target = location(path)
     prepare_target(target, expected_bytes)
     partial = partial_path(target)
     with writing(target):
         try:
             yield partial
-            if durable:
-                publish(partial, target)
-            else:
-                partial.replace(target)
+            publish(partial, target, durable=durable)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
 
-def save_json(path: str | Path, value: Any) -> None:
+def save_json(path: str | Location, value: Any) -> None:
     """Write JSON under its final name only when it is complete."""
     with atomic_path(path, durable=False) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def load_json(path: str | Path) -> Any | None:
-    """Read JSON; None if the file is missing or damaged."""
+def load_json(path: str | Location) -> Any | None:
+    """Read JSON; None if the file is missing or damaged.
+
+    Raises
+    ------
+    UnreadableFileError
+        If a remote store cannot be reached: what it holds is unknown then, not missing.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(location(path).read_text())
+    except ScopeflowError:
+        raise
     except (OSError, ValueError):
         return None
+
+
+def load_arrays(path: str | Location) -> dict[str, NDArray[Any]] | None:
+    """Read a NumPy archive of arrays; None if the file is missing or damaged.
+
+    Raises
+    ------
+    UnreadableFileError
+        As :func:`load_json`.
+    """
+    try:
+        # np.load leaves a file that it was given by name open when the archive is damaged.
+        with open_bytes(location(path)) as stream, np.load(stream) as archive:
+            return {key: archive[key] for key in archive.files}
+    except ScopeflowError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def remove_tree(path: str | Location) -> None:
+    """Remove a folder with all that it holds, or a file; nothing there is no error."""
+    place = location(path)
+    if isinstance(place, RemotePath):
+        place.remove_tree()
+    elif place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def file_proof(path: str | Location) -> tuple[int, str]:
+    """Return the size of a file in bytes, and a text that other bytes would change.
+
+    For files of this machine the text is :func:`file_digest`; for objects of a remote store it is
+    what the store gives each content, such as the ETag, and nothing is fetched.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    place = location(path)
+    if isinstance(place, RemotePath):
+        return place.stamp()
+    return place.stat().st_size, file_digest(place)
 
 
 def file_digest(path: str | Path) -> str:

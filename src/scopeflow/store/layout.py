@@ -15,11 +15,8 @@ One block of frames is one shard, so one task writes one file of each array and 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +25,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
-from scopeflow.store.files import writing
+from scopeflow.store.files import remove_tree, writing
+from scopeflow.store.locations import Location, location, reaching
 from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.store.zarr_files import read_shard, write_shard
+from scopeflow.store.zarr_stores import zarr_store
 
 REGISTERED = "registered"
 MOTION = "motion"
@@ -228,12 +228,12 @@ def _channel_colors(count: int) -> Sequence[str]:
     return [wheel[i % len(wheel)] for i in range(count)]
 
 
-def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
     """Create the empty arrays of a result; replaces whatever stands at `path`.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : Path or RemotePath
         Folder of the store.
     layout : StoreLayout
         Shapes and shards.
@@ -246,10 +246,8 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
         If the folder cannot be written.
     """
     with writing(path):
-        if path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
-        group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
+        remove_tree(path)
+        group = zarr.create_group(zarr_store(path), zarr_format=3, attributes=dict(attributes))
         for name, (shape, dtype) in layout.array_shapes().items():
             shard = (layout.block_length, *shape[1:])
             chunk = (_frames_per_chunk(layout), *shape[1:])
@@ -273,10 +271,12 @@ def create_store(path: Path, layout: StoreLayout, attributes: Mapping[str, Any])
             )
 
 
-def read_layout(path: Path) -> StoreLayout | None:
+def read_layout(path: Location) -> StoreLayout | None:
     """Return the layout of an existing store, or None if it is missing or incomplete."""
+    store = zarr_store(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
+        with reaching(path):
+            group = zarr.open_group(store, mode="r")
         recorded: Any = group.attrs["scopeflow"]
         found = recorded["layout"]
         layout = StoreLayout(
@@ -286,11 +286,15 @@ def read_layout(path: Path) -> StoreLayout | None:
             found["block_length"],
             tuple(found["arrays"]),
         )
-        arrays = {name: zarr.open_array(f"{path}/{name}", mode="r") for name in layout.arrays}
+        arrays = {name: zarr.open_array(store, path=name, mode="r") for name in layout.arrays}
+    except UnreadableFileError:
+        raise
     except (OSError, KeyError, ValueError, TypeError):
         return None
     for name, (shape, dtype) in layout.array_shapes().items():
         if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
+            return None
+        if arrays[name].chunks[0] != _frames_per_chunk(layout):
             return None
     return layout
 
@@ -306,19 +310,6 @@ def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=64)
-def _open_array(path: str, name: str, layout: StoreLayout) -> Any:  # noqa: ARG001
-    """Return one array of a store, opened once in each process.
-
-    The layout is part of the key: a store that was replaced by one of another layout must not be
-    written through a handle that a long-lived worker opened before.
-    """
-    # Not part of the metadata: completion is never judged by which files exist, but a shard of
-    # zeros should be a file like any other, for the ledger and for whoever copies the store.
-    array = zarr.open_array(f"{path}/{name}", mode="r+")
-    return array.with_config({"write_empty_chunks": True})
-
-
 @dataclass(frozen=True)
 class ResultStore:
     """Reads and writes blocks of a result store; small, picklable, opened in each process.
@@ -326,7 +317,7 @@ class ResultStore:
     Attributes
     ----------
     path : str
-        Folder of the store.
+        Folder of the store, path or address.
     layout : StoreLayout
         Shapes and shards.
     """
@@ -334,16 +325,15 @@ class ResultStore:
     path: str
     layout: StoreLayout
 
-    def _owned_shard(self, name: str, start: int, stop: int) -> str:
+    @property
+    def _zarr(self) -> Any:
+        return zarr_store(location(self.path))
+
+    def _shard(self, name: str, start: int) -> str:
+        """Return the file of the shard that begins with a frame, relative to the store."""
         length = self.layout.block_length
-        last = self.layout.shape[0]
-        if start % length or stop != min(start + length, last):
-            raise ValueError(
-                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
-            )
-        array = _open_array(self.path, name, self.layout)
-        key = array.metadata.encode_chunk_key((start // length, *(0,) * (array.ndim - 1)))
-        return f"{name}/{key}"
+        others = len(self.layout.array_shapes()[name][0]) - 1
+        return "/".join([name, "c", str(start // length), *["0"] * others])
 
     def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
         """Write one whole shard and return its file, relative to the store.
@@ -357,31 +347,57 @@ class ResultStore:
         values : ndarray
             Channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
         """
-        shard = self._owned_shard(name, start, stop)
+        length = self.layout.block_length
+        if start % length or stop != min(start + length, self.layout.shape[0]):
+            raise ValueError(
+                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
+            )
+        shard = self._shard(name, start)
         if values.ndim == 4:
             values = np.moveaxis(values, -1, 1)
-        with writing(self.path):
-            # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
-            (Path(self.path) / shard).unlink(missing_ok=True)
-            _open_array(self.path, name, self.layout)[start:stop] = np.ascontiguousarray(values)
+        shape, dtype = self.layout.array_shapes()[name]
+        if values.shape != (stop - start, *shape[1:]) or values.dtype != np.dtype(dtype):
+            raise ValueError(
+                f"{values.dtype} values of shape {values.shape} are no frames of '{name}', which "
+                f"has {shape[1:]} {dtype}"
+            )
+        write_shard(
+            location(self.path) / shard,
+            values,
+            _codec(values.dtype),
+            length=length,
+            per_chunk=_frames_per_chunk(self.layout),
+        )
         return shard
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames of one array, channel-last."""
-        values = np.asarray(_open_array(self.path, name, self.layout)[start:stop])
+        (_, *frame), dtype = self.layout.array_shapes()[name]
+        values = np.empty((stop - start, *frame), dtype)
+        length = self.layout.block_length
+        for first in range(start // length * length, stop, length):
+            begin, end = max(first, start), min(first + length, stop)
+            read_shard(
+                location(self.path) / self._shard(name, first),
+                begin - first,
+                end - first,
+                values[begin - start : end - start],
+                length=length,
+                per_chunk=_frames_per_chunk(self.layout),
+            )
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
         with writing(self.path):
-            group = zarr.open_group(self.path, mode="r+").require_group(STATISTICS)
+            group = zarr.open_group(self._zarr, mode="r+").require_group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
         with writing(self.path):
-            group = zarr.open_group(self.path, mode="r+").require_group(REFERENCE)
+            group = zarr.open_group(self._zarr, mode="r+").require_group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
                 if image is None:
                     continue
@@ -392,7 +408,7 @@ class ResultStore:
     def read_statistics(self) -> dict[str, NDArray[Any]]:
         """Return the statistics of all frames by name; empty while the store is incomplete."""
         try:
-            group = zarr.open_group(f"{self.path}/{STATISTICS}", mode="r")
+            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r")
         except (OSError, ValueError):
             return {}
         return {name: np.asarray(array[:]) for name, array in group.arrays()}
@@ -400,22 +416,22 @@ class ResultStore:
     def read_reference(self) -> NDArray[np.float64] | None:
         """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
         try:
-            array = zarr.open_array(f"{self.path}/{REFERENCE}/raw", mode="r")
+            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r")
         except (OSError, ValueError):
             return None
         return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
-        return dict(zarr.open_group(self.path, mode="r").attrs)
+        return dict(zarr.open_group(self._zarr, mode="r").attrs)
 
     def set_attributes(self, **attributes: Any) -> None:
         """Add attributes to the group."""
         with writing(self.path):
-            zarr.open_group(self.path, mode="r+").attrs.update(attributes)
+            zarr.open_group(self._zarr, mode="r+").attrs.update(attributes)
 
 
-def open_result(path: Path) -> ResultStore:
+def open_result(path: Location) -> ResultStore:
     """Open an existing result store.
 
     Raises

@@ -3,21 +3,28 @@
 Records stand beside the results, one small file for each piece of work. A record is written last,
 after the files it names were written and read back, and by an atomic rename, so a kill at any
 moment leaves work either finished and provable or not finished. A record counts only if its
-fingerprint is that of the present settings and every file it names still has the same bytes.
+fingerprint is that of the present settings and every file it names still has the same bytes. In a
+remote store a record is one object, stored whole; the files prove themselves by size and ETag.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.store.files import atomic_save_npz, file_digest, load_json, save_json
+from scopeflow.errors import ScopeflowError
+from scopeflow.store.files import (
+    atomic_save_npz,
+    file_proof,
+    load_arrays,
+    load_json,
+    save_json,
+    writing,
+)
+from scopeflow.store.locations import Location, location
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Ledger:
     Attributes
     ----------
     folder : str
-        Where the records stand.
+        Where the records stand, path or address.
     root : str
         Folder that the recorded file names are relative to.
     fingerprint : str
@@ -65,11 +72,11 @@ class Ledger:
     root: str
     fingerprint: str
 
-    def _record_path(self, name: str) -> Path:
-        return Path(self.folder) / f"{name}.json"
+    def _record_path(self, name: str) -> Location:
+        return location(self.folder) / f"{name}.json"
 
-    def _arrays_path(self, name: str) -> Path:
-        return Path(self.folder) / f"{name}.npz"
+    def _arrays_path(self, name: str) -> Location:
+        return location(self.folder) / f"{name}.npz"
 
     def find(self, name: str) -> Record | None:
         """Return the record of finished, undamaged work, else None.
@@ -89,25 +96,23 @@ class Ledger:
         if not isinstance(stored, dict) or stored.get("fingerprint") != self.fingerprint:
             return None
         for relative, proof in stored.get("files", {}).items():
-            path = Path(self.root) / relative
             try:
-                if path.stat().st_size != proof["size"] or file_digest(path) != proof["digest"]:
+                if file_proof(location(self.root) / relative) != (proof["size"], proof["digest"]):
                     return None
+            except ScopeflowError:
+                raise
             except OSError:
                 return None
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, NDArray[Any]] | None = {}
         if stored.get("has_arrays"):
-            try:
-                # np.load leaves a file that it was given by name open when the archive is damaged.
-                with open(self._arrays_path(name), "rb") as stream, np.load(stream) as archive:
-                    arrays = {key: archive[key] for key in archive.files}
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                return None
-        return Record(stored["values"], arrays)
+            arrays = load_arrays(self._arrays_path(name))
+        return None if arrays is None else Record(stored["values"], arrays)
 
     def begin(self, name: str) -> None:
         """Take back an old record before its files are touched."""
-        self._record_path(name).unlink(missing_ok=True)
+        path = self._record_path(name)
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def complete(
         self,
@@ -125,14 +130,14 @@ class Ledger:
         values : dict
             Small JSON-able results.
         files : iterable of str
-            Files that the work owns, relative to `root`; they are read back here.
+            Files that the work owns, relative to `root`; those of this machine are read back.
         arrays : dict of str to ndarray, optional
             Arrays that later work depends on.
         """
         proofs = {}
         for relative in files:
-            path = Path(self.root) / relative
-            proofs[relative] = {"size": path.stat().st_size, "digest": file_digest(path)}
+            size, digest = file_proof(location(self.root) / relative)
+            proofs[relative] = {"size": size, "digest": digest}
         if arrays:
             atomic_save_npz(self._arrays_path(name), **arrays)
         save_json(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.store.layout import MOTION, open_result
+from scopeflow.store.locations import Location, location
 from scopeflow.store.sources.files import FileStamp, stamp_file, stamp_folder
+from scopeflow.store.sources.hdf5 import HDF5_FILES
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,25 @@ class StoredMotion:
 
     def identity(self) -> dict[str, Any]:
         """Return JSON-able facts that change when the data change."""
-        return {key: str(value) for key, value in asdict(self.stamp).items()}
+        return {key: str(value) for key, value in self.stamp.facts().items()}
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the displacements of frames, ``(n, h, w, 2)``, pixels of the frame."""
-        path = Path(self.stamp.path)
+        path = location(self.stamp.path)
         if path.name == MOTION:
             return np.asarray(open_result(path.parent).read(MOTION, start, stop), np.float32)
-        with h5py.File(path, "r") as file:
-            parts = [file[name][start:stop] for name in ("u", "v")]
+        handle = HDF5_FILES.get(self.stamp)
+        with handle.lock:
+            parts = [handle.value[name][start:stop] for name in ("u", "v")]
         return np.stack(parts, axis=-1).astype(np.float32, copy=False)
 
 
-def open_motion(folder: Path) -> StoredMotion | None:
+def open_motion(folder: Location) -> StoredMotion | None:
     """Open the displacements in a folder of results; None if none were kept.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         With ``motion.h5``, ``w.h5`` or ``compensated.zarr``, looked for in this order; or an HDF5
         file of displacements.
 
@@ -83,11 +84,12 @@ def open_motion(folder: Path) -> StoredMotion | None:
     return None
 
 
-def _open_hdf5(path: Path) -> StoredMotion:
+def _open_hdf5(path: Location) -> StoredMotion:
     stamp = stamp_file(path)
     try:
-        with h5py.File(path, "r") as file:
-            shapes = {tuple(file[part].shape) for part in ("u", "v")}
+        handle = HDF5_FILES.get(stamp)
+        with handle.lock:
+            shapes = {tuple(handle.value[part].shape) for part in ("u", "v")}
     except (OSError, KeyError, AttributeError) as error:
         raise UnreadableFileError(f"{path} holds no displacements: {error}") from None
     if len(shapes) != 1 or len(shape := shapes.pop()) != 3:

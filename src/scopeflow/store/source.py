@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import h5py
@@ -12,13 +11,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from scopeflow.errors import (
-    InputError,
-    InputNotFoundError,
-    UnreadableFileError,
-)
+from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.store.locations import Location, RemotePath, location, reaching
 from scopeflow.store.sources.czi import open_czi
-from scopeflow.store.sources.files import stamp_file
+from scopeflow.store.sources.files import not_found, refuse_remote, stamp_file
 from scopeflow.store.sources.folders import (
     combination,
     matching,
@@ -67,6 +63,9 @@ SUPPORTED = (
 )
 
 
+_NAMES = {"video": "AVI, MP4, MKV and MOV", "suite2p": "suite2p", "czi": "CZI", "nd2": "ND2"}
+
+
 def open_source(
     source: Any,
     *,
@@ -80,6 +79,11 @@ def open_source(
 ) -> Source:
     """Open a recording without reading its pixels.
 
+    Paths may be addresses of remote stores that fsspec opens, such as ``s3://bucket/movie.zarr``:
+    zarr (chunks are fetched side by side), TIFF and HDF5 (ranges of bytes are fetched), and folders
+    of TIFF files. Credentials and endpoints are those of fsspec and of the environment, on every
+    machine that computes.
+
     The format is told by the content of a file, not by its name alone. A list of files is
 
     * channels of one recording where the names differ only in a number after ``ch``, ``chan``,
@@ -91,7 +95,7 @@ def open_source(
 
     Parameters
     ----------
-    source : str, Path, ndarray, zarr.Array, h5py.Dataset, Source, or list of them
+    source : str (path or address), Path, ndarray, zarr.Array, h5py.Dataset, Source, or list of them
         The recording.
     axes : str, optional
         One letter for each stored axis, ``T`` frames, ``Y`` (or ``H``) rows, ``X`` (or ``W``)
@@ -147,8 +151,8 @@ def open_source(
     if isinstance(source, np.ndarray):
         _refuse(f"array of shape {source.shape}", choices, ("axes", "z"))
         return open_array(source, axes=axes, z=z)
-    if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source), choices, combine)
+    if isinstance(source, str | os.PathLike | RemotePath):
+        return _open_path(location(source), choices, combine)
     if isinstance(source, list | tuple):
         return _open_list(list(source), choices, combine)
     if isinstance(source, Source):
@@ -173,9 +177,10 @@ def _open_zarr_object(array: zarr.Array, axes: str | None, z: int | None) -> Sou
     if root is None:
         raise InputError(
             f"A zarr array in {type(array.store).__name__} cannot be opened by other processes. "
-            "Give a zarr array in a folder, or its values as a numpy array."
+            "Give a zarr array in a folder, its address such as s3://bucket/movie.zarr, or its "
+            "values as a numpy array."
         )
-    return open_zarr(Path(root) / array.path, axes=axes, z=z)
+    return open_zarr(location(root) / array.path, axes=axes, z=z)
 
 
 def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -> Source:
@@ -185,9 +190,9 @@ def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -
         raise InputError(f'combine={combine!r} is not known; use "frames" or "channels".')
     if len(items) == 1:
         return open_source(items[0], **_without_none(choices))
-    paths = [Path(item) for item in items if isinstance(item, str | os.PathLike)]
-    if len(paths) == len(items):
-        how, paths = combination(paths, combine)
+    given = [item for item in items if isinstance(item, str | os.PathLike | RemotePath)]
+    if len(given) == len(items):
+        how, paths = combination([location(item) for item in given], combine)
         items = list(paths)
     elif combine is None:
         raise InputError(
@@ -204,19 +209,16 @@ def _without_none(choices: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choices.items() if value is not None}
 
 
-def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Source:
-    if "://" in str(path) or str(path).startswith(("s3:", "gs:", "http:", "https:")):
-        raise InputError(
-            f"{path}: remote addresses are not read. Copy the data here, or mount them."
-        )
-    path = path.expanduser()
+def _open_path(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
+    # First: servers of web pages have no folders, whose existence could be asked for.
+    if is_zarr(path):
+        _refuse(str(path), choices, ("axes", "dataset", "z"))
+        return open_zarr(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
     if not path.exists():
         files = matching(path)
         if files:
             return _open_list(list(files), choices, combine)
-        parent = path.parent
-        hint = "" if parent.is_dir() else f" Its folder {parent} does not exist either."
-        raise InputNotFoundError(f"{path}: there is no such file or folder.{hint} Check the path.")
+        raise not_found(path)
     if path.is_dir():
         return _open_folder(path, choices, combine)
     kind = file_format(path)
@@ -229,7 +231,13 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
         return open_hdf5(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
     if kind == "mat":
         _refuse(str(path), choices, ("axes", "dataset", "z"))
-        return open_mat(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
+        return open_mat(
+            refuse_remote(path, "MATLAB"),
+            axes=choices["axes"],
+            dataset=choices["dataset"],
+            z=choices["z"],
+        )
+    path = refuse_remote(path, _NAMES[kind])
     if kind == "video":
         _refuse(str(path), choices, ())
         return open_video_file(path)
@@ -242,10 +250,7 @@ def _open_path(path: Path, choices: dict[str, Any], combine: str | None) -> Sour
     return opener(path, position=choices["position"], z=choices["z"], missing=missing)
 
 
-def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> Source:
-    if is_zarr(path):
-        _refuse(str(path), choices, ("axes", "dataset", "z"))
-        return open_zarr(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
+def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
     results = results_in(path)
     if len(results) > 1:
         raise InputError(
@@ -256,8 +261,8 @@ def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> So
         return _open_list(list(results[0]), choices, combine)
     if (path / "data.bin").is_file():
         _refuse(str(path), choices, ())
-        return open_suite2p(path)
-    files = tiff_files(path) or video_files(path)
+        return open_suite2p(refuse_remote(path, _NAMES["suite2p"]))
+    files: Sequence[Location] = tiff_files(path) or video_files(path)
     if not files:
         raise UnreadableFileError(
             f"{path}: the folder is neither zarr nor a folder of results, TIFF or video files. "
@@ -266,12 +271,12 @@ def _open_folder(path: Path, choices: dict[str, Any], combine: str | None) -> So
     return _open_list(list(files), choices, combine)
 
 
-def file_format(path: Path) -> str:
+def file_format(path: Location) -> str:
     """Tell the format by the first bytes, as extensions are often wrong.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         An existing file.
 
     Returns
@@ -285,7 +290,7 @@ def file_format(path: Path) -> str:
         Another format, or an empty file.
     """
     stamp_file(path)
-    with path.open("rb") as file:
+    with reaching(path), path.open("rb") as file:
         head = file.read(2048)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"

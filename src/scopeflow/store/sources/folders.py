@@ -6,8 +6,10 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from scopeflow.errors import InputError
+from scopeflow.store.locations import Location, RemotePath
 
 __all__ = ["combination", "matching", "natural_key", "results_in", "tiff_files", "video_files"]
 
@@ -43,37 +45,45 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     )
 
 
-def tiff_files(folder: Path) -> list[Path]:
+def _entries(folder: Location) -> list[Location]:
+    return [*folder.iterdir()]
+
+
+@overload
+def tiff_files(folder: Path) -> list[Path]: ...
+@overload
+def tiff_files(folder: RemotePath) -> list[RemotePath]: ...
+def tiff_files(folder: Location) -> Sequence[Location]:
     """Return the TIFF files of a folder in natural order, hidden files left out."""
     files = [
         path
-        for path in folder.iterdir()
+        for path in _entries(folder)
         if path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
     ]
     return sorted(files, key=lambda path: natural_key(path.name))
 
 
-def video_files(folder: Path) -> list[Path]:
+def video_files(folder: Location) -> list[Location]:
     """Return the AVI, MP4, MKV and MOV files of a folder in natural order, hidden ones left out."""
     files = [
         path
-        for path in folder.iterdir()
+        for path in _entries(folder)
         if path.suffix.lower() in _VIDEOS and not path.name.startswith(".")
     ]
     return sorted(files, key=lambda path: natural_key(path.name))
 
 
-def matching(pattern: Path) -> list[Path]:
+def matching(pattern: Location) -> list[Location]:
     """Return the files that a pattern with ``*``, ``?`` or ``[…]`` names, in natural order.
 
     Parameters
     ----------
-    pattern : Path
+    pattern : Path or RemotePath
         Wildcards in its last parts, such as ``session/movie_ch*.h5``.
 
     Returns
     -------
-    list of Path
+    list of Path or RemotePath
         Empty where nothing matches, or the path has no wildcard.
 
     Examples
@@ -83,19 +93,24 @@ def matching(pattern: Path) -> list[Path]:
     """
     if not any(mark in str(pattern) for mark in "*?["):
         return []
-    found = [Path(name) for name in glob.glob(str(pattern))]
+    found: list[Location] = []
+    if isinstance(pattern, RemotePath):
+        root = RemotePath(pattern.root)
+        found += root.glob(str(pattern).removeprefix(f"{root}/"))
+    else:
+        found += [Path(name) for name in glob.glob(str(pattern))]
     return sorted(found, key=lambda path: (natural_key(str(path.parent)), natural_key(path.name)))
 
 
-def results_in(folder: Path) -> list[tuple[Path, ...]]:
+def results_in(folder: Location) -> list[tuple[Location, ...]]:
     """Return the corrected recordings in a folder of results, each as its files.
 
     ``compensated.*`` is one file; ``compensated_ch1.*``, ``compensated_ch2.*`` … of one ending are
     the channels of one recording.
     """
-    results: list[tuple[Path, ...]] = []
-    channels: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+    results: list[tuple[Location, ...]] = []
+    channels: dict[str, list[Location]] = {}
+    for path in sorted(_entries(folder), key=lambda path: natural_key(path.name)):
         if path.suffix.lower() not in _RESULTS:
             continue
         if _RESULT_STEM.fullmatch(path.stem):
@@ -105,12 +120,12 @@ def results_in(folder: Path) -> list[tuple[Path, ...]]:
     return results + [tuple(files) for files in channels.values()]
 
 
-def combination(paths: Sequence[Path], combine: str | None) -> tuple[str, list[Path]]:
+def combination(paths: Sequence[Location], combine: str | None) -> tuple[str, list[Location]]:
     """Decide whether files are frames or channels of one recording, and their order.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or RemotePath
         Two or more files.
     combine : {"frames", "channels"} or None
         The choice of the user.
@@ -119,7 +134,7 @@ def combination(paths: Sequence[Path], combine: str | None) -> tuple[str, list[P
     -------
     how : {"frames", "channels"}
         What they are.
-    paths : list of Path
+    paths : list of Path or RemotePath
         The files in order.
 
     Raises

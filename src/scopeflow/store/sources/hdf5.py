@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.store.discovery import choose_datasets
+from scopeflow.store.locations import RemotePath, is_access_error, location
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -21,17 +22,30 @@ from scopeflow.store.sources.axes import (
     parse_axes,
     resolve_layout,
 )
-from scopeflow.store.sources.files import FileStamp, HandleCache, stamp_file
+from scopeflow.store.sources.files import (
+    FileStamp,
+    HandleCache,
+    collection_paused,
+    stamp_file,
+)
 from scopeflow.store.video_metadata import VideoMetadata
 
-__all__ = ["Hdf5Source", "open_hdf5"]
+__all__ = ["HDF5_FILES", "Hdf5Source", "open_hdf5"]
 
 
 def _open_file(path: str) -> Any:
+    place = location(path)
     try:
+        if isinstance(place, RemotePath):
+            with collection_paused():
+                return h5py.File(place.open(), "r")
         # Read-only network mounts often cannot lock.
         return h5py.File(path, "r", locking="best-effort")
-    except OSError as error:
+    except UnreadableFileError:
+        raise
+    except Exception as error:
+        if not is_access_error(error):
+            raise
         advice = "It may be damaged; restore it from the original."
         if "truncated" in str(error):
             advice = "It is truncated; copy or save it again."
@@ -42,7 +56,8 @@ def _open_file(path: str) -> Any:
         ) from error
 
 
-_FILES: HandleCache[Any] = HandleCache(_open_file)
+HDF5_FILES: HandleCache[Any] = HandleCache(_open_file)
+"""Open HDF5 files of this process; read them under the lock of their handle."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +118,14 @@ class Hdf5Source:
         """
         check_frame_range(start, stop, self.shape[0], self.description)
         index = self.layout.index(start, stop)
-        handle = _FILES.get(self.stamp)
+        handle = HDF5_FILES.get(self.stamp)
         # HDF5 itself is not safe for threads.
         with handle.lock:
             try:
                 blocks = [handle.value[name][index] for name in self.datasets]
-            except OSError as error:
+            except Exception as error:
+                if not is_access_error(error):
+                    raise
                 raise UnreadableFileError(
                     f"{self.stamp.path}: frames {start} to {stop} cannot be read ({error}). "
                     "The file is damaged; restore it from the original."
@@ -161,7 +178,7 @@ def _writer_axes(data: Any, file: Any, name: str) -> str | None:
 
 
 def open_hdf5(
-    path: str | Path,
+    path: str | Path | RemotePath,
     *,
     axes: str | None = None,
     dataset: str | Sequence[str] | None = None,
@@ -175,7 +192,7 @@ def open_hdf5(
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The file.
     axes : str, optional
         One letter for each axis of a dataset.
@@ -195,7 +212,7 @@ def open_hdf5(
         The file, its datasets or their axes cannot be used.
     """
     stamp = stamp_file(path)
-    handle = _FILES.get(stamp)
+    handle = HDF5_FILES.get(stamp)
     name = str(path)
     with handle.lock:
         file = handle.value

@@ -19,6 +19,7 @@ from scopeflow.errors import (
     ScopeflowError,
     UnreadableFileError,
 )
+from scopeflow.store.locations import RemotePath, location, reaching
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -41,11 +42,18 @@ IMAGEJ_CHANNELS = 7
 
 
 def _open_file(path: str) -> Any:
+    place = location(path)
     try:
-        file = tifffile.TiffFile(path)
+        if isinstance(place, RemotePath):
+            with reaching(place):
+                file = tifffile.TiffFile(place.open(), name=place.name)
+        else:
+            file = tifffile.TiffFile(path)
         # Pages are looked up and read under the file's own lock, and decoded outside of it.
         file.filehandle.set_lock(True)
         len(file.pages)
+    except UnreadableFileError:
+        raise
     except Exception as error:
         raise UnreadableFileError(
             f"{path}: cannot be opened as TIFF ({error}). It is damaged or of another format; "
@@ -132,6 +140,10 @@ class TiffSource:
         """
         check_frame_range(start, stop, self.shape[0], self.description)
         index = self.layout.index(start, stop)
+        place = location(self.stamp.path)
+        if self.offset is not None and isinstance(place, RemotePath):
+            self.stamp.check_unchanged()
+            return self._fetch(place, start, stop)
         if self.offset is not None:
             # A mapped file that shrank would end the process, so look first.
             self.stamp.check_unchanged()
@@ -151,6 +163,23 @@ class TiffSource:
             return np.empty((0, *self.shape[1:]), self.dtype)
         block = np.stack(pages).reshape(*np.shape(numbers), *pages[0].shape)
         return self.layout.to_video(block.astype(self.dtype, copy=False), owned=True)
+
+    def _fetch(self, place: RemotePath, start: int, stop: int) -> NDArray[Any]:
+        """Return frames of a file without compression; only their bytes are fetched."""
+        assert self.offset is not None
+        shape = self.layout.shape
+        time = max(0, self.layout.axes.find("T"))
+        length = stop - start if "T" in self.layout.axes else shape[0]
+        block = np.empty((*shape[:time], length, *shape[time + 1 :]), self.stored_dtype)
+        step = math.prod(shape[time + 1 :]) * block.itemsize
+        for row, outer in enumerate(np.ndindex(*shape[:time])):
+            part = block[outer]
+            if part.size == 0:
+                continue
+            begin = self.offset + (row * shape[time] + start) * step
+            data = place.read_range(begin, begin + part.nbytes)
+            part[...] = np.frombuffer(data, self.stored_dtype).reshape(part.shape)
+        return self.layout.to_video(block[self.layout.index(0, length)], owned=False)
 
     def _read_page(self, number: int) -> NDArray[Any]:
         # The handle is kept while reading: a file closes when its handle is dropped.
@@ -198,7 +227,7 @@ class TiffSource:
 
 
 def open_tiff(
-    path: str | Path,
+    path: str | Path | RemotePath,
     *,
     axes: str | None = None,
     dataset: int | str | None = None,
@@ -215,7 +244,7 @@ def open_tiff(
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The file.
     axes : str, optional
         One letter for each stored axis; overrides the file.

@@ -35,6 +35,8 @@ def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
         declare more frames than there are.
     """
     advice = "The file is truncated or damaged; copy or save it again."
+    if not file.filehandle.is_file and file.is_ome:
+        advice += " OME-TIFF of several files is not read from remote addresses; copy all of them."
     pages = len(file.pages)
     beyond = _next_page_offset(file, file.pages[pages - 1])
     if beyond:

@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.store.discovery import choose_datasets
+from scopeflow.store.locations import (
+    Location,
+    RemotePath,
+    is_access_error,
+    location,
+    reaching,
+)
 from scopeflow.store.sources.axes import (
     AxisLayout,
     check_frame_range,
@@ -24,6 +31,7 @@ from scopeflow.store.sources.axes import (
 )
 from scopeflow.store.sources.files import FileStamp, stamp_folder
 from scopeflow.store.video_metadata import VideoMetadata, micrometres, seconds
+from scopeflow.store.zarr_stores import zarr_store
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
 
@@ -33,14 +41,20 @@ _NAMES = {"t": "T", "time": "T", "frame": "T", "frames": "T", "c": "C", "channel
 }  # fmt: skip
 
 
-def is_zarr(path: Path) -> bool:
+def is_zarr(path: Location) -> bool:
     """Return whether a folder is a zarr array or group."""
+    if isinstance(path, RemotePath) and path.has_folders and path.is_file():
+        return False
     return any((path / marker).is_file() for marker in _MARKERS)
 
 
 def _open_node(path: str) -> Any:
+    place = location(path)
     try:
-        return zarr.open(path, mode="r")
+        with reaching(place):
+            return zarr.open(zarr_store(place), mode="r")
+    except UnreadableFileError:
+        raise
     except Exception as error:
         raise UnreadableFileError(
             f"{path}: cannot be opened as zarr ({type(error).__name__}: {error}). "
@@ -108,6 +122,10 @@ class ZarrSource:
         try:
             block = np.asarray(array[self.layout.index(start, stop)])
         except Exception as error:
+            place = location(self.stamp.path)
+            if isinstance(place, RemotePath) and is_access_error(error):
+                with reaching(place):
+                    raise
             raise UnreadableFileError(
                 f"{self.stamp.path}: frames {start} to {stop} cannot be read "
                 f"({type(error).__name__}: {error}). A chunk is damaged; restore the folder."
@@ -177,7 +195,7 @@ def _scales(multiscale: Mapping[str, Any], letters: str) -> dict[str, tuple[floa
 
 
 def open_zarr(
-    path: str | Path,
+    path: str | Path | RemotePath,
     *,
     axes: str | None = None,
     dataset: str | None = None,
@@ -191,8 +209,8 @@ def open_zarr(
 
     Parameters
     ----------
-    path : str or Path
-        Folder of the array or group.
+    path : str, Path or RemotePath
+        Folder of the array or group, or its address.
     axes : str, optional
         One letter for each axis; overrides names in the file.
     dataset : str, optional
@@ -210,8 +228,8 @@ def open_zarr(
     UnreadableFileError, DatasetNotFoundError, InputError
         The folder, its arrays or their axes cannot be used.
     """
-    folder = Path(path).expanduser()
-    name = str(path)
+    folder = location(path)
+    name = str(folder if isinstance(folder, RemotePath) else path)
     node = _open_node(str(folder))
     multiscale = None
     key = ""

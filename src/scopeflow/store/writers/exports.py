@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.config.enums import OutputFormat
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.store.locations import Location
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.hdf5 import CaimanWriter, Hdf5Writer, MatWriter
 from scopeflow.store.writers.multifile import ChannelFiles, channel_paths
@@ -103,7 +104,7 @@ def open_writer(
     return _WRITERS[name](path, shape, dtype, metadata)
 
 
-def open_displacement_writer(path: str | Path, shape: tuple[int, int, int]) -> FrameWriter:
+def open_displacement_writer(path: str | Location, shape: tuple[int, int, int]) -> FrameWriter:
     """Open ``w.h5``: datasets ``u`` (x) and ``v`` (y), each ``(T, H, W)`` float32, pixels.
 
     Parameters
@@ -146,7 +147,7 @@ class ValidIndexWriter:
     ...         writer.write(np.ones((2, 3, 4), bool))
     """
 
-    def __init__(self, path: str | Path, shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: str | Location, shape: tuple[int, int, int]) -> None:
         self._file = Hdf5Writer(path, (*shape, 1), np.uint8)
 
     def write(self, valid: NDArray[Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.errors import InputError
+from scopeflow.store.locations import Location
 from scopeflow.store.video_metadata import VideoMetadata
 from scopeflow.store.writers.protocol import StreamedFile
 
@@ -31,7 +32,7 @@ class _ChannelFile(StreamedFile):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Location,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
         metadata: VideoMetadata | None = None,
@@ -150,7 +151,7 @@ class CaimanWriter(Hdf5Writer):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Location,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
         metadata: VideoMetadata | None = None,
@@ -193,7 +194,7 @@ class MatWriter(_ChannelFile):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Location,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
         metadata: VideoMetadata | None = None,

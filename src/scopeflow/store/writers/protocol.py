@@ -19,6 +19,7 @@ from scopeflow.store.files import (
     publish,
     writing,
 )
+from scopeflow.store.locations import Location, location
 from scopeflow.store.video_metadata import VideoMetadata
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class StreamedFile(ABC):
 
     Parameters
     ----------
-    path : path
+    path : path or address
         The target; an older file is replaced at the end.
     shape : tuple of int
         ``(T, H, W, C)`` of the whole recording.
@@ -68,12 +69,12 @@ class StreamedFile(ABC):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Location,
         shape: tuple[int, int, int, int],
         dtype: DTypeLike,
         metadata: VideoMetadata | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = location(path)
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]), int(shape[3]))
         self.dtype = np.dtype(dtype)
         self.metadata = metadata or VideoMetadata()

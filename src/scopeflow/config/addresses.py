@@ -1,0 +1,95 @@
+"""Addresses of remote data as text, such as ``s3://bucket/folder``; opens nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from scopeflow.errors import OptionsError
+
+__all__ = ["address_of", "local_path", "path_or_address"]
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+# pathlib makes one slash of two. Of these words nobody names a folder.
+_MENDED = re.compile(
+    r"(s3a?|gs|gcs|https?|memory|file|abfss?|az|adl|hf|s?ftp|ssh|hdfs|webhdfs):/([^/].*)", re.DOTALL
+)
+
+
+def address_of(given: str | os.PathLike[str]) -> str | None:
+    """Return the remote address that a text or path stands for; None for places on this machine.
+
+    Parameters
+    ----------
+    given : str or path-like
+        ``s3://bucket/movie.zarr``, also where `pathlib.Path` has swallowed one of the slashes.
+
+    Returns
+    -------
+    str or None
+        ``scheme://rest`` without trailing slashes.
+
+    Examples
+    --------
+    >>> address_of(Path("s3://bucket/movie.zarr"))
+    's3://bucket/movie.zarr'
+    >>> address_of("results/movie.zarr") is None
+    True
+    """
+    text = os.fspath(given)
+    match = _ADDRESS.fullmatch(text) or _MENDED.fullmatch(text)
+    if match is None or match[1].lower() == "file":
+        return None
+    return f"{match[1].lower()}://{match[2].rstrip('/')}"
+
+
+def path_or_address(given: str | os.PathLike[str]) -> Path | str:
+    """Return a path of this machine as `Path`, and a remote address as text.
+
+    Examples
+    --------
+    >>> path_or_address("s3://bucket/results/")
+    's3://bucket/results'
+    >>> path_or_address("file:///data/results").name
+    'results'
+    """
+    address = address_of(given)
+    if address is not None:
+        return address
+    text = os.fspath(given)
+    return Path(re.sub(r"^file:/+", "/", text, flags=re.IGNORECASE))
+
+
+def local_path(given: str | os.PathLike[str], what: str) -> Path:
+    """Return a path of this machine, and refuse a remote address.
+
+    Parameters
+    ----------
+    given : str or path-like
+        As a user wrote it.
+    what : str
+        What stands, or is to stand, there: "The results of the cell workflow".
+
+    Returns
+    -------
+    Path
+        ``~`` is expanded.
+
+    Raises
+    ------
+    OptionsError
+        For a remote address.
+
+    Examples
+    --------
+    >>> local_path("results", "A preview").name
+    'results'
+    """
+    address = address_of(given)
+    if address is not None:
+        raise OptionsError(
+            f"{address}: {what} must be on this machine, not at a remote address. Choose a folder "
+            "here, and copy it there or from there"
+        )
+    return Path(path_or_address(given)).expanduser()
