@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -189,6 +190,7 @@ def test_a_web_server_is_read_too(local, server, name):
     assert same_bits(open_video(web)[3:9].values, open_video(local / name)[3:9].values)
 
 
+@pytest.mark.slow
 def test_workers_open_recordings_for_themselves(local, server, cluster_client):
     names = ["v3.zarr", "a.h5", "packed.tif"]
     sources = [open_source(address(f"raw/{name}")) for name in names]
@@ -273,6 +275,7 @@ def test_a_second_run_computes_what_is_missing_or_damaged_only(expected, written
     assert changed == {shard(1), shard(3)}
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_only_what_is_ours_is_replaced(expected, s3):
     neighbours = {f"mine/{name}": b"x" for name in ("compensated.zarr2/a", "w.h5.old", "other")}
     for key, body in neighbours.items():
@@ -305,6 +308,7 @@ def test_a_killed_run_goes_on(expected, s3, tmp_path):
     try:
         while not finished():
             assert process.poll() is None, "finished before it could be killed"
+            time.sleep(0.1)  # the server runs in this process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -359,26 +363,33 @@ def test_without_credentials_is_one_line_and_exit_code_1(server):
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_line_takes_addresses(local, s3):
-    def run(*words: str):
-        return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+def run(*words: str):
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
 
+
+WORDS = ["correct", address("raw/a.h5"), address("shell"), "--quality", "fast"]
+WORDS += ["--reference", "0:4", "--set", "iterations=2"]
+
+
+def test_the_command_line_takes_addresses(local, s3):
     shown = run("inspect", address("raw/ome.zarr"))
     assert shown.exit_code == 0, shown.output
     assert address("raw/ome.zarr/0") in shown.output
-    words = ["correct", address("raw/a.h5"), address("shell"), "--quality", "fast"]
-    words += ["--reference", "0:4", "--set", "iterations=2"]
-    planned = run(*words, "--dry-run")
+    planned = run(*WORDS, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert address("shell/compensated.zarr") in planned.output
     assert not listing(s3, "shell")
-    done = run(*words)
+    refused = run(*WORDS[:2], address("shell/a.tif"))
+    assert refused.exit_code == 1
+    assert "block by block" in " ".join(refused.output.split())
+
+
+@pytest.mark.slow
+def test_a_command_from_archive_to_archive(local, s3):
+    done = run(*WORDS)
     assert done.exit_code == 0, done.output
     assert address("shell/compensated.zarr") in done.output
     assert open_video(address("shell")).shape == (16, 32, 40, 2)
-    refused = run(*words[:2], address("shell/a.tif"))
-    assert refused.exit_code == 1
-    assert "block by block" in " ".join(refused.output.split())
 
 
 @pytest.mark.slow
@@ -394,6 +405,7 @@ def test_displacements_alone(expected, s3):
     assert again.computed_frames == 0
 
 
+@pytest.mark.slow
 def test_motion_is_kept_and_found(local, written, s3, tmp_path):
     motion = compute_motion(
         address("raw/v3.zarr"), list(range(4)), options("unused"), config(n_jobs=1)

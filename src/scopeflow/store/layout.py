@@ -276,7 +276,7 @@ def read_layout(path: Location) -> StoreLayout | None:
     store = zarr_store(path)
     try:
         with reaching(path):
-            group = zarr.open_group(store, mode="r")
+            group = zarr.open_group(store, mode="r", zarr_format=3)
         recorded: Any = group.attrs["scopeflow"]
         found = recorded["layout"]
         layout = StoreLayout(
@@ -286,7 +286,10 @@ def read_layout(path: Location) -> StoreLayout | None:
             found["block_length"],
             tuple(found["arrays"]),
         )
-        arrays = {name: zarr.open_array(store, path=name, mode="r") for name in layout.arrays}
+        arrays = {
+            name: zarr.open_array(store, path=name, mode="r", zarr_format=3)
+            for name in layout.arrays
+        }
     except UnreadableFileError:
         raise
     except (OSError, KeyError, ValueError, TypeError):
@@ -390,14 +393,14 @@ class ResultStore:
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
         with writing(self.path):
-            group = zarr.open_group(self._zarr, mode="r+").require_group(STATISTICS)
+            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
         with writing(self.path):
-            group = zarr.open_group(self._zarr, mode="r+").require_group(REFERENCE)
+            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
                 if image is None:
                     continue
@@ -408,7 +411,7 @@ class ResultStore:
     def read_statistics(self) -> dict[str, NDArray[Any]]:
         """Return the statistics of all frames by name; empty while the store is incomplete."""
         try:
-            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r")
+            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r", zarr_format=3)
         except (OSError, ValueError):
             return {}
         return {name: np.asarray(array[:]) for name, array in group.arrays()}
@@ -416,19 +419,19 @@ class ResultStore:
     def read_reference(self) -> NDArray[np.float64] | None:
         """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
         try:
-            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r")
+            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r", zarr_format=3)
         except (OSError, ValueError):
             return None
         return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
-        return dict(zarr.open_group(self._zarr, mode="r").attrs)
+        return dict(zarr.open_group(self._zarr, mode="r", zarr_format=3).attrs)
 
     def set_attributes(self, **attributes: Any) -> None:
         """Add attributes to the group."""
         with writing(self.path):
-            zarr.open_group(self._zarr, mode="r+").attrs.update(attributes)
+            zarr.open_group(self._zarr, mode="r+", zarr_format=3).attrs.update(attributes)
 
 
 def open_result(path: Location) -> ResultStore:
