@@ -189,6 +189,9 @@ def fit(
     model: Annotated[
         str, typer.Option(help="maturation, trivial or maturation_blocked.")
     ] = "maturation",
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also draw points and curves, as PNG.")
+    ] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
@@ -196,7 +199,10 @@ def fit(
     start_logging(verbose)
     from scopeflow.pipelines.cells_fit import fit_traces
 
-    typer.echo(str(fit_traces(table, column, model, overwrite=overwrite)))
+    path = fit_traces(table, column, model, overwrite=overwrite, picture=picture)
+    typer.echo(str(path))
+    if picture:
+        typer.echo(str(path.with_suffix(".png")))
 
 
 Fovs = Annotated[
