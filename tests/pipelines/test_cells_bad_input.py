@@ -22,6 +22,7 @@ from scopeflow.pipelines.cells_methods import (
     register_preprocessor,
     register_segmentation,
 )
+from scopeflow.pipelines.cells_services import CroppingService, ExtractionService
 from tests.cells import cell_config, cell_movie
 from tests.oracles.nd2_writer import write_nd2
 from tests.unit.test_source_czi import write_czi
@@ -193,12 +194,12 @@ def test_more_objects_than_16_bits_number():
 
 
 def test_more_cells_than_16_bits_number():
-    boxes = 4 * np.arange(1100)
-    columns = [boxes + 1, np.full(1100, 4), boxes, boxes, boxes + 2, boxes + 2]
+    boxes = 4 * np.arange(400)
+    columns = [boxes + 1, np.full(400, 4), boxes, boxes, boxes + 2, boxes + 2]
     table = np.column_stack(columns)
     moved = np.column_stack([*columns[:3], boxes + 100000, boxes + 2, boxes + 100002])
-    with pytest.raises(InputError, match=r"found 66000 cells.*65535.*min_object_size"):
-        link_frames([table, moved] * 30)
+    with pytest.raises(InputError, match=r"found 65600 cells.*65535.*min_object_size"):
+        link_frames([table, moved] * 82)
 
 
 def test_more_cells_than_16_bits_number_stop_the_field_alone(tmp_path, caplog):
@@ -233,6 +234,23 @@ def test_methods_and_preprocessors_that_break_their_word(tmp_path, caplog):
     finally:
         del _SEGMENTATION.registered["floats"]
     assert "gave float64 of shape (32, 40); it has to give integer labels" in caplog.text
+
+
+def test_extraction_without_channels_makes_tables_with_a_header(files, tmp_path, caplog):
+    # As the reference promises; whole runs without channels are refused.
+    source, output = files / "whole.nd2", tmp_path / "out"
+    ExtractionService().process_all_fovs(source, {}, output, 0, 0)
+    table = output / "fov_000" / "whole_fov_000_traces.csv"
+    columns = list(pd.read_csv(table).columns)
+    assert columns[:6] == ["fov", "cell", "frame", "good", "position_x", "position_y"]
+    assert columns[6:] == ["bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"]
+    assert table.read_text().count("\n") == 1
+    assert "no channel is chosen" in caplog.text
+    with pytest.raises(OptionsError, match=r"Invalid FOV range \[0, 1\].*0 to 0"):
+        ExtractionService().process_all_fovs(source, {}, tmp_path / "b", 0, 1)
+    with pytest.raises(OptionsError, match="neither pc nor fl"):
+        CroppingService().process_all_fovs(source, {}, tmp_path / "b", 0, 0)
+    assert not (tmp_path / "b").exists()
 
 
 def test_objects_above_the_largest_size_are_counted(tmp_path, caplog):

@@ -137,9 +137,10 @@ def status(output: Results, verbose: Verbose = False) -> None:
 def _print_status(console: Console, output: Path) -> None:
     from scopeflow.pipelines.cells_status import workflow_status
 
-    table = Table("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
-    table.add_column("objects too small")
-    table.add_column("too large")
+    names = ("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
+    table = Table(*names, "small", "large", padding=(0, 0), title_justify="left")
+    table.title = "Blocks of frames copied, found and followed; cells and where they are left out"
+    table.caption = "small, large: objects of all frames outside the bounds of size"
     for row in workflow_status(output):
         table.add_row(*(str(value) for value in row))
     console.print(table)
@@ -188,6 +189,9 @@ def fit(
     model: Annotated[
         str, typer.Option(help="maturation, trivial or maturation_blocked.")
     ] = "maturation",
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also draw points and curves, as PNG.")
+    ] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
@@ -195,7 +199,10 @@ def fit(
     start_logging(verbose)
     from scopeflow.pipelines.cells_fit import fit_traces
 
-    typer.echo(str(fit_traces(table, column, model, overwrite=overwrite)))
+    path = fit_traces(table, column, model, overwrite=overwrite, picture=picture)
+    typer.echo(str(path))
+    if picture:
+        typer.echo(str(path.with_suffix(".png")))
 
 
 Fovs = Annotated[

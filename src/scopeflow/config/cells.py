@@ -205,7 +205,8 @@ class ProcessingParams(_Strict):
     segmentation_method, tracking_method : str
         ``logstd`` or ``cellpose``, ``iou`` or ``laptrack``, or a registered name.
     segmentation_options, tracking_options : mapping
-        Options of methods that have some: the keyword arguments of their functions.
+        Options of methods that have some: the keyword arguments of their functions. ``iou`` has
+        ``min_size`` and ``max_size``, inclusive bounds of the area of what it links, px.
     drift_correction : {"none", "rigid", "flow"}
         Whether links take into account how the field of view moved since the frame before: by one
         shift, or by an optical flow. Images and positions stay as they were recorded.
