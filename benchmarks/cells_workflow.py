@@ -107,20 +107,24 @@ def run(fovs: int, frames: int, side: int, workers: int, output: Path) -> None:
         for n in range(fovs)
     ]
     seconds: dict[str, float] = {}
-    last = time.perf_counter()
+    work: dict[str, float] = {}
+    peaks: dict[str, int] = {}
+    last, last_work = time.perf_counter(), time.process_time()
 
     def note(event: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.perf_counter()
+        nonlocal last, last_work
+        now, now_work = time.perf_counter(), time.process_time()
         seconds[event["step"]] = seconds.get(event["step"], 0.0) + now - last
-        last = now
+        work[event["step"]] = work.get(event["step"], 0.0) + now_work - last_work
+        last, last_work = now, now_work
+        peaks[event["step"]] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     if not run_plan(replace(plan, fovs=tuple(chosen)), progress=note):
         sys.exit("The workflow failed.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     for name, value in seconds.items():
-        sys.stdout.write(f"{name} {value}\n")
+        sys.stdout.write(f"{name} {value} {work[name]} {peaks[name]}\n")
     sys.stdout.write(f"peak {peak}\nwritten {written}\n")
 
 
@@ -149,16 +153,19 @@ def main() -> int:
         started = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         wall = time.perf_counter() - started
-    facts = {words[0]: float(words[1]) for words in map(str.split, done.stdout.splitlines())}
-    peak, written = facts.pop("peak"), facts.pop("written")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    facts = {name: [float(value) for value in values] for name, *values in lines}
+    (peak,), (written,) = facts.pop("peak"), facts.pop("written")
     frames = arguments.fovs * arguments.frames
     title = (
         f"{arguments.fovs} FOVs of {arguments.frames} frames, {arguments.side} px, "
         f"{len(cores)} cores"
     )
-    table = Table("step", "seconds", "ms a frame", title=title)
-    for name, value in facts.items():
-        table.add_row(name, f"{value:.1f}", f"{1e3 * value / frames:.0f}")
+    columns = ("step", "seconds", "ms a frame", "CPU seconds", "peak MB until its end")
+    table = Table(*columns, title=title)
+    for name, (value, work, most) in facts.items():
+        each = f"{1e3 * value / frames:.0f}"
+        table.add_row(name, f"{value:.1f}", each, f"{work:.1f}", f"{most / 1e6:.0f}")
     table.add_row("all, with start-up", f"{wall:.1f}", f"{1e3 * wall / frames:.0f}")
     console = Console(width=100)
     console.print(table)

@@ -7,7 +7,11 @@ import tifffile
 from pydantic import ValidationError
 
 from scopeflow.compat.pyflowreg.core.warping import align_sequence, imregister_wrapper
-from scopeflow.compat.pyflowreg.motion_correction import BatchMotionCorrector, OFOptions
+from scopeflow.compat.pyflowreg.motion_correction import (
+    BatchMotionCorrector,
+    FlowRegLive,
+    OFOptions,
+)
 from scopeflow.compat.pyflowreg.motion_correction.compensate_recording import RegistrationConfig
 from scopeflow.compat.pyflowreg.session import SessionConfig
 from scopeflow.compat.pyflowreg.util.io import (
@@ -126,3 +130,29 @@ def test_options_that_the_backend_has_no_use_for_are_refused():
         with pytest.raises(ValueError, match="does not support"):
             options.resolve_get_displacement()
     assert callable(OFOptions(flow_backend="diso").resolve_get_displacement())
+
+
+def test_live_state_is_public_and_a_flat_reference_waits_for_frames(caplog):
+    frames = np.random.default_rng(0).uniform(100, 900, (3, 24, 28, 2)).astype(np.float32)
+    live = FlowRegLive(sigma=[[1, 1, 0.5]], reference_update_interval=2)
+    assert (live.norm_min, live.norm_max, live.last_flow) == (None, None, None)
+    assert live.temporal_buffer.maxlen == 3
+    live.set_reference(np.full((24, 28, 2), 300.0))
+    assert "same value everywhere" in caplog.text
+    for frame in frames[:2]:
+        corrected, flow = live(frame)
+        assert not flow.any()
+        np.testing.assert_array_equal(corrected, frame)
+    assert len(live.temporal_buffer) == 2
+    # The second frame renewed the reference, a fifth of which is now that frame.
+    renewed = 0.8 * 300 + 0.2 * frames[1]
+    np.testing.assert_allclose(live.reference_raw, renewed, rtol=1e-6)
+    np.testing.assert_allclose([live.norm_min, live.norm_max], [renewed.min(), renewed.max()])
+    assert np.isfinite(live.reference_proc).all()
+    assert -0.2 < live.reference_proc.min() < live.reference_proc.max() < 1.2
+    _, flow = live(frames[2])
+    assert flow.any()
+    assert np.isfinite(flow).all()
+    separate = FlowRegLive(channel_normalization="separate")
+    separate.set_reference(frames[0])
+    assert separate.norm_max == frames[0].max(axis=(0, 1)).tolist()

@@ -81,8 +81,9 @@ def write_nd2(
     pixel_um: float = 0.65,
     omit: Sequence[int] = (),
 ) -> None:
-    """Write ``(T, P, C, Y, X)`` uint16 data; images numbered in ``omit`` are left out."""
-    frames, positions, count, height, width = data.shape
+    """Write uint16 data of ``(T, P, C, Y, X)`` or ``(T, P, Z, C, Y, X)``; `omit` is left out."""
+    depth = data.shape[2] if data.ndim == 6 else 0
+    frames, positions, count, height, width = (*data.shape[:2], *data.shape[-3:])
     period_ms = period_s * 1000.0
     points = {
         f"i{n:010d}": {"dPosX": 1000.0 * n, "dPosY": 0.0, "dPosZ": 0.0, "dPosName": f"Pos{n}"}
@@ -99,6 +100,9 @@ def write_nd2(
             "Points": points,
         },
     }
+    if depth:
+        loop = {"uiCount": depth, "dZLow": 0.0, "dZHigh": depth - 1.0, "dZStep": 1.0, "iType": 0}
+        stage["ppNextLevelEx"] = {"i0000000000": {"eType": 4, "uLoopPars": loop}}
     experiment = {
         "eType": 1,
         "uLoopPars": {
@@ -136,7 +140,7 @@ def write_nd2(
         "uiComp": count,
         "uiBpcInMemory": 16,
         "uiBpcSignificant": 16,
-        "uiSequenceCount": frames * positions,
+        "uiSequenceCount": frames * positions * max(1, depth),
         "uiTileWidth": width,
         "uiTileHeight": height,
         "eCompression": 2,
@@ -146,16 +150,17 @@ def write_nd2(
     }
     with path.open("wb") as file:
         chunks = _Chunks(file)
-        for number in range(frames * positions):
+        images = data.reshape(-1, count, height, width)
+        for number, image in enumerate(images):
             if number in omit:
                 continue
-            t, p = divmod(number, positions)
-            pixels = np.ascontiguousarray(np.moveaxis(data[t, p], 0, -1)).astype("<u2")
+            t = number // (len(images) // frames)
+            pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1)).astype("<u2")
             payload = struct.pack("<d", t * period_ms) + pixels.tobytes()
             chunks.add(b"ImageDataSeq|%d!" % number, payload)
         chunks.add(b"ImageAttributesLV!", encode("SLxImageAttributes", attributes))
         chunks.add(b"ImageMetadataLV!", encode("SLxExperiment", experiment))
         chunks.add(b"ImageMetadataSeqLV|0!", encode("SLxPictureMetadata", picture))
-        times = np.repeat(np.arange(frames) * period_ms, positions).astype("<f8")
+        times = np.repeat(np.arange(frames) * period_ms, len(images) // frames).astype("<f8")
         chunks.add(b"CustomData|AcqTimesCache!", times.tobytes())
         chunks.finish()

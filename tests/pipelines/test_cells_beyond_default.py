@@ -21,6 +21,7 @@ from scopeflow.cells import (
     run_workflow,
 )
 from scopeflow.config.cells import WorkflowConfig
+from scopeflow.errors import OptionsError
 from scopeflow.pipelines import cells_methods
 
 has_laptrack = pytest.mark.skipif(
@@ -255,3 +256,41 @@ def test_features_of_the_pack_are_columns(dividing, tmp_path):
     radius = np.sqrt(table["area_ch_0"] / np.pi)
     assert (table["solidity_ch_0"] > 0.9).all()
     np.testing.assert_allclose(table["perimeter_ch_0"], 2 * np.pi * radius, rtol=0.08)
+
+
+@pytest.mark.parametrize("more", [{}, {"iou": "mask"}, {"drift_correction": "rigid"}])
+def test_regions_outside_bounds_of_size_are_not_linked(tmp_path, more):
+    # The tiny one lies in front of the large one in the order of labels, and touches its box.
+    def two(frame):
+        labels = np.zeros(frame.shape, np.uint16)
+        at = int(frame[0, 0])
+        labels[10 + at : 14 + at, 10:14] = 1
+        labels[12 + at : 32 + at, 16:36] = 2
+        labels[40:45, 40:45] = 3
+        return labels
+
+    movie = np.zeros((4, 60, 64, 1), np.uint16)
+    movie[:, 0, 0, 0] = np.arange(4)
+    register_segmentation("two", two)
+    try:
+        options = {"min_size": 16 + 1, "max_size": 400}
+        params = {"segmentation_method": "two", "tracking_options": options, **more}
+        params |= {"min_frames": 1, "border_margin": 0}
+        config = {"channels": {"pc": [0, ["area"]]}, "params": params}
+        assert run_workflow(movie, tmp_path / "out", config)
+        for bad in ({"min_size": 0}, {"min_size": 5, "max_size": 4}, {"max_size": 2.5}):
+            wrong = {**params, "tracking_options": bad}
+            with pytest.raises(OptionsError, match=r"params\.tracking_options: m.._size="):
+                run_workflow(movie, tmp_path / "bad", {"channels": {"pc": 0}, "params": wrong})
+    finally:
+        del cells_methods._SEGMENTATION.registered["two"]
+    assert not (tmp_path / "bad").exists()
+    tracked = zarr.open_array(tmp_path / "out/fov_000/images.zarr/seg_tracked_ch_0/0", mode="r")[:]
+    for t, frame in enumerate(tracked):
+        expected = np.zeros((60, 64), int)
+        expected[12 + t : 32 + t, 16:36] = 1
+        expected[40:45, 40:45] = 2
+        np.testing.assert_array_equal(frame, expected)
+    (path,) = (tmp_path / "out" / "fov_000").glob("*_traces.csv")
+    table = pd.read_csv(path)
+    assert table.groupby("cell")["area_ch_0"].unique().map(list).to_dict() == {1: [400], 2: [25]}

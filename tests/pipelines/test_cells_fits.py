@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from scopeflow.cells import fit_trace, fit_traces
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError, OutputExistsError
@@ -139,6 +140,26 @@ def test_tables_of_fits(merged, caplog):
     expected = 300.0 + 50 * np.arange(12)
     np.testing.assert_allclose(table.loc[~failed, "ktl"], expected[~failed], rtol=0.12)
     np.testing.assert_allclose(table.loc[~failed, "t0"], 3.0, atol=0.3)
+
+
+def test_picture_of_fits(merged, caplog):
+    with caplog.at_level(logging.WARNING):
+        path = fit_traces(merged, "intensity_total_ch_1", "maturation", picture=True)
+    assert "parameters ended at a bound: " in caplog.text
+    table = pd.read_csv(path)
+    at_bound = int((table["t0"].abs() > 1 - 2e-6).sum())  # the traces start at 3 h, past it
+    assert at_bound > 0
+    assert f"t0 (-1 to 1) in {at_bound}" in caplog.text
+    with Image.open(path.with_suffix(".png")) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape[1] > 1000
+    green, red = pixels[..., 1] - pixels[..., 0] > 60, pixels[..., 0] - pixels[..., 1] > 60
+    assert green.any() or red.any()  # curves by their class
+    with pytest.raises(OutputExistsError, match=r"drug_merged_fitted_maturation\.csv"):
+        fit_traces(merged, "intensity_total_ch_1", "maturation")
+    path.unlink()
+    with pytest.raises(OutputExistsError, match=r"drug_merged_fitted_maturation\.parquet"):
+        fit_traces(merged, "intensity_total_ch_1", "maturation")
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_written(merged):

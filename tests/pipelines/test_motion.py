@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+import yaozarrs
 import zarr
 
 from scopeflow import Motion, compensate_arr, compensate_recording, compute_motion, open_video
 from scopeflow.errors import InputError, InputNotFoundError, OutputExistsError, UnreadableFileError
 from scopeflow.kernels.statistics import flow_statistics
 from scopeflow.kernels.warp import valid_mask
+from scopeflow.pipelines import motion_store
+from scopeflow.runtime.executor import Executor
 from scopeflow.store.video_metadata import VideoMetadata
 from tests.conftest import same_bits
 from tests.faults import motion_dies
@@ -183,6 +186,22 @@ def test_other_block_lengths_give_the_same_numbers(
     assert same_bits(other.grid_displacement.compute(), motion.grid_displacement.compute())
 
 
+def test_stored_motion_is_copied_a_few_blocks_at_a_time(saved, quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr(motion_store, "_FRAMES_SUBMITTED", 8)
+    submitted, run = [], Executor.run
+
+    def counted(self, tasks, take):
+        submitted.append(len(tasks))
+        run(self, tasks, take)
+
+    monkeypatch.setattr(Executor, "run", counted)
+    motion = saved[1]
+    copy = motion.save(tmp_path / "copy.zarr", quiet(block_length=4))
+    assert same_bits(copy.grid_displacement.compute(), motion.grid_displacement.compute())
+    assert max(submitted) == 2
+    assert sum(submitted) == 11
+
+
 def test_a_killed_save_goes_on_where_it_stopped(tmp_path):
     command = [sys.executable, str(REPOSITORY / "tests/faults/motion_dies.py")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
@@ -267,7 +286,7 @@ def test_metadata_lay_the_grid_over_the_frames(watched, small_recording, quick_o
     group = zarr.open_group(str(path), mode="r")
     ome = group.attrs["ome"]
     image = ome["multiscales"][0]
-    assert [axis["name"] for axis in image["axes"]] == list("tcyx")
+    assert [axis["name"] for axis in image["axes"]] == ["t", "component", "y", "x"]
     array = group[image["datasets"][0]["path"]]
     scale, translation = image["datasets"][0]["coordinateTransformations"]
     for axis, pixel, frame in ((2, 0.5, 40), (3, 0.25, 52)):
@@ -277,7 +296,14 @@ def test_metadata_lay_the_grid_over_the_frames(watched, small_recording, quick_o
     transform = ome["coordinateTransformations"][0]
     assert transform["type"] == "displacements"
     names = {system["name"] for system in ome["coordinateSystems"]}
-    assert {transform["input"], transform["output"]} == names
+    # As the schema of NGFF 0.6 has it: references are objects.
+    assert {transform["input"]["name"], transform["output"]["name"]} == names
+    assert transform["interpolation"] in ("nearest", "linear", "cubic")
+    assert group[transform["path"]].shape[1] == len(transform["components"]) == 2
+    # The group is an image to an independent validator, arrays on disk included.
+    yaozarrs.validate_zarr_store(str(path))
+    # And a video of two channels to viewers.
+    assert open_video(path).shape == (2, *array.shape[2:], 2)
     reopened = Motion.open(path)
     assert reopened.metadata.pixel_size_um == (0.5, 0.25)
 

@@ -14,7 +14,17 @@ from scopeflow.kernels.cells_background import (
     tile_medians,
     tiles_of,
 )
-from scopeflow.kernels.cells_display import percentile_of_counts, to_display, to_display_labels
+from scopeflow.kernels.cells_display import (
+    count_values,
+    count_within_bins,
+    halve_mean,
+    percentile_of_counts,
+    percentile_range,
+    small_display,
+    to_display,
+    to_display_labels,
+    values_of_keys,
+)
 from scopeflow.kernels.cells_features import (
     FLUORESCENCE_FEATURES,
     PHASE_FEATURES,
@@ -361,6 +371,48 @@ def test_display_levels():
     many = to_display_labels(np.arange(1001), 1000)
     assert many[0] == 0
     assert many[1:].min() == 1
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 10, 12), (2, 7, 9), (1, 1, 5), (2, 6, 1), (1, 1, 1)])
+def test_small_pictures_are_scaled_then_halved(dtype, shape):
+    stack = np.random.default_rng(5).integers(0, 1000, shape).astype(dtype)
+    if dtype == "float32":
+        stack = stack / np.float32(7) - 3
+    low, high = (float(n) for n in np.percentile(stack, (1, 99)))
+    found = small_display(stack, low, high)
+    for frame, small in zip(stack, found, strict=True):
+        expected = halve_mean(to_display(frame, low, high).astype(np.uint8)).astype(np.uint8)
+        np.testing.assert_array_equal(small, expected)
+    assert not small_display(stack, 5.0, 5.0).any()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_percentile_range_is_that_of_numpy(dtype):
+    rng = np.random.default_rng(6)
+    for size in (1, 2, 3, 50, 101, 12345):
+        values = (rng.normal(500, 90, size)).astype(dtype)
+        expected = [np.percentile(values.astype(float), percent) for percent in (1, 99)]
+        assert percentile_range(values) == pytest.approx(tuple(expected), abs=1e-9)
+    assert percentile_range(np.array([4] * 500 + [9], dtype)) == (4.0, 9.0)
+
+
+def test_counts_and_bins_of_values():
+    integers = np.random.default_rng(7).integers(0, 65536, (2, 30, 40)).astype(np.uint16)
+    np.testing.assert_array_equal(
+        count_values(integers), np.bincount(integers.ravel(), minlength=65536)
+    )
+    floats = np.random.default_rng(8).normal(0, 9, (2, 30, 40)).astype(np.float32)
+    floats[0, 0] = 0.0
+    counts = count_values(floats)
+    assert counts.sum() == floats.size
+    # Bins are in the order of the values, and within them each value is counted by itself.
+    bins = np.flatnonzero(counts)
+    rows, lower = np.nonzero(within := count_within_bins(floats, bins.tolist()))
+    unique, expected = np.unique(floats, return_counts=True)
+    np.testing.assert_array_equal(values_of_keys(bins[rows] * 65536 + lower), unique)
+    np.testing.assert_array_equal(within[rows, lower], expected)
+    assert count_within_bins(floats, bins[3:5].tolist()).sum() == counts[bins[3:5]].sum()
 
 
 # ------------------------------------------------------------------------------------- models

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from scopeflow.config.specs import FlowParameters
-from scopeflow.kernels import _scratch, cells_components, cells_logstd, cells_splitting
+from scopeflow.kernels import (
+    _scratch,
+    cells_components,
+    cells_display,
+    cells_logstd,
+    cells_splitting,
+)
 from scopeflow.kernels.flow import solve_flow
 from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.median import median_5x5
@@ -129,6 +135,29 @@ def test_median_stays_inside_its_memory(guarded, shape):
     out = guarded.array(planes.size).reshape(planes.shape)
     median_5x5(guarded.copy_of(planes), base=guarded.copy_of(planes), out=out)
     assert np.isfinite(out).all()
+    guarded.check()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), *SHAPES])
+def test_small_pictures_stay_inside_their_memory(guarded, shape):
+    height, width = shape
+    rng = np.random.default_rng(9)
+    integers = guarded.copy_of(rng.integers(0, 65536, (2, *shape)).astype(np.uint16))
+    floats = guarded.copy_of(rng.normal(0, 9, (2, *shape)).astype(np.float32))
+    halves = (2, max(1, height // 2), max(1, width // 2))
+    small = guarded.array(int(np.prod(halves)), np.uint8).reshape(halves)
+    cells_display._shrink_integers(
+        integers, guarded.copy_of((np.arange(65536) // 257).astype(np.uint8)), small
+    )
+    cells_display._shrink_floats(floats, -5.0, 10.0, small)
+    counts = guarded.copy_of(np.zeros(65536, np.int64))
+    cells_display._count_integers(integers.ravel(), counts)
+    cells_display._count_floats(floats.ravel().view(np.uint32), counts)
+    assert counts.sum() == 2 * integers.size
+    rows = guarded.copy_of(np.zeros(65536, np.int64))
+    within = guarded.copy_of(np.zeros((1, 65536), np.int64))
+    cells_display._count_within(floats.ravel().view(np.uint32), rows, within)
+    assert within.sum() == floats.size
     guarded.check()
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from scopeflow.blocks.cells_counts import to_counts
 from scopeflow.errors import InputError
 from scopeflow.kernels import cells_background as background
 from scopeflow.kernels import cells_display as display
@@ -24,6 +24,7 @@ from scopeflow.kernels.cells_tracking import (
 from scopeflow.store.cells_store import (
     CELLS,
     IMAGES,
+    read_array,
     read_frames,
     write_array,
     write_frames,
@@ -33,6 +34,8 @@ from scopeflow.store.sources.protocol import Source
 __all__ = ["Result"]
 
 _LARGEST = 65535
+
+Blocks = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -45,39 +48,21 @@ class Result:
 
 
 def copy_block(
-    fov: Path, source: Source, channel: int, name: str, start: int, stop: int, convert: str
+    fov: Path,
+    source: Source,
+    channel: int,
+    name: str,
+    start: int,
+    stop: int,
+    convert: str,
+    factor: float = 1.0,
 ) -> Result:
     """Copy frames of one channel into its stack, as 16-bit counts."""
     frames = source.read(start, stop)[..., channel]
-    counts, clipped = to_counts(frames, convert, f"{source.description}, channel {channel}")
+    where = f"{source.description}, channel {channel}"
+    counts, clipped = to_counts(frames, convert, where, factor)
     files = write_frames(fov / IMAGES, f"{name}/0", start, counts)
     return Result(files, {"max": int(counts.max(initial=0)), "clipped": clipped})
-
-
-def to_counts(frames: NDArray[Any], convert: str, where: str) -> tuple[NDArray[np.uint16], int]:
-    """Return pixels as uint16 and how many were clipped or rounded.
-
-    Raises
-    ------
-    InputError
-        If pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
-
-    Examples
-    --------
-    >>> to_counts(np.array([[-3.0, 1.5, 7.0]]), "clip", "test")
-    (array([[0, 2, 7]], dtype=uint16), 2)
-    """
-    if frames.dtype == np.uint16 or frames.dtype == np.uint8 or frames.dtype == bool:
-        return frames.astype(np.uint16), 0
-    rounded = np.clip(np.nan_to_num(np.rint(frames)), 0, _LARGEST).astype(np.uint16)
-    changed = int(np.count_nonzero(rounded != frames))
-    if changed and convert != "clip":
-        raise InputError(
-            f"{where}: {changed} pixels of type {frames.dtype} are no integers from 0 to {_LARGEST}"
-            f" (values {np.nanmin(frames):g} to {np.nanmax(frames):g}). Scale the recording to "
-            "counts, or set convert=clip to round and clip them"
-        )
-    return rounded, changed
 
 
 def segment_block(
@@ -268,8 +253,9 @@ def crop_cells(
     boxes: dict[int, list[tuple[int, list[NDArray[Any]]]]] = {}
     for t in np.unique(cells[:, 0]).tolist():
         labels = read_frames(fov / IMAGES, f"{tracked}/0", t, t + 1)[0]
-        labels = np.pad(labels, pad)
-        stacks = [np.pad(_crop_image(fov, c, t), pad) for c in channels]
+        stacks = [_crop_image(fov, c, t) for c in channels]
+        if padding:
+            labels, *stacks = (np.pad(one, pad) for one in (labels, *stacks))
         for _, _, _, y0, x0, y1, x1, cell in cells[cells[:, 0] == t].tolist():
             box = slice(y0, y1 + 2 * padding), slice(x0, x1 + 2 * padding)
             mask = labels[box] == cell
@@ -301,25 +287,28 @@ def _crop_image(fov: Path, channel: CropChannel, t: int) -> NDArray[Any]:
     return corrected
 
 
-def count_block(fov: Path, stack: str, start: int, stop: int) -> Result:
-    """Count how often each value occurs in frames; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    if frames.dtype == np.uint16:
-        counts = np.bincount(frames.ravel(), minlength=_LARGEST + 1)
-        values = np.flatnonzero(counts)
-        return Result(arrays={"values": values.astype(np.uint16), "counts": counts[values]})
-    keys = display.sort_keys(frames) >> 16
-    counts = np.bincount(keys.ravel(), minlength=_LARGEST + 1)
-    bins = np.flatnonzero(counts)
-    return Result(arrays={"bins": bins, "counts": counts[bins]})
+def count_blocks(fov: Path, stack: str, blocks: Blocks) -> Result:
+    """Count how often each value of uint16, or each bin of float32, occurs; both ascend."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_values(one) for one in frames)
+    found = np.flatnonzero(counts)
+    return Result(arrays={"values": found, "counts": counts[found]})
 
 
-def count_bins_block(fov: Path, stack: str, start: int, stop: int, bins: tuple[int, ...]) -> Result:
-    """Count how often each value of some bins of :func:`count_block` occurs; values ascend."""
-    frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    inside = np.isin(display.sort_keys(frames) >> 16, bins)
-    values, counts = np.unique(frames[inside], return_counts=True)
-    return Result(arrays={"values": values, "counts": counts})
+def count_bins_blocks(fov: Path, stack: str, blocks: Blocks, bins: tuple[int, ...]) -> Result:
+    """Count how often each value of some bins of :func:`count_blocks` occurs, by sort keys."""
+    frames = (read_frames(fov / IMAGES, f"{stack}/0", start, stop) for start, stop in blocks)
+    counts = _total(display.count_within_bins(one, bins) for one in frames)
+    rows, lower = np.nonzero(counts)
+    keys = np.array(bins, np.int64)[rows] * 65536 + lower
+    return Result(arrays={"values": keys, "counts": counts[rows, lower]})
+
+
+def _total(parts: Iterator[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total
 
 
 def display_block(
@@ -327,29 +316,27 @@ def display_block(
 ) -> Result:
     """Write frames at half resolution in 8 bits."""
     frames = read_frames(fov / IMAGES, f"{stack}/0", start, stop)
-    small = np.stack([_display(frame, low, high, labels=labels) for frame in frames])
-    return Result(write_frames(fov / IMAGES, f"{stack}/1", start, small))
+    return Result(
+        write_frames(fov / IMAGES, f"{stack}/1", start, _display(frames, low, high, labels=labels))
+    )
 
 
-def _display(frame: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
+def _display(frames: NDArray[Any], low: float, high: float, *, labels: bool) -> NDArray[np.uint8]:
     if labels:
-        return display.to_display_labels(display.halve_sample(frame), int(high))
-    scaled = display.to_display(frame, low, high).astype(np.uint8)
-    return display.halve_mean(scaled).astype(np.uint8)
+        greys = display.to_display_labels(np.arange(int(high) + 1), int(high))
+        small: NDArray[np.uint8] = greys[display.halve_sample(frames)]
+        return small
+    return display.small_display(frames, low, high)
 
 
 def display_crops(fov: Path, names: Sequence[str], mask_name: str) -> Result:
     """Write crops at half resolution in 8 bits."""
     files: list[str] = []
     for name in names:
-        crop = np.asarray(zarr.open_array(str(fov / CELLS / name / "0"), mode="r")[...])
+        crop = read_array(fov / CELLS, f"{name}/0")
         is_mask = name.startswith(f"{mask_name}/")
-        low, high = display_range(*np.unique(crop, return_counts=True))
-        if is_mask:
-            low, high = 0.0, 1.0
-        small = np.stack([_display(frame, low, high, labels=is_mask) for frame in crop])
-        chunks = (1, min(256, small.shape[1]), min(256, small.shape[2]))
-        files += write_array(fov / CELLS, f"{name}/1", small, chunks=chunks)
+        low, high = (0.0, 1.0) if is_mask else display.percentile_range(crop)
+        files += write_array(fov / CELLS, f"{name}/1", _display(crop, low, high, labels=is_mask))
     return Result(files)
 
 

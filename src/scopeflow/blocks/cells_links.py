@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scopeflow.blocks.cells import Result
 from scopeflow.errors import InputError
 from scopeflow.kernels.cells_drift import displacement, moved_labels, region_offsets
-from scopeflow.kernels.cells_tracking import link_frames, overlap_counts, region_table
+from scopeflow.kernels.cells_tracking import link_iou, overlap_counts, region_table
 from scopeflow.store.cells_store import IMAGES, read_frames
 from scopeflow.store.files import atomic_path
 
@@ -32,8 +32,8 @@ class Tracker:
         ``iou``, ``laptrack`` or that of a registered method.
     min_iou : float
         Least intersection over union of a link.
-    method : callable or None
-        None for ``iou``. For ``laptrack`` a function of tables, else
+    method : callable
+        For ``iou`` and ``laptrack`` a function of tables, else
         ``method(labels) -> labels`` or ``(labels, parents)`` on arrays ``(T, H, W)``.
     of_tables : bool
         Whether the method takes region tables.
@@ -41,7 +41,7 @@ class Tracker:
 
     name: str
     min_iou: float
-    method: Callable[..., Any] | None = None
+    method: Callable[..., Any] = link_iou
     of_tables: bool = True
 
 
@@ -126,13 +126,10 @@ def link_regions(
     came_from = None
     if offsets is not None and shifts is not None:
         tables, came_from = _in_first_frame(tables, regions[:, 0], offsets, shifts)
-    lineage = np.zeros((0, 2), np.int64)
-    if tracker.method is None:
-        ids = link_frames(tables, tracker.min_iou, shared, came_from)
-    else:
-        ids, lineage = tracker.method(tables, tracker.min_iou, shared, came_from)
+    ids, lineage = tracker.method(tables, tracker.min_iou, shared, came_from)
     cells = np.concatenate(ids) if ids else np.zeros(0, np.int64)
-    return Result(arrays={"cells": np.column_stack([regions, cells]), "lineage": lineage})
+    rows = np.column_stack([regions, cells])
+    return Result(arrays={"cells": rows[cells > 0], "lineage": lineage})
 
 
 def _in_first_frame(
@@ -157,7 +154,6 @@ def _in_first_frame(
 def _by_stack(
     fov: Path, labelled: str, n_frames: int, regions: NDArray[np.int64], tracker: Tracker
 ) -> Result:
-    assert tracker.method is not None
     labels = read_frames(fov / IMAGES, f"{labelled}/0", 0, n_frames)
     given = tracker.method(labels.copy())
     parents: Mapping[int, int] = {}

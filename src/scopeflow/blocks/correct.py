@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,28 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.blocks.accumulate import fixed_point_mean, to_fixed_point
+from scopeflow.blocks.frames import registered_frames
 from scopeflow.blocks.preprocess import (
     FrameFunction,
-    FramePreprocessor,
     Normalization,
     PreprocessStage,
+    RawFrames,
     non_finite_pixels,
 )
-from scopeflow.config.specs import CorrectionParameters, PreprocessParameters, RigidStartParameters
-from scopeflow.errors import InputError
+from scopeflow.blocks.solve import device_method
+from scopeflow.config.specs import CorrectionParameters, PreprocessParameters
 from scopeflow.kernels.filters import (
     intensity_range,
     preprocess_frame,
     temporal_radius,
 )
-from scopeflow.kernels.flow import prepare_start, solve_prepared
-from scopeflow.kernels.flow_reference import FlowReference, reference_for
 from scopeflow.kernels.pyramid import motion_grid_shape
-from scopeflow.kernels.register import FrameRegistration
-from scopeflow.kernels.resize import upsample_flow
-from scopeflow.kernels.warp import warp, warp_mask
-from scopeflow.kernels.xcorr import rigid_shift
-from scopeflow.typing import FlowYX2, VideoTYXC
+from scopeflow.kernels.warp import warp_mask
+from scopeflow.typing import VideoTYXC
 
 DisplacementFunction = Callable[..., NDArray[Any]]
 """``f(reference (H,W,C), moving (H,W,C), *, uv, weight) -> (H,W,2)``, given by the user."""
@@ -112,7 +106,8 @@ class BlockRequest:
 
     def motion_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the grid that motion is kept on."""
-        if self.displacement_function is not None:
+        function = self.displacement_function
+        if function is not None and device_method(function) is None:
             return height, width
         return motion_grid_shape((height, width), self.parameters.flow)
 
@@ -191,121 +186,6 @@ def start_from(reference: Reference, start: BatchStart) -> Reference:
     )
 
 
-def _rigid_start(
-    moving: NDArray[np.float32],
-    initial: FlowYX2,
-    reference: Reference,
-    rigid: RigidStartParameters,
-) -> tuple[NDArray[np.float32], FlowYX2]:
-    """Return the frame moved by start plus rigid shift, and that displacement."""
-    partly = warp(moving, initial, reference.processed, "linear")
-    dx, dy = rigid_shift(
-        reference.processed,
-        partly,
-        rigid.target_shape,
-        rigid.upsample_factor,
-        weights=reference.weight,
-    )
-    combined = initial + np.array([dx, dy], dtype=np.float32)
-    return warp(moving, combined, reference.processed, "linear"), combined
-
-
-class FrameSolver:
-    """The displacement of one frame, by our solver or by another function.
-
-    Parameters
-    ----------
-    reference : Reference
-        Image to register to.
-    start : BatchStart
-        Initial displacement; the renewed reference in it is not looked at.
-    request : BlockRequest
-        Parameters and user functions.
-    """
-
-    def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:
-        height, width, _ = reference.raw.shape
-        self._shape = (height, width)
-        self._grid = request.motion_shape(height, width)
-        self._reference = reference
-        self._request = request
-        self._rigid = request.parameters.rigid_start
-        self._prepared: FlowReference | None = None
-        if request.displacement_function is None:
-            self._prepared = reference_for(
-                reference.processed, reference.weight, request.parameters.flow
-            )
-        self.start_from(start.motion)
-
-    def start_from(self, motion: NDArray[np.float32] | None) -> None:
-        """Let the frames that follow start from a displacement on the motion grid, or from zero."""
-        self._start = np.zeros((*self._grid, 2), dtype=np.float32) if motion is None else motion
-        self._initial = upsample_flow(self._start, self._shape)
-        self._coarse_start: NDArray[np.float32] | None = None
-        # With a rigid start every frame is moved first and starts from zero.
-        if self._prepared is not None and motion is not None and self._rigid is None:
-            self._coarse_start = prepare_start(self._prepared, self._initial)
-
-    def solve_each(
-        self, frames: Iterable[NDArray[np.float32]]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Yield each preprocessed frame with its displacement on the motion grid.
-
-        A function that solves many frames together gets as many as it asks for.
-        """
-        function: Any = self._request.displacement_function
-        keywords: dict[str, Any] = {}
-        if isinstance(function, functools.partial) and not function.args:
-            function, keywords = function.func, function.keywords
-        many = getattr(function, "many", None)
-        at_once = getattr(function, "frames_at_once", 1)
-        if many is None or at_once == 1 or self._rigid is not None:
-            for frame in frames:
-                yield frame, self.solve(frame)
-            return
-        left = iter(frames)
-        while group := list(itertools.islice(left, at_once)):
-            flows = many(
-                self._reference.processed,
-                np.stack(group),
-                uv=self._initial,
-                weight=self._reference.weight,
-                **keywords,
-            )
-            for frame, flow in zip(group, flows, strict=True):
-                yield frame, self._checked(flow)
-
-    def solve(self, moving: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the displacement of one preprocessed frame on the motion grid."""
-        if self._rigid is None:
-            return self._flow(moving, self._initial)
-        aligned, combined = _rigid_start(moving, self._initial, self._reference, self._rigid)
-        shift = combined[0, 0] - self._initial[0, 0]
-        residual = self._flow(aligned, np.zeros_like(self._initial))
-        # Sampling the start on the motion grid and adding a constant commute with upsampling.
-        return self._start + shift + residual
-
-    def _flow(self, moving: NDArray[np.float32], initial: FlowYX2) -> NDArray[np.float32]:
-        if self._prepared is not None:
-            return solve_prepared(self._prepared, moving, self._coarse_start)
-        function = self._request.displacement_function
-        assert function is not None
-        return self._checked(
-            function(self._reference.processed, moving, uv=initial, weight=self._reference.weight)
-        )
-
-    def _checked(self, flow: Any) -> NDArray[np.float32]:
-        flow = np.asarray(flow, dtype=np.float32)
-        if flow.shape != (*self._shape, 2):
-            raise InputError(
-                f"the given displacement function returned shape {flow.shape}, "
-                f"needed is (H, W, 2) = {(*self._shape, 2)}"
-            )
-        if not np.isfinite(flow).all():
-            raise InputError("the given displacement function returned NaN or infinite values")
-        return flow
-
-
 def correct_block(
     frames: VideoTYXC,
     *,
@@ -379,36 +259,25 @@ def correct_block(
     stages = [PreprocessStage(reference.normalization, request.parameters.preprocess)]
     if request.prefilter is not None:
         stages.insert(0, request.prefilter)
-    preprocessed = FramePreprocessor(
-        frames, read_start, filter_limits, stages, request.frame_function
-    )
-    solver = FrameSolver(reference, batch_start, request)
-    registration = FrameRegistration(reference.raw, request.parameters.interpolation)
-
-    solved = solver.solve_each(preprocessed.frame(index) for index in range(start, stop))
-    for position, (moving, motion) in enumerate(solved):
+    raw = RawFrames(frames, read_start, filter_limits, tuple(stages), request.frame_function)
+    registered = registered_frames(raw, range(start, stop), reference, batch_start, request)
+    for position, frame in enumerate(registered):
         index = start + position
-        raw = frames[index - read_start]
-        registration.set_motion(motion)
         for component in range(2):  # planes in memory: many times faster than both at once
-            result.motion[position, ..., component] = motion[..., component]
+            result.motion[position, ..., component] = frame.motion[..., component]
         if request.register:
-            result.clipped[position] = registration.register(
-                raw, result.registered[position], result.registered_sum
+            result.clipped[position] = frame.register(
+                result.registered[position], result.registered_sum
             )
-        registration.valid(result.valid[position])
+        frame.valid(result.valid[position])
         if not_finite is not None:
-            result.valid[position] &= warp_mask(
-                ~not_finite[index - read_start], registration.flow()
-            )
-        for name, value in zip(STATISTICS, registration.statistics(), strict=True):
+            result.valid[position] &= warp_mask(~not_finite[index - read_start], frame.flow())
+        for name, value in zip(STATISTICS, frame.statistics(), strict=True):
             result.statistics[name][position] = value
         if index >= seed_from:
-            result.tail["motion"] += to_fixed_point(motion)
+            result.tail["motion"] += to_fixed_point(frame.motion)
         if index >= renew_from:
-            result.tail["reference"] += to_fixed_point(
-                registration.warp(moving, reference.processed)
-            )
+            result.tail["reference"] += to_fixed_point(frame.moving())
     return result
 
 

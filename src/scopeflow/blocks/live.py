@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from scopeflow.blocks.correct import (
     BatchStart,
     BlockRequest,
-    FrameSolver,
     Reference,
     make_reference,
 )
@@ -20,14 +20,18 @@ from scopeflow.blocks.preprocess import (
     FramePreprocessor,
     Normalization,
     PreprocessStage,
+    RawFrames,
     non_finite_pixels,
 )
+from scopeflow.blocks.solve import FrameSolver
 from scopeflow.errors import InputError
 from scopeflow.kernels.filters import filter_in_time, intensity_range, sigma_rows
 from scopeflow.kernels.pyramid import pyramid_levels
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import pyramid_tables, resize_planes, upsample_flow
 from scopeflow.typing import FlowYX2, FrameYXC
+
+logger = logging.getLogger(__name__)
 
 _EPSILON = 1e-8  # as in `kernels.filters.normalize`
 
@@ -124,6 +128,7 @@ class FrameStream:
     def _take(self, reference: Reference) -> None:
         self.reference = reference
         self._solver = FrameSolver(reference, BatchStart(self.motion), self._request)
+        self._is_flat = bool(is_flat(reference).any())
         self._registration = FrameRegistration(
             reference.raw, self._request.parameters.interpolation
         )
@@ -172,7 +177,7 @@ class FrameStream:
         if not_finite is not None:
             raw = np.where(not_finite[0][..., None], self.reference.raw.astype(raw.dtype), raw)
         moving = self._moving(raw)
-        self.motion = self._solver.solve(moving)
+        self.motion = self._still() if self._is_flat else self._solver.solve(moving)
         self._solver.start_from(self.motion)
         self._registration.set_motion(self.motion)
         self.frame_count += 1
@@ -200,11 +205,21 @@ class FrameStream:
             return None
         return upsample_flow(self.motion, self.reference.raw.shape[:2])
 
+    def _still(self) -> NDArray[np.float32]:
+        """No displacement: that of frames against a reference that shows nothing."""
+        grid = self._request.motion_shape(*self.reference.raw.shape[:2])
+        return np.zeros((*grid, 2), np.float32)
+
+    @property
+    def recent(self) -> deque[NDArray[np.float32]]:
+        """Preprocessed frames that the temporal filter still needs, newest first."""
+        return self._recent
+
     def _moving(self, raw: FrameYXC) -> NDArray[np.float32]:
         """Return a frame as the solver sees it."""
         stage = PreprocessStage(self.reference.normalization, self._in_space)
         newest = FramePreprocessor(
-            raw[None], 0, (0, 1), [stage], self._request.frame_function
+            RawFrames(raw[None], 0, (0, 1), (stage,), self._request.frame_function)
         ).frame(0)
         if len(self._past) == 1:
             return newest
@@ -230,8 +245,14 @@ class FrameStream:
         return Reference(raw, processed, Normalization(low, high), old.weight)
 
 
+def is_flat(reference: Reference) -> NDArray[np.bool_]:
+    """Tell which channels of a reference have the same value everywhere."""
+    flat: NDArray[np.bool_] = reference.normalization.high <= reference.normalization.low
+    return flat
+
+
 def make_live_reference(
-    raw: NDArray[Any], request: BlockRequest, weight: NDArray[Any]
+    raw: NDArray[Any], request: BlockRequest, weight: NDArray[Any], *, may_be_flat: bool = False
 ) -> Reference:
     """Make the reference of a stream from one image.
 
@@ -243,6 +264,9 @@ def make_live_reference(
         Parameters.
     weight : ndarray, shape (H, W, C)
         Weight of each channel.
+    may_be_flat : bool
+        Accept an image that has the same value everywhere, with a warning: displacements are zero
+        until a renewed reference shows something.
 
     Returns
     -------
@@ -256,10 +280,13 @@ def make_live_reference(
     """
     pyramid_levels(raw.shape[:2], request.parameters.flow)
     reference = make_reference(raw, request.parameters.preprocess, weight)
-    flat = np.flatnonzero(reference.normalization.high <= reference.normalization.low)
+    flat = np.flatnonzero(is_flat(reference))
     if flat.size:
-        raise InputError(
+        message = (
             f"the reference has the same value everywhere (channel {int(flat[0])}), so no motion "
-            "can be found; give frames that show something"
+            "can be found"
         )
+        if not may_be_flat:
+            raise InputError(f"{message}; give frames that show something")
+        logger.warning("%s: displacements are zero until it is renewed from frames.", message)
     return reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,54 @@ class PreprocessStage:
     parameters: PreprocessParameters
 
 
+@dataclass(frozen=True)
+class RawFrames:
+    """The frames that a block reads, and what is done to them before they are solved.
+
+    Attributes
+    ----------
+    frames : ndarray, shape (n, H, W, C)
+        Raw frames from `read_start` on.
+    read_start : int
+        Number of the first of them in the recording.
+    limits : tuple of int
+        Frames between which temporal filters reflect: the ends of the recording or of the batch.
+    stages : tuple of PreprocessStage
+        Normalisations and filters, applied one after the other.
+    frame_function : callable or None
+        User function that comes first.
+    """
+
+    frames: VideoTYXC
+    read_start: int
+    limits: tuple[int, int]
+    stages: tuple[PreprocessStage, ...]
+    frame_function: FrameFunction | None = None
+
+    @property
+    def reach(self) -> int:
+        """How far behind the newest frame others may still be needed."""
+        return 2 * sum(temporal_radius(one.parameters.sigma) for one in self.stages) + 2
+
+    def raw(self, index: int) -> FrameYXC:
+        """Return frame `index` of the recording."""
+        frame: FrameYXC = self.frames[index - self.read_start]
+        return frame
+
+    def changed(self, index: int) -> FrameYXC:
+        """Return frame `index` after the user function."""
+        frame = self.raw(index)
+        if self.frame_function is None:
+            return frame
+        changed = np.asarray(self.frame_function(frame))
+        if changed.shape != frame.shape:
+            raise InputError(
+                f"preproc_funct returned shape {changed.shape} for a frame of {frame.shape}; "
+                "it must keep the shape (H, W, C)"
+            )
+        return changed
+
+
 def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
     """Find NaN and infinite pixels.
 
@@ -96,75 +144,43 @@ class FramePreprocessor:
 
     Parameters
     ----------
-    frames : ndarray, shape (n, H, W, C)
-        Raw frames from `read_start` on.
-    read_start : int
-        Number of the first of them in the recording.
-    limits : tuple of int
-        Frames between which temporal filters reflect: the ends of the recording or of the batch.
-    stages : sequence of PreprocessStage
-        Normalisations and filters, applied one after the other.
-    frame_function : callable, optional
-        User function that comes first.
+    source : RawFrames
+        The frames and the stages.
     """
 
-    def __init__(
-        self,
-        frames: VideoTYXC,
-        read_start: int,
-        limits: tuple[int, int],
-        stages: Sequence[PreprocessStage],
-        frame_function: FrameFunction | None = None,
-    ) -> None:
-        self._frames = frames
-        self._read_start = read_start
-        self._limits = limits
-        self._stages = tuple(stages)
-        self._frame_function = frame_function
-        self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in self._stages]
+    def __init__(self, source: RawFrames) -> None:
+        self._source = source
+        self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in source.stages]
 
     def frame(self, index: int) -> NDArray[np.float32]:
         """Return frame `index` of the recording after all stages."""
-        return self._filtered(len(self._stages) - 1, index)
-
-    def _raw(self, index: int) -> FrameYXC:
-        frame = self._frames[index - self._read_start]
-        if self._frame_function is None:
-            return frame
-        changed = np.asarray(self._frame_function(frame))
-        if changed.shape != frame.shape:
-            raise InputError(
-                f"preproc_funct returned shape {changed.shape} for a frame of {frame.shape}; "
-                "it must keep the shape (H, W, C)"
-            )
-        return changed
+        return self._filtered(len(self._cache) - 1, index)
 
     def _spatial(self, stage: int, index: int) -> NDArray[np.float32]:
         cache = self._cache[stage]
         if index not in cache:
-            normalization = self._stages[stage].normalization
-            parameters = self._stages[stage].parameters
-            source = self._raw(index) if stage == 0 else self._filtered(stage - 1, index)
+            normalization = self._source.stages[stage].normalization
+            parameters = self._source.stages[stage].parameters
+            frame = self._source.changed(index) if stage == 0 else self._filtered(stage - 1, index)
             cache[index] = preprocess_frame(
-                source, normalization.low, normalization.high, parameters.sigma
+                frame, normalization.low, normalization.high, parameters.sigma
             )
             # Frames are asked for in order of time: what lies far behind is not needed again.
-            reach = 2 * sum(temporal_radius(one.parameters.sigma) for one in self._stages) + 2
-            for old in [known for known in cache if known < index - reach]:
+            for old in [known for known in cache if known < index - self._source.reach]:
                 del cache[old]
         return cache[index]
 
     def _filtered(self, stage: int, index: int) -> NDArray[np.float32]:
-        sigma = self._stages[stage].parameters.sigma
+        sigma = self._source.stages[stage].parameters.sigma
         radius = temporal_radius(sigma)
         if radius == 0:
             return self._spatial(stage, index)
         window = [
-            self._spatial(stage, reflected_frame(index + offset, *self._limits))
+            self._spatial(stage, reflected_frame(index + offset, *self._source.limits))
             for offset in range(-radius, radius + 1)
         ]
         return filter_in_time(
-            np.stack(window), temporal_weight_table(sigma, self._frames.shape[-1])
+            np.stack(window), temporal_weight_table(sigma, self._source.frames.shape[-1])
         )
 
 
@@ -224,8 +240,10 @@ def measure_prefiltered(
         replacement = np.nan_to_num(np.nanmean(masked, axis=(0, 1, 2)))
         frames = np.where(not_finite[..., None], replacement, masked).astype(frames.dtype)
     identity = Normalization(np.zeros(channels), np.ones(channels))
-    stages = [PreprocessStage(identity, parameters)]
-    preprocessed = FramePreprocessor(frames, read_start, filter_limits, stages, frame_function)
+    stages = (PreprocessStage(identity, parameters),)
+    preprocessed = FramePreprocessor(
+        RawFrames(frames, read_start, filter_limits, stages, frame_function)
+    )
     shape = frames.shape[1:]
     sums = PrefilterSums(
         np.zeros(shape), np.zeros(shape), np.full(channels, np.inf), np.full(channels, -np.inf)

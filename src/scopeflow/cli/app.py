@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -102,8 +103,19 @@ def main() -> None:
     scopeflow 0.1.0
     0
     """
+    shown_before = warnings.showwarning
+
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        # What users are told; the line of code that says so is no concern of theirs.
+        if category is UserWarning:
+            sys.stderr.write(f"warning: {message}\n")
+        else:
+            shown_before(message, category, *where, **more)
+
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            app()
     except KeyboardInterrupt:
         # Interrupted outside of a command, for instance while modules are imported.
         _complain(INTERRUPTED)

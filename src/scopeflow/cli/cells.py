@@ -91,6 +91,11 @@ def _configured(
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise typer.BadParameter(f"--set {word}: cannot be read: {reason}") from None
+        if _lacks_blank(given[name]):
+            raise typer.BadParameter(
+                f"--set {word}: a blank belongs behind each colon, such as "
+                "--set 'tracking_options={max_gap: 2}'"
+            )
     stored = output / "processing_config.yaml"
     base = WorkflowConfig()
     if file is not None or stored.exists():
@@ -104,6 +109,13 @@ def _configured(
         return WorkflowConfig(channels=channels, params={**base.params.model_dump(), **given})
     except OptionsError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _lacks_blank(value: Any) -> bool:
+    # YAML reads {a:1} as a key without a value.
+    if not isinstance(value, dict):
+        return False
+    return any((":" in str(key) and one is None) or _lacks_blank(one) for key, one in value.items())
 
 
 def _print_plan(console: Console, plan: WorkflowPlan) -> None:
@@ -125,9 +137,10 @@ def status(output: Results, verbose: Verbose = False) -> None:
 def _print_status(console: Console, output: Path) -> None:
     from scopeflow.pipelines.cells_status import workflow_status
 
-    table = Table("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
-    table.add_column("objects too small")
-    table.add_column("too large")
+    names = ("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
+    table = Table(*names, "small", "large", padding=(0, 0), title_justify="left")
+    table.title = "Blocks of frames copied, found and followed; cells and where they are left out"
+    table.caption = "small, large: objects of all frames outside the bounds of size"
     for row in workflow_status(output):
         table.add_row(*(str(value) for value in row))
     console.print(table)
@@ -176,6 +189,9 @@ def fit(
     model: Annotated[
         str, typer.Option(help="maturation, trivial or maturation_blocked.")
     ] = "maturation",
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also draw points and curves, as PNG.")
+    ] = False,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
@@ -183,7 +199,10 @@ def fit(
     start_logging(verbose)
     from scopeflow.pipelines.cells_fit import fit_traces
 
-    typer.echo(str(fit_traces(table, column, model, overwrite=overwrite)))
+    path = fit_traces(table, column, model, overwrite=overwrite, picture=picture)
+    typer.echo(str(path))
+    if picture:
+        typer.echo(str(path.with_suffix(".png")))
 
 
 Fovs = Annotated[

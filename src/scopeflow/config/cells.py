@@ -196,15 +196,17 @@ class ProcessingParams(_Strict):
         Tasks at the same time where no client is given, at least 1.
     copy_only : bool
         Stop after the images are copied.
-    convert : {"exact", "clip"}
-        What happens to pixels that are no integers from 0 to 65535: an error, or rounding and
-        clipping with a warning.
+    convert : {"exact", "clip", "scale"}
+        What happens to pixels that are no integers from 0 to 65535: an error; rounding and clipping
+        with a warning; or, channel by channel, one factor for the whole recording that makes its
+        largest value 65535, written to ``processing_config.yaml`` as ``count_factors``.
     z : int or "max", optional
         Plane of a z stack, or the maximum over all; by default the first, with a warning.
     segmentation_method, tracking_method : str
         ``logstd`` or ``cellpose``, ``iou`` or ``laptrack``, or a registered name.
     segmentation_options, tracking_options : mapping
-        Options of methods that have some: the keyword arguments of their functions.
+        Options of methods that have some: the keyword arguments of their functions. ``iou`` has
+        ``min_size`` and ``max_size``, inclusive bounds of the area of what it links, px.
     drift_correction : {"none", "rigid", "flow"}
         Whether links take into account how the field of view moved since the frame before: by one
         shift, or by an optical flow. Images and positions stay as they were recorded.
@@ -283,7 +285,7 @@ class ProcessingParams(_Strict):
     batch_size: int = Field(default=2, ge=1)
     n_workers: int = Field(default=2, ge=1)
     copy_only: bool = False
-    convert: Literal["exact", "clip"] = "exact"
+    convert: Literal["exact", "clip", "scale"] = "exact"
     z: Annotated[int, Field(ge=0)] | Literal["max"] | None = None
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
@@ -323,7 +325,27 @@ class ProcessingParams(_Strict):
     def _read_fovs(cls, given: Any) -> Any:
         if given is None or (isinstance(given, str) and given.strip().lower() in ("", "all")):
             return "all"
-        return parse_ranges(given)
+        return parse_ranges(given, "numbers")
+
+    @field_validator("z", mode="before")
+    @classmethod
+    def _plane(cls, given: Any) -> Any:
+        if given is None or given == "max" or (type(given) is int and given >= 0):
+            return given
+        raise ValueError("write the number of a plane from 0, or max")
+
+    @field_validator("time_mapping", mode="before")
+    @classmethod
+    def _times(cls, given: Any) -> Any:
+        if given is None:
+            return given
+        try:
+            times = {int(str(frame)): float(minutes) for frame, minutes in given.items()}
+        except (AttributeError, TypeError, ValueError):
+            times = {}
+        if not times or min(times) < 0 or not all(map(math.isfinite, times.values())):
+            raise ValueError("write frames from 0 and their minutes, such as {0: 0.0, 1: 5.5}")
+        return times
 
     @field_validator("logstd_window_size", "morph_size")
     @classmethod

@@ -32,6 +32,7 @@ from scopeflow.graph.video import LazyVideo, SourceVideo, lazy_array
 from scopeflow.plan.grid import FIRST_SEED, Block, fitting_block_length, halo_range
 
 _TAIL_BLOCK = 4
+_SOLVED = "solved-motion-"
 
 
 def frame_chunks(video: LazyVideo) -> da.Array:
@@ -76,7 +77,7 @@ def lazy_motion(job: CorrectionJob) -> da.Array:
     length = fitting_block_length(min(parameters.batch_length, frames), _TAIL_BLOCK)
     grid = grid_of(frames, length, request, parameters)
     video = frame_chunks(job.video)
-    name = f"motion-{uuid.uuid4().hex[:12]}"
+    name = f"{_SOLVED}{uuid.uuid4().hex[:12]}"
     rows, columns = request.motion_shape(height, width)
     graph: dict[Any, Any] = {(f"{name}-reference",): job.reference}
     job = replace(job, grid=grid)
@@ -112,6 +113,11 @@ def lazy_motion(job: CorrectionJob) -> da.Array:
     chunks = ((1,) * frames, (rows,), (columns,), (2,))
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[video])
     return da.Array(layers, name, chunks=chunks, dtype=np.float32)
+
+
+def is_solved_when_read(array: da.Array) -> bool:
+    """Tell whether displacements are solved when they are read; else they are stored, or given."""
+    return any(str(layer).startswith(_SOLVED) for layer in array.dask.layers)
 
 
 def _one_frame(job: CorrectionJob, t: int, batch: int) -> Block:

@@ -48,6 +48,7 @@ int16 = types.int16
 int64 = types.int64
 uint8 = types.uint8
 uint16 = types.uint16
+uint32 = types.uint32
 nothing = types.void
 
 

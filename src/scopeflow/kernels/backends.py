@@ -15,7 +15,8 @@ Displacement: TypeAlias = Callable[..., Any]
 """``f(fixed, moving, **options) -> (H, W, 2)``.
 
 It may have a method ``many(fixed, frames (n, H, W, C), **options) -> (n, H, W, 2)`` and an
-attribute ``frames_at_once``: blocks of frames are then solved together.
+attribute ``frames_at_once``: blocks of frames are then solved together. With a method
+``prepare_frames`` (`scopeflow.blocks.solve.DeviceMethod`) whole frames stay on a device.
 """
 
 ALL_EXECUTORS = frozenset(

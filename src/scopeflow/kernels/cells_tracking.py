@@ -15,6 +15,7 @@ from scopeflow.errors import InputError
 __all__ = [
     "bbox_iou",
     "link_frames",
+    "link_iou",
     "link_pair",
     "mask_iou",
     "overlap_counts",
@@ -120,6 +121,8 @@ def link_pair(iou: NDArray[np.float64], min_iou: float) -> list[tuple[int, int]]
         return []
     # Two empty masks of IoU 0 are no pair even where everything is allowed.
     valid = (iou >= min_iou) & (iou > 0)
+    if not valid.any():
+        return []
     rows, columns = linear_sum_assignment(np.where(valid, 1.0 - iou, 1.0))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if valid[r, c]]
 
@@ -182,6 +185,57 @@ def link_frames(
             f"{_LARGEST_ID}). Raise min_object_size, lower min_iou, or process fewer frames"
         )
     return numbers
+
+
+def link_iou(
+    tables: Sequence[NDArray[Any]],
+    min_iou: float = 0.1,
+    overlaps: Sequence[NDArray[np.int64]] | None = None,
+    came_from: Sequence[NDArray[Any]] | None = None,
+    *,
+    min_size: int = 1,
+    max_size: int | None = None,
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Link regions as :func:`link_frames` does, without those that are too small or too large.
+
+    Parameters
+    ----------
+    tables, min_iou, overlaps, came_from
+        As for :func:`link_frames`.
+    min_size, max_size : int, optional
+        Inclusive bounds of the area of a region, px.
+
+    Returns
+    -------
+    ids : list of ndarray of int64, shape (N,)
+        Numbers from 1; 0 for regions outside the bounds.
+    lineage : ndarray of int64, shape (0, 2)
+        Parents are not known.
+
+    Examples
+    --------
+    >>> table = np.array([[1, 4, 0, 0, 2, 2], [2, 900, 5, 5, 35, 35]])
+    >>> [ids.tolist() for ids in link_iou([table, table], min_size=5)[0]]
+    [[0, 1], [0, 1]]
+    """
+    most = np.inf if max_size is None else max_size
+    inside = [(table[:, 1] >= min_size) & (table[:, 1] <= most) for table in tables]
+    kept = [table[one] for table, one in zip(tables, inside, strict=True)]
+    shared, moved = None, None
+    if overlaps is not None:
+        before = [kept[0][:0], *kept[:-1]]
+        shared = [
+            rows[np.isin(rows[:, 0], here[:, 0]) & np.isin(rows[:, 1], there[:, 0])]
+            for rows, here, there in zip(overlaps, kept, before, strict=True)
+        ]
+    if came_from is not None:
+        moved = [table[one] for table, one in zip(came_from, inside, strict=True)]
+    numbers = [np.zeros(len(table), np.int64) for table in tables]
+    for ids, one, found in zip(
+        numbers, inside, link_frames(kept, min_iou, shared, moved), strict=True
+    ):
+        ids[one] = found
+    return numbers, np.zeros((0, 2), np.int64)
 
 
 def repaint(

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.kernels._jit import (
     disjoint,
+    float32,
     inner,
+    int16,
+    int64,
     kernel,
     nothing,
     pointer,
     readable,
+    uint8,
+    uint16,
     writable,
 )
 from scopeflow.kernels._scratch import scratch
@@ -74,6 +79,10 @@ def intensity_range(
     return lo, hi
 
 
+def _scale(lo: Any, hi: Any) -> Any:
+    return 1.0 / (hi - lo + _EPSILON)
+
+
 def normalize(values: NDArray[Any], lo: Any, hi: Any) -> NDArray[np.float32]:
     """Map intensities so that ``lo`` becomes 0 and ``hi`` becomes 1, without clipping.
 
@@ -97,7 +106,7 @@ def normalize(values: NDArray[Any], lo: Any, hi: Any) -> NDArray[np.float32]:
     """
     values = np.asarray(values)
     lo, hi = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
-    scale = 1.0 / (hi - lo + _EPSILON)
+    scale = _scale(lo, hi)
     if values.dtype.name in _EXACT_IN_FLOAT32:
         shifted = np.subtract(values, lo.astype(np.float32), dtype=np.float32)
         return np.multiply(shifted, scale.astype(np.float32), out=shifted)
@@ -187,7 +196,63 @@ def sigma_rows(sigma: Sigma, channels: int) -> NDArray[np.float64]:
     return rows[np.minimum(np.arange(channels), len(rows) - 1)]
 
 
+@functools.lru_cache(maxsize=64)
+def _rows_of_tuple(sigma: Sigma, channels: int) -> NDArray[np.float64]:
+    rows = sigma_rows(sigma, channels)
+    rows.flags.writeable = False
+    return rows
+
+
 # --------------------------------------------------------------------------------------- spatial
+
+
+@inner
+def _normalize_row(n, values, step, low, scale, out):
+    disjoint()
+    for x in range(n):
+        out[x] = (np.float32(values[x * step]) - low) * scale
+
+
+@inner
+def _normalize_plane(frame, c, low, scale, out):
+    """Normalise a channel in one pass; numpy takes three and copies every value to begin with."""
+    h, w, channels = frame.shape
+    for y in range(h):
+        if channels == 1:  # a constant step: the loop is vectorised
+            _normalize_row(w, pointer(frame, y * w), 1, low, scale, pointer(out, y * w))
+        else:
+            _normalize_row(
+                w, pointer(frame, y * w * channels + c), channels, low, scale, pointer(out, y * w)
+            )
+
+
+@kernel(nothing, readable(3, uint8), int64, float32, float32, writable(2))
+def _normalize_uint8(frame, c, low, scale, out):
+    _normalize_plane(frame, c, low, scale, out)
+
+
+@kernel(nothing, readable(3, uint16), int64, float32, float32, writable(2))
+def _normalize_uint16(frame, c, low, scale, out):
+    _normalize_plane(frame, c, low, scale, out)
+
+
+@kernel(nothing, readable(3, int16), int64, float32, float32, writable(2))
+def _normalize_int16(frame, c, low, scale, out):
+    _normalize_plane(frame, c, low, scale, out)
+
+
+@kernel(nothing, readable(3), int64, float32, float32, writable(2))
+def _normalize_float32(frame, c, low, scale, out):
+    _normalize_plane(frame, c, low, scale, out)
+
+
+_NORMALIZE = {
+    np.dtype(np.uint8): _normalize_uint8,
+    np.dtype(np.uint16): _normalize_uint16,
+    np.dtype(np.int16): _normalize_int16,
+    np.dtype(np.float32): _normalize_float32,
+}
+"""Compiled normalisation of the usual camera dtypes; others go through `normalize`."""
 
 
 @inner
@@ -282,8 +347,10 @@ def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray
     """
     height, width = planes[0].shape
     out = np.empty((len(planes), height, width), np.float32)
+    # A tuple, as in the options, is looked at only once.
+    rows_of: Any = _rows_of_tuple if isinstance(sigma, tuple) else sigma_rows
     for plane, target, (sigma_x, sigma_y, _) in zip(
-        planes, out, sigma_rows(sigma, len(planes)).tolist(), strict=True
+        planes, out, rows_of(sigma, len(planes)).tolist(), strict=True
     ):
         rows, cols = _half_weights(sigma_y), _half_weights(sigma_x)
         if rows.size == cols.size == 1:
@@ -320,8 +387,14 @@ def preprocess_frame(frame: NDArray[Any], lo: Any, hi: Any, sigma: Sigma) -> NDA
     """
     frame = np.asarray(frame)
     channels = frame.shape[2]
-    low, high = np.broadcast_to(lo, (channels,)), np.broadcast_to(hi, (channels,))
-    planes = [normalize(frame[..., c], low[c], high[c]) for c in range(channels)]
+    low, high = np.broadcast_to(lo, (channels,)).tolist(), np.broadcast_to(hi, (channels,)).tolist()
+    compiled = _NORMALIZE.get(frame.dtype) if frame.flags.c_contiguous else None
+    if compiled is None:
+        planes = [normalize(frame[..., c], low[c], high[c]) for c in range(channels)]
+    else:
+        planes = list(scratch("normalized", (channels, *frame.shape[:2])))
+        for c, plane in enumerate(planes):
+            compiled(frame, c, np.float32(low[c]), np.float32(_scale(low[c], high[c])), plane)
     return _filtered_planes(planes, sigma)
 
 

@@ -24,8 +24,8 @@ from scopeflow.kernels.solver import LevelLayout, solve_level
 from scopeflow.kernels.tensor import motion_tensor
 from scopeflow.kernels.warp import SOURCE_COLUMNS, SOURCE_ROWS, warp_planes
 
-_DEFAULT_WARPING_STEPS = 10
-_SMALLEST_FILTERED = 6  # levels of fewer pixels along an axis are not median filtered
+DEFAULT_WARPING_STEPS = 10
+SMALLEST_FILTERED = 6  # levels of fewer pixels along an axis are not median filtered
 
 
 def _resized_flow(
@@ -135,10 +135,10 @@ def _pyramid_pass(
     params = prepared.params
     size = (prepared.levels[0].rows, prepared.levels[0].cols)
     flow = initial
-    steps = 1 if share is None else (params.warping_steps or _DEFAULT_WARPING_STEPS)
+    steps = 1 if share is None else (params.warping_steps or DEFAULT_WARPING_STEPS)
     border = (ROW_BORDER, COLUMN_BORDER)
     for position, level in enumerate(prepared.levels):
-        filtered = min(level.rows, level.cols) >= _SMALLEST_FILTERED
+        filtered = min(level.rows, level.cols) >= SMALLEST_FILTERED
         h, w = level.rows, level.cols
         image = resize_planes(
             moving,

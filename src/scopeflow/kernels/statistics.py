@@ -20,6 +20,7 @@ from scopeflow.kernels._jit import (
     readable,
     writable,
 )
+from scopeflow.kernels._scratch import scratch
 
 
 class FlowStatistics(NamedTuple):
@@ -56,15 +57,26 @@ def _add_rows(n, first_u, second_u, first_v, second_v, lengths, longest, us, vs)
         vs[i] += v + down_v
 
 
+@inner
+def _mean_slope(sums, per_sum):
+    """Mean of ``numpy.gradient`` from sums across it: the inner differences telescope."""
+    n = sums.size
+    if n == 2:
+        return (sums[1] - sums[0]) / per_sum
+    ends = 1.5 * (sums[n - 1] - sums[0]) + 0.5 * (sums[1] - sums[n - 2])
+    return ends / (n * per_sum)
+
+
 @kernel(
     nothing,
     readable(3),  # flow: planes (2, h, w + 2 left)
     int64,  # left
-    writable(2, float64),  # columns (4, w)
-    writable(1, float64),  # rows (h,)
+    writable(2, float64),  # columns (4, w): scratch
+    writable(1, float64),  # rows (h,): scratch
+    writable(1, float64),  # out (4,): the numbers of `FlowStatistics`
     finite=True,
 )
-def _measure(flow, left, columns, rows):
+def _measure(flow, left, columns, rows, out):
     """Add up columns (length, u, v; largest length) and the rows of v that the slope needs.
 
     Sums of columns are independent of each other, so the loop is vectorised; a sum into one number
@@ -72,6 +84,8 @@ def _measure(flow, left, columns, rows):
     """
     _, h, stride = flow.shape
     w = stride - 2 * left
+    columns[:] = 0.0
+    rows[:] = 0.0
     for y in range(0, h - 1, 2):
         u, v = y * stride + left, (h + y) * stride + left
         _add_rows(
@@ -99,15 +113,16 @@ def _measure(flow, left, columns, rows):
             continue
         for x in range(w):
             rows[y] += flow[1, y, left + x]
-
-
-def _mean_slope(sums: NDArray[np.float64], per_sum: int) -> float:
-    """Mean of ``numpy.gradient`` from sums across it: the inner differences telescope."""
-    n = sums.size
-    if n == 2:
-        return float(sums[1] - sums[0]) / per_sum
-    ends = 1.5 * (sums[-1] - sums[0]) + 0.5 * (sums[1] - sums[-2])
-    return float(ends) / (n * per_sum)
+    length = longest = sum_u = sum_v = 0.0
+    for x in range(w):
+        length += columns[0, x]
+        longest = max(longest, columns[1, x])
+        sum_u += columns[2, x]
+        sum_v += columns[3, x]
+    out[0] = length / (h * w)
+    out[1] = longest
+    out[2] = _mean_slope(columns[2], h) + _mean_slope(rows, w)
+    out[3] = math.sqrt((sum_u / (h * w)) ** 2 + (sum_v / (h * w)) ** 2)
 
 
 def flow_statistics(flow: NDArray[Any]) -> FlowStatistics:
@@ -159,13 +174,11 @@ def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStat
         ``(mean_disp, max_disp, mean_div, mean_translation)``.
     """
     height, width = flow.shape[1], flow.shape[2] - 2 * left
-    columns, rows = np.zeros((4, width)), np.zeros(height)
-    _measure(flow, left, columns, rows)
-    lengths, longest, us, vs = columns
-    count = height * width
-    return FlowStatistics(
-        float(lengths.sum()) / count,
-        float(longest.max()),
-        _mean_slope(us, height) + _mean_slope(rows, width),
-        math.hypot(us.sum() / count, vs.sum() / count),
-    )
+    columns, rows, numbers = _working_memory(height, width)
+    _measure(flow, left, columns, rows, numbers)
+    return FlowStatistics(*numbers.tolist())
+
+
+def _working_memory(height: int, width: int) -> tuple[NDArray[np.float64], ...]:
+    numbers = scratch("flow statistics", (2 * (4 * width + height + 4),)).view(np.float64)
+    return numbers[: 4 * width].reshape(4, width), numbers[4 * width : -4], numbers[-4:]

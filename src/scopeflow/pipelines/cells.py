@@ -10,9 +10,10 @@ from typing import Any
 
 from scopeflow.config.cells import WorkflowConfig
 from scopeflow.config.registration import RegistrationConfig
+from scopeflow.pipelines.cells_caching import cache
 from scopeflow.pipelines.cells_images import background, copy, segment
 from scopeflow.pipelines.cells_plan import CONFIG_FILE, WorkflowPlan, plan_workflow
-from scopeflow.pipelines.cells_results import cache, crop, extract
+from scopeflow.pipelines.cells_results import crop, extract
 from scopeflow.pipelines.cells_run import Cancelled, Fov, Progress, Run
 from scopeflow.pipelines.cells_stale import check_mixture, remove_stale
 from scopeflow.pipelines.cells_track import track

@@ -13,6 +13,7 @@ from scopeflow.config.addresses import local_path
 from scopeflow.errors import InputError, InputNotFoundError, OutputExistsError, nearest_name
 from scopeflow.kernels.cells_models import fit_trace, get_model
 from scopeflow.pipelines.cells_traces import read_traces
+from scopeflow.report.cells_fits_picture import FittedTrace, save_fits_picture
 from scopeflow.store.files import atomic_path
 
 __all__ = ["fit_traces"]
@@ -29,6 +30,7 @@ def fit_traces(
     *,
     target: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    picture: bool = False,
 ) -> Path:
     """Fit a model to every cell of a merged table.
 
@@ -43,14 +45,16 @@ def fit_traces(
     target : path, optional
         By default ``{stem}_fitted_{model}.csv`` beside the table.
     overwrite : bool, optional
-        Replace a file that exists.
+        Replace files that exist.
+    picture : bool, optional
+        Also save points and curves of up to 20 cells, as PNG beside the table of fits.
 
     Returns
     -------
     Path
         Columns ``fov, cell, model_type, success, r_squared`` and the fitted parameters; a Parquet
         file with the same rows stands beside it. Cells that could not be fitted are logged with
-        the reason, and have their start values.
+        the reason, and have their start values; parameters that ended at a bound are named too.
 
     Raises
     ------
@@ -68,14 +72,22 @@ def fit_traces(
             raise InputError(f"{source}: has no column {name!r}.{hint} Give a merged table")
     name = f"{source.stem}_fitted_{model}.csv"
     path = source.with_name(name) if target is None else local_path(target, "fitted parameters")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
+    targets = [path, path.with_suffix(".parquet")] + [path.with_suffix(".png")] * picture
+    for one in targets:
+        if one.exists() and not overwrite:
+            raise OutputExistsError(f"{one} exists; choose another target, or overwrite=True")
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
+    drawn: list[FittedTrace] = []
     for (fov, cell), trace in traces.groupby(["fov", "cell"], sort=True):
-        fit = fit_trace(trace["time"].to_numpy(float) / 60.0, trace[column].to_numpy(float), model)
+        hours, values = trace["time"].to_numpy(float) / 60.0, trace[column].to_numpy(float)
+        fit = fit_trace(hours, values, model)
         if not fit.success:
             failures.append(f"FOV {fov}, cell {cell}: {fit.message}")
+        if picture:
+            curve = get_model(model).function(hours, {**get_model(model).fixed, **fit.parameters})
+            name = f"FOV {fov}, cell {cell}"
+            drawn.append(FittedTrace(name, hours, values, curve, fit.success, fit.r_squared))
         head = {"fov": fov, "cell": cell, "model_type": model}
         rows.append({**head, "success": fit.success, "r_squared": fit.r_squared, **fit.parameters})
     columns = ["fov", "cell", "model_type", "success", "r_squared", *get_model(model).free]
@@ -83,8 +95,25 @@ def fit_traces(
         shown = "; ".join(failures[:_NAMED]) + ("; …" if len(failures) > _NAMED else "")
         logger.warning("%d of %d cells could not be fitted: %s", len(failures), len(rows), shown)
     fitted = pd.DataFrame(rows, columns=columns)
+    _name_bounds(fitted, model)
     with atomic_path(path) as partial:
         fitted.to_csv(partial, index=False, lineterminator="\n")
     with atomic_path(path.with_suffix(".parquet")) as partial:
         fitted.to_parquet(partial, index=False)
+    if drawn:
+        with atomic_path(path.with_suffix(".png")) as partial:
+            save_fits_picture(partial, drawn, title=f"{source.stem}, {column}, {model}")
     return path
+
+
+def _name_bounds(fitted: pd.DataFrame, model: str) -> None:
+    """Log which parameters ended at their bounds, where their values say little."""
+    done = fitted[fitted["success"].astype(bool)]
+    found = []
+    for name, (_, low, high) in get_model(model).free.items():
+        near = 1e-6 * (high - low)
+        count = int(((done[name] < low + near) | (done[name] > high - near)).sum())
+        if count:
+            found.append(f"{name} ({low:g} to {high:g}) in {count}")
+    if found:
+        logger.warning("of %d fits, parameters ended at a bound: %s", len(done), ", ".join(found))

@@ -35,6 +35,7 @@ def copy(run: Run, step: str, fovs: list[Fov]) -> None:
                         steps.copy_block,
                         *what,
                         plan.config.params.convert,
+                        dict(plan.factors).get(channel, 1.0),
                         frames=stop - start,
                     )
                 )

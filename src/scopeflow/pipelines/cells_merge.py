@@ -98,9 +98,9 @@ def merge_traces(
     for name in chosen:
         if not re.fullmatch(r"[\w .+-]+", name):
             raise OptionsError(f"sample {name!r}: a name has letters, digits, blanks and . + - _")
-        path = folder / f"{name}_merged.csv"
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
+        for path in (folder / f"{name}_merged.csv", folder / f"{name}_merged.parquet"):
+            if path.exists() and not overwrite:
+                raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
         if not any(n in tables for n in chosen[name]):
             raise InputError(f"sample {name}: none of its FOVs {list(chosen[name])} has traces")
     seen: dict[int, str] = {}

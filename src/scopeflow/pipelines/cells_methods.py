@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from scopeflow.errors import OptionsError
 from scopeflow.kernels.cells_cellpose import segment_cellpose
 from scopeflow.kernels.cells_laptrack import link_laptrack
 from scopeflow.kernels.cells_segmentation import LogStdOptions
+from scopeflow.kernels.cells_tracking import link_iou
 from scopeflow.pipelines.cells_registry import Registry, identity
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
 _SEGMENTATION = Registry(
     "segmentation", {"logstd": None, "cellpose": segment_cellpose}, {"cellpose": "cellpose"}
 )
-_TRACKING = Registry("tracking", {"iou": None, "laptrack": link_laptrack}, {"laptrack": "laptrack"})
+_TRACKING = Registry(
+    "tracking", {"iou": link_iou, "laptrack": link_laptrack}, {"laptrack": "laptrack"}
+)
 # What the workflow itself gives to trackers of tables; no options of users.
 _GIVEN = ("min_iou", "overlaps", "came_from")
 _PREPROCESSORS: list[Any] = []
@@ -146,12 +149,31 @@ def tracker(params: ProcessingParams) -> Tracker:
     if reserved:
         raise OptionsError(f"params.tracking_options: set params.{reserved[0]} instead")
     method = _TRACKING.get(name, options)
+    assert method is not None
+    if name == "iou":
+        _check_sizes(options)
     return Tracker(name, params.min_iou, method, name in _TRACKING.built_in)
+
+
+def _check_sizes(options: Mapping[str, Any]) -> None:
+    least = options.get("min_size", 1)
+    for name, value, bound in (
+        ("min_size", least, 1),
+        ("max_size", options.get("max_size"), least),
+    ):
+        if name in options and (type(value) is not int or value < bound):
+            raise OptionsError(
+                f"params.tracking_options: {name}={value!r} has to be a number of pixels of at "
+                f"least {bound}"
+            )
 
 
 def tracking_facts(params: ProcessingParams) -> list[Any]:
     """Return what numbers of cells depend on, for their fingerprint."""
-    facts = _TRACKING.facts(params.tracking_method, params.tracking_options)
+    name, options = params.tracking_method, params.tracking_options
+    facts = _TRACKING.facts(name, options)
+    if name == "iou":  # known by its name: the code of the package is in every fingerprint
+        facts = [name, "None", sorted(options.items()), None]
     return [facts, params.min_iou, params.iou, params.drift_correction]
 
 

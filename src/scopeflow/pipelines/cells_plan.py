@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scopeflow import __version__
+from scopeflow.blocks.cells_counts import check_pixels, count_factors
 from scopeflow.config.addresses import local_path
 from scopeflow.config.cells import WorkflowConfig, load_config
 from scopeflow.config.fingerprint import fingerprint
@@ -59,6 +58,8 @@ class FovPlan:
         What results are called after.
     config : WorkflowConfig
         Checked options.
+    factors : tuple of (int, float)
+        Channels whose values are multiplied before they are stored as counts.
     """
 
     fov: int
@@ -67,6 +68,7 @@ class FovPlan:
     records: Path
     base: str
     config: WorkflowConfig
+    factors: tuple[tuple[int, float], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,9 +79,7 @@ class FovPlan:
     @property
     def blocks(self) -> list[tuple[int, int]]:
         """Frames ``(start, stop)`` of each block; they depend on the frame size alone."""
-        frames, height, width = self.shape
-        length = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // (height * width * 4)))
-        return [(start, min(start + length, frames)) for start in range(0, frames, length)]
+        return _blocks(self.source)
 
     @property
     def pc(self) -> str | None:
@@ -117,7 +117,9 @@ class FovPlan:
             made[name] = fingerprint([__version__, KERNEL_VERSION, CELLS_VERSION, name, *parts])
 
         for name, channel in self.copied().items():
-            add(name, self.source.identity(), channel, params.convert)
+            factor = dict(self.factors).get(channel)
+            convert = [params.convert, *([] if factor is None else [factor])]
+            add(name, self.source.identity(), channel, *convert)
         labels = None
         if self.pc is not None and self.labelled is not None and self.tracked is not None:
             facts = [method_facts(params), preprocessor_facts()]
@@ -143,8 +145,13 @@ class FovPlan:
         chosen = [(self.config.channels.pc, "phase")]
         chosen += [(fl, "fluorescence") for fl in self.config.channels.fl]
         for one, kind in chosen:
-            for name, function in resolve_features(one.features or () if one else (), kind).items():
-                found.append((name, identity(function)))
+            if one is None:
+                continue
+            try:
+                features = resolve_features(one.features or (), kind)
+            except OptionsError as error:
+                raise OptionsError(f"features of channel {one.channel}: {error}") from None
+            found += [(name, identity(function)) for name, function in features.items()]
         return found
 
     def ledger(self, name: str, made: Mapping[str, str]) -> Ledger:
@@ -239,18 +246,29 @@ def plan_workflow(
     )
     for plan in fovs:
         _check_channels(chosen, plan.source)
+        _check_times(chosen, plan.source)
         if min(plan.shape) < 1 or min(plan.shape[1:]) < 16:
             raise InputError(
                 f"{plan.source.description}: frames of {plan.shape[1]} × {plan.shape[2]} px are "
                 "too small, at least 16 × 16 px are needed"
             )
         plan.fingerprints()
-        _check_pixels(plan)
-    checked = WorkflowPlan(
-        folder, chosen, fovs, _metadata(recording, base, sources), identity, tuple(sources)
-    )
+        check_pixels(plan.source, plan.copied().values(), plan.blocks, chosen.params.convert)
+    facts = _metadata(recording, base, sources)
+    if chosen.params.convert == "scale":
+        channels = {channel for plan in fovs for channel in plan.copied().values()}
+        factors = count_factors(sources, channels, _blocks)
+        fovs = tuple(replace(plan, factors=factors) for plan in fovs)
+        facts["count_factors"] = dict(factors)
+    checked = WorkflowPlan(folder, chosen, fovs, facts, identity, tuple(sources))
     _check_output(checked)
     return checked
+
+
+def _blocks(source: Source) -> list[tuple[int, int]]:
+    frames, height, width, _ = source.shape
+    length = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // (height * width * 4)))
+    return [(start, min(start + length, frames)) for start in range(0, frames, length)]
 
 
 def _config(given: Any, folder: Path) -> WorkflowConfig:
@@ -288,27 +306,15 @@ def _check_channels(config: WorkflowConfig, source: Source) -> None:
             )
 
 
-def _check_pixels(plan: FovPlan) -> None:
-    """Refuse pixels that 16-bit counts cannot hold; integers of other types are looked at."""
-    source, dtype = plan.source, plan.source.dtype
-    if plan.config.params.convert != "exact" or dtype in (np.uint16, np.uint8, np.bool_):
-        return
-    if dtype.kind == "f":
-        raise InputError(
-            f"{source.description}: pixels are {dtype}, and images are stored as integer counts "
-            "from 0 to 65535. Scale the recording to counts, or set params.convert=clip to round "
-            "and clip"
+def _check_times(config: WorkflowConfig, source: Source) -> None:
+    mapping = config.params.time_mapping
+    missing = [t for t in range(source.shape[0]) if mapping is not None and t not in mapping]
+    if missing:
+        raise OptionsError(
+            f"params.time_mapping: has no minutes for {len(missing)} of {source.shape[0]} frames "
+            f"of {source.description}, the first is frame {missing[0]}. Name all of them, or set "
+            "params.frame_interval"
         )
-    for start, stop in plan.blocks:
-        frames = source.read(start, stop)
-        for channel in sorted(set(plan.copied().values())):
-            low, high = int(frames[..., channel].min()), int(frames[..., channel].max())
-            if low < 0 or high > 65535:
-                raise InputError(
-                    f"{source.description}, channel {channel}: frames {start} to {stop - 1} hold "
-                    f"values from {low} to {high}, and counts are 0 to 65535. Scale the recording, "
-                    "or set params.convert=clip to clip them"
-                )
 
 
 def _fov_numbers(config: WorkflowConfig, count: int) -> tuple[int, ...]:
@@ -318,8 +324,8 @@ def _fov_numbers(config: WorkflowConfig, count: int) -> tuple[int, ...]:
     missing = [n for n in numbers if n >= count]
     if missing:
         raise OptionsError(
-            f"params.fovs: {', '.join(map(str, missing))} of {numbers} do not exist; the recording "
-            f"holds {count} fields of view, 0 to {count - 1}"
+            f"params.fovs: {', '.join(map(str, missing))} do not exist; the recording holds "
+            f"{count} fields of view, 0 to {count - 1}"
         )
     return numbers
 

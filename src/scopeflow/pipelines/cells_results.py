@@ -1,27 +1,25 @@
-"""Steps 5 to 7 of the cell workflow: crops, features and traces, small pictures for viewers."""
+"""Steps 5 and 6 of the cell workflow: crops, features and traces."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from scopeflow.blocks import cells as steps
 from scopeflow.graph.cells import Outcome, run_piece
-from scopeflow.kernels.cells_display import needed_bins, sort_keys
 from scopeflow.kernels.cells_features import resolve_features
 from scopeflow.pipelines.cells_plan import FovPlan
 from scopeflow.pipelines.cells_run import Fov, Run
 from scopeflow.pipelines.cells_traces import filter_cells, trace_table, write_traces
 from scopeflow.store.cells_store import CELLS, write_array
+from scopeflow.store.zarr_files import write_group
 
-__all__ = ["cache", "crop", "extract"]
+__all__ = ["crop", "crop_groups", "crop_names", "extract"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ def _measured(fov: Fov) -> list[steps.MeasuredChannel]:
     return chosen
 
 
-def _crop_groups(fov: Fov) -> list[NDArray[np.int64]]:
+def crop_groups(fov: Fov) -> list[NDArray[np.int64]]:
     """Cut the cells into groups whose crops fit into memory together; each reads all frames."""
     rows = fov.cells
     params = fov.plan.config.params
@@ -67,7 +65,7 @@ def _crop_groups(fov: Fov) -> list[NDArray[np.int64]]:
     return [*groups, rows[np.isin(rows[:, 7], members)]] if members else groups
 
 
-def _crop_names(plan: FovPlan) -> tuple[str, list[tuple[str, str]]]:
+def crop_names(plan: FovPlan) -> tuple[str, list[tuple[str, str]]]:
     """Return the name of the masks, and (stack, stack that gives the scale) of all crops."""
     assert plan.config.channels.pc is not None
     stacks = [(name, name) for name in plan.copied()]
@@ -79,7 +77,7 @@ def _crop_names(plan: FovPlan) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _crop_channels(fov: Fov) -> tuple[str, list[steps.CropChannel]]:
-    mask, stacks = _crop_names(fov.plan)
+    mask, stacks = crop_names(fov.plan)
     weight = fov.plan.config.params.background_weight
     channels = []
     for name, of in stacks:
@@ -97,7 +95,7 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
     store = fov.plan.folder / CELLS
     if store.exists():
         shutil.rmtree(store)
-    zarr.create_group(str(store), zarr_format=3)
+    write_group(store)
     n_frames = fov.plan.shape[0]
     rows = np.concatenate(groups) if groups else fov.cells[:0]
     ids = np.unique(rows[:, 7])
@@ -106,16 +104,15 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
     where = np.searchsorted(ids, rows[:, 7])
     boxes[where, rows[:, 0]] = rows[:, 3:7]
     valid[where, rows[:, 0]] = True
-    root = zarr.open_group(str(store), mode="r+")
-    root.create_group("metadata")
+    write_group(store / "metadata")
     mask, channels = _crop_channels(fov)
     files = [f"{CELLS}/zarr.json", f"{CELLS}/metadata/zarr.json"]
     for name, scale in [(mask, 1.0), *((c.name, c.scale) for c in channels)]:
         padding = fov.plan.config.params.crop_padding
-        root.create_group(name, attributes={"scale": scale, "padding": padding})
+        write_group(store / name, {"scale": scale, "padding": padding})
         files.append(f"{CELLS}/{name}/zarr.json")
         for cell in ids.tolist():
-            root.create_group(f"{name}/{cell}")
+            write_group(store / name / str(cell))
             files.append(f"{CELLS}/{name}/{cell}/zarr.json")
     files += write_array(store, "metadata/cell_ids", ids.astype(np.int32))
     files += write_array(store, "metadata/bboxes", boxes)
@@ -126,7 +123,7 @@ def _start_crops(fov: Fov, groups: list[NDArray[np.int64]]) -> steps.Result:
 def crop(run: Run, step: str, fovs: list[Fov]) -> None:
     """Cut all cells out of all stacks."""
     chosen = [fov for fov in run.alive(fovs) if fov.plan.tracked is not None]
-    groups = {fov.plan.fov: _crop_groups(fov) for fov in chosen}
+    groups = {fov.plan.fov: crop_groups(fov) for fov in chosen}
     first = [
         fov.piece("crops", "crops-metadata", _start_crops, fov, groups[fov.plan.fov])
         for fov in chosen
@@ -207,124 +204,3 @@ def _write_tables(fov: Fov, parts: list[Outcome]) -> None:
             params.border_margin,
         )
     write_traces(plan, kept, summary, fov.made)
-
-
-def cache(run: Run, step: str, fovs: list[Fov]) -> None:
-    """Make pictures of 8 bits and half the size."""
-    pieces, owners = [], []
-    for fov in run.alive(fovs):
-        plan = fov.plan
-        frames, height, width = plan.shape
-        for name in _stacks(fov):
-            small = (frames, max(1, height // 2), max(1, width // 2))
-            run.guarded(fov, fov.create, name, "1", np.uint8, small)
-            if name.startswith("seg_"):
-                continue
-            for start, stop in plan.blocks:
-                what: tuple[Any, ...] = (plan.folder, name, start, stop)
-                pieces.append(
-                    fov.piece(name, f"counts-{name}-{start:06d}", steps.count_block, *what)
-                )
-                owners.append((fov, name))
-    counts: dict[tuple[int, str], list[Outcome]] = {}
-    for (fov, name), outcome in zip(owners, run.do(step, pieces), strict=True):
-        counts.setdefault((fov.plan.fov, name), []).append(outcome)
-    _count_floats(run, step, fovs, counts)
-    pieces = []
-    for fov in run.alive(fovs):
-        plan = fov.plan
-        for name in _stacks(fov):
-            labels = name.startswith("seg_")
-            low, high = _label_range(fov, name) if labels else _range(counts[plan.fov, name])
-            for start, stop in plan.blocks:
-                pieces.append(
-                    fov.piece(
-                        name,
-                        f"display-{name}-{start:06d}",
-                        _display_block,
-                        plan.folder,
-                        name,
-                        start,
-                        stop,
-                        low,
-                        high,
-                        labels,
-                        frames=stop - start,
-                    )
-                )
-        if plan.tracked is not None:
-            mask, stacks = _crop_names(plan)
-            for rows in _crop_groups(fov):
-                cells = np.unique(rows[:, 7]).tolist()
-                crops = [f"{n}/{cell}" for n in (mask, *(s for s, _ in stacks)) for cell in cells]
-                name = f"display-crops-{cells[0]:06d}"
-                what = (plan.folder, crops, mask)
-                pieces.append(fov.piece("crops", name, steps.display_crops, *what))
-    run.do(step, pieces)
-
-
-def _display_block(
-    folder: Path, name: str, start: int, stop: int, low: float, high: float, labels: bool
-) -> steps.Result:
-    return steps.display_block(folder, name, start, stop, low, high, labels=labels)
-
-
-def _stacks(fov: Fov) -> list[str]:
-    return [name for name in fov.made if name not in ("crops", "measure", "traces")]
-
-
-def _label_range(fov: Fov, name: str) -> tuple[float, float]:
-    column = 1 if name == fov.plan.labelled else 7
-    return 0.0, float(fov.cells[:, column].max(initial=1))
-
-
-def _count_floats(
-    run: Run, step: str, fovs: list[Fov], counts: dict[tuple[int, str], list[Outcome]]
-) -> None:
-    """Put exact values where float stacks were counted in bins, as far as percentiles need them."""
-    pieces, owners = [], []
-    coarse: dict[tuple[int, str], tuple[NDArray[Any], NDArray[np.int64], tuple[int, ...]]] = {}
-    for fov in run.alive(fovs):
-        for name in _stacks(fov):
-            key = (fov.plan.fov, name)
-            if not counts.get(key) or "bins" not in counts[key][0].arrays:
-                continue
-            bins, numbers = _summed(counts[key], "bins")
-            needed = needed_bins(bins, numbers)
-            coarse[key] = (bins, numbers, needed)
-            for start, stop in fov.plan.blocks:
-                what = (fov.plan.folder, name, start, stop, needed)
-                mark = f"values-{name}-{start:06d}"
-                pieces.append(fov.piece(name, mark, steps.count_bins_block, *what))
-                owners.append(key)
-    fine: dict[tuple[int, str], list[Outcome]] = {}
-    for key, outcome in zip(owners, run.do(step, pieces), strict=True):
-        fine.setdefault(key, []).append(outcome)
-    for fov in run.alive(fovs):
-        for key, (bins, numbers, needed) in coarse.items():
-            if key[0] != fov.plan.fov:
-                continue
-            values, exact = _summed(fine[key], "values")
-            # Other bins only take up ranks; any value between their neighbours will do.
-            rest = ~np.isin(bins, needed)
-            places = np.concatenate([sort_keys(values), bins[rest].astype(np.uint32) << 16])
-            order = np.argsort(places, kind="stable")
-            filler = np.zeros(int(rest.sum()), values.dtype)
-            merged = {
-                "values": np.concatenate([values, filler])[order],
-                "counts": np.concatenate([exact, numbers[rest]])[order],
-            }
-            counts[key] = [Outcome(arrays=merged)]
-
-
-def _summed(outcomes: list[Outcome], name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    values = np.concatenate([one.arrays[name] for one in outcomes])
-    counts = np.concatenate([one.arrays["counts"] for one in outcomes])
-    unique, index = np.unique(values, return_inverse=True)
-    return unique, np.bincount(index, counts).astype(np.int64)
-
-
-def _range(outcomes: list[Outcome]) -> tuple[float, float]:
-    if len(outcomes) == 1:
-        return steps.display_range(outcomes[0].arrays["values"], outcomes[0].arrays["counts"])
-    return steps.display_range(*_summed(outcomes, "values"))

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import Event, Lock
 from typing import Any, ClassVar
 
@@ -15,7 +16,11 @@ from scopeflow.errors import InputError, OptionsError, ScopeflowError
 from scopeflow.pipelines.cells import STEPS, run_workflow, write_settings
 from scopeflow.pipelines.cells_plan import plan_workflow
 from scopeflow.pipelines.cells_run import Cancelled, Fov, Run
+from scopeflow.pipelines.cells_traces import BASE_COLUMNS
 from scopeflow.runtime.executor import open_executor
+from scopeflow.store.cells_fovs import open_fovs, recording_name
+from scopeflow.store.cells_store import fov_folder
+from scopeflow.store.files import atomic_path
 
 __all__ = [
     "BackgroundEstimationService",
@@ -53,6 +58,15 @@ def _config(given: Config) -> WorkflowConfig:
     return WorkflowConfig(**given) if isinstance(given, Mapping) else load_config(given)
 
 
+def _existing(fovs: Sequence[int] | None, numbers: Sequence[int]) -> list[int]:
+    wanted = list(numbers if fovs is None else fovs)
+    if not wanted or any(n not in numbers for n in wanted):
+        raise OptionsError(
+            f"Invalid FOV range {wanted}: the recording has fields of view 0 to {numbers[-1]}"
+        )
+    return wanted
+
+
 def _run(
     last: str,
     metadata: Any,
@@ -66,13 +80,7 @@ def _run(
     plan = plan_workflow(
         _recording(metadata), output, WorkflowConfig(channels=config.channels, params=params)
     )
-    numbers = [fov.fov for fov in plan.fovs]
-    wanted = numbers if fovs is None else list(fovs)
-    missing = [n for n in wanted if n not in numbers]
-    if missing or not wanted:
-        raise OptionsError(
-            f"Invalid FOV range {wanted}: the recording has fields of view 0 to {numbers[-1]}"
-        )
+    wanted = _existing(fovs, [fov.fov for fov in plan.fovs])
     plan = replace(plan, fovs=tuple(fov for fov in plan.fovs if fov.fov in wanted))
     with _SETTINGS:
         write_settings(plan)
@@ -205,9 +213,32 @@ class CroppingService(_Service):
 
 
 class ExtractionService(_Service):
-    """Step 6: features and traces."""
+    """Step 6: features and traces; where no channel is chosen, tables with a header alone."""
 
     step = "extraction"
+
+    def _process(
+        self,
+        metadata: Any,
+        config: Config,
+        output: str | os.PathLike[str],
+        fovs: Sequence[int] | None,
+        cancel: Event | None,
+    ) -> None:
+        channels = _config(config).channels
+        if channels.pc is not None or channels.fl:
+            super()._process(metadata, config, output, fovs, cancel)
+            return
+        recording = _recording(metadata)
+        count = len(open_fovs(recording, z=_config(config).params.z))
+        wanted = _existing(fovs, range(count))
+        for fov in wanted:
+            name = fov_folder(fov)
+            path = Path(output) / name / f"{recording_name(recording)}_{name}_traces.csv"
+            if not path.exists():
+                logger.warning("FOV %d: no channel is chosen; %s has a header alone", fov, path)
+                with atomic_path(path) as partial:
+                    partial.write_text(",".join(BASE_COLUMNS) + "\n", encoding="utf-8")
 
 
 class CachingService(_Service):

@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.blocks.correct import BlockRequest
-from scopeflow.blocks.live import FrameStream, LiveParameters, make_live_reference
+from scopeflow.blocks.live import (
+    FrameStream,
+    LiveParameters,
+    make_live_reference,
+    past_weights,
+)
 from scopeflow.config.enums import QualitySetting
 from scopeflow.config.option_values import is_integer
 from scopeflow.config.options import OFOptions
@@ -77,6 +82,8 @@ class FlowRegLive:
     ((32, 40), dtype('float32'), (32, 40, 2))
     """
 
+    _reference_may_be_flat = False
+
     def __init__(
         self,
         options: OFOptions | None = None,
@@ -129,6 +136,22 @@ class FlowRegLive:
     def reference_proc(self) -> NDArray[np.float32] | None:
         """The reference ``(H, W, C)`` as the solver sees it, or None."""
         return None if self._stream is None else self._stream.reference.processed
+
+    @property
+    def intensity_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Values of the reference that become 0 and 1, ``(C,)`` each, or None."""
+        if self._stream is None:
+            return None
+        scale = self._stream.reference.normalization
+        return scale.low.copy(), scale.high.copy()
+
+    @property
+    def temporal_buffer(self) -> deque[NDArray[np.float32]]:
+        """Preprocessed frames ``(H, W, C)`` that the temporal filter still needs, newest first."""
+        if self._stream is not None:
+            return self._stream.recent
+        sigma = self.options.sigma
+        return deque(maxlen=len(past_weights(sigma, len(sigma), self._live.truncate)))
 
     @property
     def frame_count(self) -> int:
@@ -200,7 +223,9 @@ class FlowRegLive:
             frame_function=self.options.preproc_funct,
         )
         weight = weight_map(self.options, height, width, channels)
-        reference = make_live_reference(image, request, weight)
+        reference = make_live_reference(
+            image, request, weight, may_be_flat=self._reference_may_be_flat
+        )
         self._stream = FrameStream(reference, request, self._live)
         self._given = None
         self.reference_buffer.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from scopeflow.config.registration import RegistrationConfig
 from scopeflow.errors import UnreadableFileError
 from scopeflow.graph.block_task import BlockOutcome
 from scopeflow.graph.correct import CorrectionJob, grid_of
+from scopeflow.graph.motion import is_solved_when_read
 from scopeflow.graph.video import lazy_array
 from scopeflow.pipelines.correct import batches_ahead, tasks_per_window
 from scopeflow.pipelines.outputs import OutputFiles, claim
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     import dask.array as da
 
 _FRAMES_READ_TOGETHER = 4
+_FRAMES_SUBMITTED = 1000
 
 
 @dataclass(frozen=True)
@@ -217,23 +219,32 @@ def _evaluate(
     on_finish: Callable[[Block, BlockOutcome], None],
 ) -> list[BlockOutcome]:
     outcomes: dict[int, BlockOutcome] = {}
-    tasks, blocks = [], []
+    left = []
     for block in grid.blocks:
         finished = sink.find(block)
-        if finished is not None:
-            outcomes[block.index] = finished
-            on_finish(block, finished)
+        if finished is None:
+            left.append(block)
             continue
-        blocks.append(block)
-        tasks.append(
+        outcomes[block.index] = finished
+        on_finish(block, finished)
+    # A few blocks at a time, because a graph has several tasks for each frame; but all together
+    # where displacements are solved on the way, whose starts are shared.
+    at_once = max(2 * executor.n_workers, _FRAMES_SUBMITTED // max(1, grid.block_length))
+    at_once = len(grid.blocks) if is_solved_when_read(array) else at_once
+    for first in range(0, len(left), at_once):
+        blocks = left[first : first + at_once]
+        tasks = [
             delayed(_save_block, pure=False)(array[block.start : block.stop], block, shape, sink)
-        )
+            for block in blocks
+        ]
 
-    def take(position: int, outcome: BlockOutcome) -> None:
-        outcomes[outcome.index] = outcome
-        on_finish(blocks[position], outcome)
+        def take(
+            position: int, outcome: BlockOutcome, blocks: Sequence[Block] = tuple(blocks)
+        ) -> None:
+            outcomes[outcome.index] = outcome
+            on_finish(blocks[position], outcome)
 
-    executor.run(tasks, take)
+        executor.run(tasks, take)
     return [outcomes[block.index] for block in grid.blocks]
 
 

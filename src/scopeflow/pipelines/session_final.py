@@ -14,9 +14,11 @@ import scipy.io
 from numpy.typing import NDArray
 
 from scopeflow.config.fingerprint import fingerprint
+from scopeflow.kernels.warp import warp
 from scopeflow.pipelines.outputs import STATE_FOLDER
 from scopeflow.pipelines.session_export import EXTENSIONS
 from scopeflow.pipelines.session_recordings import SessionRecording, set_aside
+from scopeflow.report.overlay import before_and_after
 from scopeflow.store.files import atomic_path, atomic_save_npz, load_json, save_json
 from scopeflow.store.ledger import Ledger
 from scopeflow.store.pictures import save_png
@@ -138,14 +140,6 @@ class FinalFiles:
         for partial in (*self.folder.glob("*.partial"), *self.state.glob("*.partial")):
             partial.unlink(missing_ok=True)
 
-    def save_mask(self, name: str, mask: NDArray[np.bool_]) -> None:
-        """Write a mask as 8-bit PNG, 0 and 255."""
-        save_png(self.folder / name, mask)
-
-    def save_picture(self, name: str, picture: NDArray[np.uint8]) -> None:
-        """Write an RGB picture."""
-        save_png(self.folder / name, picture)
-
     def save(self, results: FinalResults, *, resume: bool) -> None:
         """Write the final mask, the bundles and the report; then the status."""
         save_json(self.folder / "session_report.json", results.report())
@@ -154,7 +148,7 @@ class FinalFiles:
         if not (resume and self.ledger(mark).find(FINAL) is not None):
             self.set_done(done=False)
             self.ledger(mark).begin(FINAL)
-            self.save_mask(f"{FINAL}.png", results.final_valid)
+            save_png(self.folder / f"{FINAL}.png", results.final_valid)
             atomic_save_npz(self.folder / f"{FINAL}.npz", **bundle)
             _save_mat(self.folder / f"{FINAL}.mat", bundle)
             files = [f"{FINAL}.{end}" for end in ("png", "npz", "mat")]
@@ -180,6 +174,37 @@ class FinalFiles:
             "aligned_video_paths": np.array(videos),
             "included": results.included,
         }
+
+
+def save_pictures(
+    folder: Path,
+    name: str,
+    mask: NDArray[np.bool_],
+    aligned_mask: NDArray[np.bool_],
+    average: NDArray[np.float64],
+    displacement: NDArray[Any],
+    reference: NDArray[np.float64],
+) -> None:
+    """Write the pictures of one recording; runs inside a task.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the final results.
+    name : str
+        The recording.
+    mask, aligned_mask : ndarray of bool, shape (H, W)
+        Valid in all its frames, in its own frame and in that of the reference.
+    average, reference : ndarray, shape (H, W, C)
+        Its average, and that of the center.
+    displacement : ndarray, shape (H, W, 2)
+        Against the reference, pixels.
+    """
+    save_png(folder / f"{name}_valid_idx.png", mask)
+    save_png(folder / f"{name}_valid_idx_aligned.png", aligned_mask)
+    flow = np.asarray(displacement, np.float32)
+    moved = warp(average, flow, np.full_like(average, average.min()))
+    save_png(folder / f"{name}_overlay.png", before_and_after(reference, average, moved))
 
 
 def _save_mat(path: Path, bundle: dict[str, NDArray[Any]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from scopeflow.config.fingerprint import fingerprint
@@ -15,13 +17,18 @@ from scopeflow.config.session import SessionConfig
 from scopeflow.errors import InputError, InputNotFoundError, ScopeflowError
 from scopeflow.graph.session import Failure, product, reason_of, valid_everywhere
 from scopeflow.graph.video import LazyVideo
-from scopeflow.kernels.warp import warp, warp_mask
+from scopeflow.kernels.warp import warp_mask
 from scopeflow.pipelines.session_export import (
     AlignedExport,
     plan_export,
     write_aligned,
 )
-from scopeflow.pipelines.session_final import FinalFiles, FinalResults, finished_elsewhere
+from scopeflow.pipelines.session_final import (
+    FinalFiles,
+    FinalResults,
+    finished_elsewhere,
+    save_pictures,
+)
 from scopeflow.pipelines.session_recordings import (
     SessionRecording,
     execution_of,
@@ -37,7 +44,6 @@ from scopeflow.pipelines.session_stage2 import (
     stored_center,
 )
 from scopeflow.pipelines.video import open_recording
-from scopeflow.report.overlay import before_and_after
 from scopeflow.runtime.executor import Executor, open_executor
 from scopeflow.runtime.progress import FrameProgress
 from scopeflow.store.sources.hdf5 import open_hdf5
@@ -109,10 +115,11 @@ def run_stage3(
     with open_executor(run_config) as executor:
         files.prepare(recordings, config.align_output_format)
         masks, failures = _masks(config, inputs, files, executor)
+        pictures = []
         if not failures:
             results = _intersect(config, inputs, masks, executor)
-            _save_pictures(inputs, results, files)
-        failures.update(_export(config, inputs, files, executor, run_config.progress))
+            pictures = _pictures(inputs, results, files)
+        failures.update(_export(config, inputs, files, pictures, executor, run_config.progress))
     if failures:
         files.set_done(done=False)
         for recording in recordings:
@@ -165,6 +172,17 @@ def _open_masks(recording: SessionRecording, shape: tuple[int, int]) -> LazyVide
     )
 
 
+def _undamaged(recordings: list[SessionRecording]) -> list[bool]:
+    """Tell whose files of stage 1 are as they were written; what others wrote cannot be told."""
+
+    def look(recording: SessionRecording) -> bool:
+        stage1 = recording.output_files()
+        return stage1 is None or is_undamaged(stage1)
+
+    with ThreadPoolExecutor(min(len(recordings), 8)) as pool:  # reading and hashing, side by side
+        return list(pool.map(look, recordings))
+
+
 def _masks(
     config: SessionConfig, inputs: _Inputs, files: FinalFiles, executor: Executor
 ) -> tuple[list[NDArray[np.bool_]], dict[str, str]]:
@@ -174,10 +192,11 @@ def _masks(
     failures: dict[str, str] = {}
     waiting: list[tuple[int, str]] = []
     tasks = []
-    for n, recording in enumerate(inputs.recordings):
+    for n, (recording, undamaged) in enumerate(
+        zip(inputs.recordings, _undamaged(inputs.recordings), strict=True)
+    ):
         try:
-            stage1 = recording.output_files()
-            if stage1 is not None and not is_undamaged(stage1):
+            if not undamaged:
                 raise InputError("a file of stage 1 is missing or was changed. Run Stage 1 again")
             source = _open_masks(recording, shape)
             path = recording.folder / "idx.hdf"
@@ -248,15 +267,22 @@ def _intersect(
     )
 
 
-def _save_pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> None:
-    for n, recording in enumerate(inputs.recordings):
-        files.save_mask(f"{recording.name}_valid_idx.png", results.masks[n])
-        files.save_mask(f"{recording.name}_valid_idx_aligned.png", results.aligned_masks[n])
-        average = inputs.averages[n]
-        w = np.asarray(inputs.displacements[n], np.float32)
-        moved = warp(average, w, np.full_like(average, average.min()))
-        picture = before_and_after(inputs.reference, average, moved)
-        files.save_picture(f"{recording.name}_overlay.png", picture)
+def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list[Delayed]:
+    """Return a task for the pictures of each recording."""
+    return [
+        product(
+            "session-pictures",
+            save_pictures,
+            files.folder,
+            recording.name,
+            results.masks[n],
+            results.aligned_masks[n],
+            inputs.averages[n],
+            inputs.displacements[n],
+            inputs.reference,
+        )
+        for n, recording in enumerate(inputs.recordings)
+    ]
 
 
 # -- aligned recordings ---------------------------------------------------------------------------
@@ -266,10 +292,11 @@ def _export(
     config: SessionConfig,
     inputs: _Inputs,
     files: FinalFiles,
+    pictures: list[Delayed],
     executor: Executor,
     show: bool | None,
 ) -> dict[str, str]:
-    """Write the aligned recordings, one task each; return why some failed."""
+    """Write the aligned recordings, one task each, and pictures; return why some failed."""
     failures: dict[str, str] = {}
     exports: list[AlignedExport] = []
     for n, recording in enumerate(inputs.recordings):
@@ -290,6 +317,10 @@ def _export(
     with FrameProgress(total, "aligning recordings", show if exports else False) as progress:
 
         def keep(position: int, value: Any) -> None:
+            if position >= len(exports):
+                if isinstance(value, Failure):
+                    failures[inputs.recordings[position - len(exports)].name] = value.reason
+                return
             export = exports[position]
             if isinstance(value, Failure):
                 failures[export.name] = value.reason
@@ -301,5 +332,6 @@ def _export(
                 logger.info("%s: %d aligned values were clipped.", export.name, value)
             progress.advance(export.n_frames)
 
-        executor.run([product("session-align", write_aligned, e) for e in exports], keep)
+        aligned = [product("session-align", write_aligned, e) for e in exports]
+        executor.run([*aligned, *pictures], keep)
     return failures

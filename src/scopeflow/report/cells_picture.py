@@ -114,7 +114,9 @@ def save_cells_picture(
     if pixel_size_um:
         draw_scale_bar(axis, height, width, pixel_size_um)
     axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axis.set_xlabel(f"frame {frame}; grey: left out of the traces", fontsize=9)
+    left_out = labels is not None and bool(set(np.unique(labels).tolist()) - kept - {0})
+    note = "; grey: left out of the traces" if left_out else ""
+    axis.set_xlabel(f"frame {frame}{note}", fontsize=9)
     hours = _in_hours(times)
     axes = [figure.add_subplot(grid[n, 1]) for n in range(panels)]
     for panel, name in zip(axes, columns, strict=False):
@@ -123,7 +125,7 @@ def save_cells_picture(
             shown = rows["time"] / 60.0 if hours else rows["time"]
             # White paper needs darker colours than the picture.
             panel.plot(shown, rows[name], lw=0.9, alpha=0.8, color=_color(cell) * 0.8)
-        panel.set_title(name, fontsize=9.5, loc="left")
+        panel.set_title(f"{name}{_unit(name)}", fontsize=9.5, loc="left")
     if cells_in_frame is not None:
         steps = np.arange(len(cells_in_frame)) if times is None else times
         axes[-1].step(steps / 60.0 if hours else steps, cells_in_frame, where="mid", color="0.25")
@@ -137,6 +139,12 @@ def save_cells_picture(
     if axes:
         axes[-1].set_xlabel("time (h)" if hours else "time (min)", fontsize=9)
     figure.savefig(path, dpi=dpi, format="png")
+
+
+def _unit(column: str) -> str:
+    if column.startswith("intensity_"):
+        return " (counts)"
+    return " (px²)" if column.startswith("area_ch_") else ""
 
 
 def _in_hours(times: NDArray[np.float64] | None) -> bool:

@@ -65,7 +65,7 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
     Raises
     ------
     ScopeflowError
-        As :func:`~scopeflow.store.source.open_source`.
+        As :func:`~scopeflow.store.source.open_source`, and for images of colours.
 
     Examples
     --------
@@ -145,6 +145,14 @@ def _open_first_plane(recording: Any, choices: dict[str, Any]) -> Source:
     return source
 
 
+def _colours(path: Path) -> InputError:
+    return InputError(
+        f"{path}: its pixels are colours (red, green, blue), and cells are measured in channels of "
+        "grey images. Export it again without merging channels, or save each colour as a channel "
+        "of its own"
+    )
+
+
 def _positions(path: Path) -> tuple[dict[str, Any], int]:
     """Return what `open_source` has to know, and how many stage positions a file holds."""
     if not path.is_file():
@@ -153,11 +161,18 @@ def _positions(path: Path) -> tuple[dict[str, Any], int]:
     try:
         if kind == "nd2":
             with nd2.ND2File(path) as file:
+                if file.sizes.get("S", 1) > 1:
+                    raise _colours(path)
                 return {"missing": "black"}, int(file.sizes.get("P", 1))
         if kind == "czi":
             return {"missing": "black"}, count_scenes(path)
         if kind == "tiff":
             with tifffile.TiffFile(path) as tiff:
+                page = tiff.pages.first
+                rgb = page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel > 2
+                # Planar samples are what some writers make of three frames or channels.
+                if rgb and page.planarconfig == tifffile.PLANARCONFIG.CONTIG:
+                    raise _colours(path)
                 return {}, len(tiff.series) if tiff.is_ome else 1
     except ScopeflowError:
         raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from scopeflow.store.files import writing
+from scopeflow.store.zarr_files import read_whole, write_chunk, write_whole
 
 __all__ = [
     "CELLS",
@@ -21,6 +23,7 @@ __all__ = [
     "create_stack",
     "fov_folder",
     "open_stack",
+    "read_array",
     "read_frames",
     "write_array",
     "write_frames",
@@ -29,6 +32,7 @@ __all__ = [
 IMAGES = "images.zarr"
 CELLS = "cells.zarr"
 _LARGEST_PLANE = 2048
+_DISPLAY_SIDE = 256
 
 
 def fov_folder(fov: int) -> str:
@@ -81,7 +85,7 @@ def create_stack(
             shutil.rmtree(path)
         root = zarr.open_group(str(store), mode="a", zarr_format=3)
         display = name.endswith("/1")
-        side = 256 if display else _LARGEST_PLANE
+        side = _DISPLAY_SIDE if display else _LARGEST_PLANE
         root.create_array(
             name,
             shape=shape,
@@ -102,7 +106,7 @@ def _existing(path: Path) -> Any | None:
 
 @lru_cache(maxsize=128)
 def _cached(path: str, stamp: int) -> Any:  # noqa: ARG001 - an array that was replaced is opened anew
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    return zarr.open_array(path, mode="r")
 
 
 def open_stack(store: Path, name: str) -> Any:
@@ -119,52 +123,63 @@ def read_frames(store: Path, name: str, start: int, stop: int) -> NDArray[Any]:
 def write_frames(store: Path, name: str, start: int, frames: NDArray[Any]) -> list[str]:
     """Write frames from `start` on; return the files, relative to the folder of the FOV."""
     array = open_stack(store, name)
+    stop = start + len(frames)
+    if frames.dtype != array.dtype or frames.shape[1:] != array.shape[1:] or stop > array.shape[0]:
+        raise ValueError(
+            f"{store / name}: frames {start} to {stop - 1} of {frames.dtype}, shape "
+            f"{frames.shape}, do not fit into {array.dtype} of shape {array.shape}"
+        )
+    codec = _codec(array.dtype, fast=name.endswith("/1"))
+    _, height, width = array.chunks
     _, rows, columns = array.cdata_shape
     files = []
     with writing(store / name):
-        for t in range(start, start + len(frames)):
-            for i in range(rows):
-                for j in range(columns):
-                    files.append(f"{name}/{array.metadata.encode_chunk_key((t, i, j))}")
-                    # zarr reads an existing chunk first, and stumbles over a damaged one.
-                    (store / files[-1]).unlink(missing_ok=True)
-        array[start : start + len(frames)] = frames
+        for t, i, j in itertools.product(range(start, stop), range(rows), range(columns)):
+            tile = frames[t - start, i * height : (i + 1) * height, j * width : (j + 1) * width]
+            missing = height - tile.shape[0], width - tile.shape[1]
+            chunk = np.pad(tile, ((0, missing[0]), (0, missing[1]))) if any(missing) else tile
+            files.append(f"{name}/{array.metadata.encode_chunk_key((t, i, j))}")
+            write_chunk(store / files[-1], chunk, codec)
     return [f"{store.name}/{file}" for file in files]
 
 
-def write_array(
-    store: Path,
-    name: str,
-    values: NDArray[Any],
-    *,
-    chunks: tuple[int, ...] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> list[str]:
+def write_array(store: Path, name: str, values: NDArray[Any]) -> list[str]:
     """Write a whole array into one file; return its files, relative to the FOV.
 
-    Chunks that are smaller than the array become the inner chunks of one shard: a file for each
-    frame of each cell would be a hundred thousand files.
+    The frames of a display level ``/1`` are the inner chunks of one shard, whole or in tiles of 256
+    px: a file for each frame of each cell would be a hundred thousand files.
     """
     path = store / name
+    display = name.endswith("/1")
+    codec = _codec(values.dtype, fast=display)
     with writing(path):
         if path.exists():
             shutil.rmtree(path)
-        # A chunk of no item is not allowed.
+        if values.size and not (display and max(values.shape[1:]) > _DISPLAY_SIDE):
+            files = write_whole(path, values, codec, frames_apart=display)
+            return [str(file.relative_to(store.parent)) for file in files]
+        # A chunk of no item is not allowed, and a shard holds whole chunks.
         shape = tuple(max(1, n) for n in values.shape)
+        tile = (1, *(min(_DISPLAY_SIDE, n) for n in shape[1:]))
+        shard = tuple(-(-n // side) * side for n, side in zip(shape, tile, strict=False))
         array = zarr.create_array(
             str(path),
             shape=values.shape,
             dtype=values.dtype,
-            chunks=chunks or shape,
-            shards=shape if chunks and values.size else None,
-            compressors=_codec(values.dtype, fast=name.endswith("/1")),
-            attributes=dict(attributes or {}),
+            chunks=tile if display else shape,
+            shards=shard if display and values.size else None,
+            compressors=codec,
             zarr_format=3,
             config={"write_empty_chunks": True},
         )
         if values.size:
             array[...] = values
     return [f"{store.name}/{file}" for file in _files_below(store, path)]
+
+
+def read_array(store: Path, name: str) -> NDArray[Any]:
+    """Return all of an array that :func:`write_array` wrote."""
+    return read_whole(store / name)
 
 
 def _files_below(store: Path, path: Path) -> Iterable[str]:

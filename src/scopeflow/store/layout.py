@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from scopeflow.errors import UnreadableFileError
 from scopeflow.store.files import remove_tree, writing
 from scopeflow.store.locations import Location, location, reaching
 from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.store.zarr_files import read_shard, write_shard
 from scopeflow.store.zarr_stores import zarr_store
 
 REGISTERED = "registered"
@@ -152,7 +152,8 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
 
     The array is an NGFF 0.5 image whose scale and translation lay the solver's grid over the
     frames. How it moves points is said in the words of the NGFF coordinate transformations
-    (0.6): a field of displacements from the registered to the raw frames.
+    (0.6): a field of displacements from the registered to the raw frames. Version 0.6 itself has
+    no fields that change with time; `components` says which axes the two values move along.
 
     Parameters
     ----------
@@ -190,7 +191,7 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
             "multiscales": [
                 {
                     "name": name,
-                    "axes": [time, {"name": "c", "type": "channel"}, *plane],
+                    "axes": [time, {"name": "component", "type": "channel"}, *plane],
                     "datasets": [
                         {
                             "path": MOTION,
@@ -210,8 +211,8 @@ def motion_attributes(name: str, layout: StoreLayout, metadata: VideoMetadata) -
                 {
                     "type": "displacements",
                     "path": MOTION,
-                    "input": "registered",
-                    "output": "raw",
+                    "input": {"name": "registered"},
+                    "output": {"name": "raw"},
                     "interpolation": "cubic",
                     "components": ["x", "y"],
                 }
@@ -296,6 +297,8 @@ def read_layout(path: Location) -> StoreLayout | None:
     for name, (shape, dtype) in layout.array_shapes().items():
         if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
             return None
+        if arrays[name].chunks[0] != _frames_per_chunk(layout):
+            return None
     return layout
 
 
@@ -308,19 +311,6 @@ def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
         "block_length": layout.block_length,
         "arrays": list(layout.arrays),
     }
-
-
-@lru_cache(maxsize=64)
-def _open_array(path: str, name: str, layout: StoreLayout) -> Any:  # noqa: ARG001
-    """Return one array of a store, opened once in each process.
-
-    The layout is part of the key: a store that was replaced by one of another layout must not be
-    written through a handle that a long-lived worker opened before.
-    """
-    # Not part of the metadata: completion is never judged by which files exist, but a shard of
-    # zeros should be a file like any other, for the ledger and for whoever copies the store.
-    array = zarr.open_array(zarr_store(location(path)), path=name, mode="r+", zarr_format=3)
-    return array.with_config({"write_empty_chunks": True})
 
 
 @dataclass(frozen=True)
@@ -342,16 +332,11 @@ class ResultStore:
     def _zarr(self) -> Any:
         return zarr_store(location(self.path))
 
-    def _owned_shard(self, name: str, start: int, stop: int) -> str:
+    def _shard(self, name: str, start: int) -> str:
+        """Return the file of the shard that begins with a frame, relative to the store."""
         length = self.layout.block_length
-        last = self.layout.shape[0]
-        if start % length or stop != min(start + length, last):
-            raise ValueError(
-                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
-            )
-        array = _open_array(self.path, name, self.layout)
-        key = array.metadata.encode_chunk_key((start // length, *(0,) * (array.ndim - 1)))
-        return f"{name}/{key}"
+        others = len(self.layout.array_shapes()[name][0]) - 1
+        return "/".join([name, "c", str(start // length), *["0"] * others])
 
     def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
         """Write one whole shard and return its file, relative to the store.
@@ -365,19 +350,44 @@ class ResultStore:
         values : ndarray
             Channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
         """
-        shard = self._owned_shard(name, start, stop)
+        length = self.layout.block_length
+        if start % length or stop != min(start + length, self.layout.shape[0]):
+            raise ValueError(
+                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
+            )
+        shard = self._shard(name, start)
         if values.ndim == 4:
             values = np.moveaxis(values, -1, 1)
-        with writing(self.path):
-            # zarr reads an existing shard before it replaces it, and stumbles over a damaged one.
-            (location(self.path) / shard).unlink(missing_ok=True)
-            _open_array(self.path, name, self.layout)[start:stop] = np.ascontiguousarray(values)
+        shape, dtype = self.layout.array_shapes()[name]
+        if values.shape != (stop - start, *shape[1:]) or values.dtype != np.dtype(dtype):
+            raise ValueError(
+                f"{values.dtype} values of shape {values.shape} are no frames of '{name}', which "
+                f"has {shape[1:]} {dtype}"
+            )
+        write_shard(
+            location(self.path) / shard,
+            values,
+            _codec(values.dtype),
+            length=length,
+            per_chunk=_frames_per_chunk(self.layout),
+        )
         return shard
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames of one array, channel-last."""
-        with reaching(location(self.path)):
-            values = np.asarray(_open_array(self.path, name, self.layout)[start:stop])
+        (_, *frame), dtype = self.layout.array_shapes()[name]
+        values = np.empty((stop - start, *frame), dtype)
+        length = self.layout.block_length
+        for first in range(start // length * length, stop, length):
+            begin, end = max(first, start), min(first + length, stop)
+            read_shard(
+                location(self.path) / self._shard(name, first),
+                begin - first,
+                end - first,
+                values[begin - start : end - start],
+                length=length,
+                per_chunk=_frames_per_chunk(self.layout),
+            )
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:

@@ -161,6 +161,13 @@ def _multiscale(group: Any) -> Mapping[str, Any] | None:
     return scales[0] if scales else None
 
 
+def _axis_name(axis: Any) -> Any:
+    """Name of an OME-Zarr axis; that of channels is free, so their type counts."""
+    if not isinstance(axis, Mapping):
+        return axis
+    return "c" if axis.get("type") == "channel" else axis["name"]
+
+
 def _named_axes(names: list[Any], where: str) -> str:
     letters = []
     for name in names:
@@ -262,7 +269,7 @@ def open_zarr(
     if axes is not None:
         letters, origin = parse_axes(axes, len(shape), where), "axes= argument"
     elif multiscale is not None and multiscale.get("axes"):
-        listed = [a["name"] if isinstance(a, Mapping) else a for a in multiscale["axes"]]
+        listed = [_axis_name(axis) for axis in multiscale["axes"]]
         letters, origin = _named_axes(listed, where), "OME-Zarr axes"
     elif multiscale is not None and len(shape) == 5:
         letters, origin = "TCZYX", "OME-Zarr before 0.3"
