@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -90,6 +91,9 @@ def test_interrupted_and_resumed(source, undisturbed, tmp_path, step, number):
 @pytest.mark.slow
 def test_a_worker_is_killed_in_every_step(source, undisturbed, tmp_path):
     with (
+        # On a busy machine a worker takes longer to come back than a cluster waits by default,
+        # which then gives it up for good.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "300s"}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
@@ -98,7 +102,7 @@ def test_a_worker_is_killed_in_every_step(source, undisturbed, tmp_path):
 
             def kill_once(report, step=step, killed=killed):
                 if report["step"] == step and not killed:
-                    client.wait_for_workers(2, timeout=60)
+                    client.wait_for_workers(2, timeout=240)
                     killed.append(next(iter(client.run(os.getpid).values())))
                     os.kill(killed[0], signal.SIGKILL)
 
