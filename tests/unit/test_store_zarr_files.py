@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
+from packaging.version import Version
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
@@ -18,9 +20,19 @@ from scopeflow.store.zarr_files import (
 )
 
 
+# Before numcodecs 0.16 zarr did not tell the compressor how large an item is; we always do.
+SAME_BYTES = Version(numcodecs.__version__) >= Version("0.16")
+
+
 def files_below(folder):
+    """Files by name: their bytes, or where these may differ for chunks whether there are any."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        if SAME_BYTES or path.name == "zarr.json"
+        else path.stat().st_size > 0
+        for path in found
+    }
 
 
 def values_of(dtype, shape):
@@ -48,6 +60,7 @@ def test_one_chunk(tmp_path, dtype, shape):
     array[...] = values
     assert files_below(tmp_path / "ours") == files_below(tmp_path / "zarr")
     np.testing.assert_array_equal(read_whole(tmp_path / "zarr"), values)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "ours", mode="r")[...], values)
 
 
 @pytest.mark.parametrize("shape", [(5, 10, 15), (1, 1, 1), (40, 31, 33), (3, 256, 2)])
@@ -147,9 +160,10 @@ def test_shards_of_a_long_array(tmp_path, frames, length, per_chunk, dtype):
     np.testing.assert_array_equal(ours[:], values)
     np.testing.assert_array_equal(ours[frames - 1], values[-1])
     whole = frames // length  # zarr fills the last shard up with chunks of nothing
+    files = files_below(tmp_path)
     for n in range(whole):
         name = f"c/{n}/0/0/0"
-        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "zarr" / name).read_bytes()
+        assert files[f"ours/{name}"] == files[f"zarr/{name}"]
         for file in (tmp_path / "ours" / name, tmp_path / "zarr" / name):
             for start, stop in [(0, length), (1, length - 1), (length - 1, length)]:
                 out = np.empty((stop - start, *values.shape[1:]), values.dtype)

@@ -305,13 +305,12 @@ def _description(dtype: str, ndim: int, settings: str, frames_apart: bool) -> di
 @lru_cache(maxsize=64)
 def _blosc(settings: str) -> Blosc:
     facts = json.loads(settings)["configuration"]
-    return Blosc(
-        cname=facts["cname"],
-        clevel=facts["clevel"],
-        shuffle=_SHUFFLES[facts["shuffle"]],
-        blocksize=facts["blocksize"],
-        typesize=facts["typesize"],
-    )
+    shuffle = _SHUFFLES[facts["shuffle"]]
+    arguments = (facts["cname"], facts["clevel"], shuffle, facts["blocksize"])
+    try:
+        return Blosc(*arguments, typesize=facts["typesize"])
+    except TypeError:  # numcodecs before 0.16 takes the size of an item from the array
+        return Blosc(*arguments)
 
 
 def _checked(index: bytes) -> bytes:
