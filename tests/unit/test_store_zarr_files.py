@@ -19,7 +19,6 @@ from scopeflow.store.zarr_files import (
     write_whole,
 )
 
-
 # Before numcodecs 0.16 zarr did not tell the compressor how large an item is; we always do.
 SAME_BYTES = Version(numcodecs.__version__) >= Version("0.16")
 
