@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 from scopeflow import OFOptions, compensate_recording, open_video
@@ -252,12 +253,22 @@ def test_no_object_of_a_block_was_written_twice(written, s3):
     assert set(blocks.values()) == {1}
 
 
-def test_a_cluster_writes_the_same_bytes(expected, server, s3, cluster_client):
-    cluster_client.run(os.environ.update, server)
-    compensate_recording(
-        options(address("cluster")),
-        config=config(client=cluster_client, parallelization=None, n_jobs=-1),
-    )
+def test_a_cluster_writes_the_same_bytes(expected, server, s3):
+    # A cluster of its own: workers that are started later, too, have the server's credentials.
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=False,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        compensate_recording(
+            options(address("cluster")),
+            config=config(client=client, parallelization=None, n_jobs=-1),
+        )
     assert content(s3, "cluster") == expected[0]
 
 
