@@ -345,6 +345,16 @@ def test_stage_3_refuses_a_corrected_recording_that_was_changed(small):
         run_stage3(small, execution=QUIET)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails to read")
+def test_a_file_that_cannot_be_read_fails_its_recording_alone(small):
+    run_session(small, execution=QUIET)
+    corrected = small.resolve_output_paths()[0] / "rec_0" / "compensated.hdf5"
+    corrected.unlink()
+    corrected.symlink_to("/proc/self/mem")  # reading it is an input/output error
+    with pytest.raises(SessionError, match=r"stage 3 failed for 1 of 3 recordings \(rec_0: "):
+        run_stage3(small, execution=QUIET)
+
+
 def test_stage_2_refuses_an_average_that_was_changed(small):
     run_stage1(small, execution=QUIET)
     damage(small.resolve_output_paths()[0] / "rec_0" / "temporal_average.npy", "changed")

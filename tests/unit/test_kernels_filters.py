@@ -86,3 +86,14 @@ def test_wrong_sigma_and_weights_are_refused():
         gaussian_filter(np.zeros((10, 10, 1)), (1, -1, 0))
     with pytest.raises(InputError, match="one weight"):
         filter_in_time(np.zeros((3, 4, 4, 1)), temporal_weights(0.8))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_frames_at_any_address_are_preprocessed(dtype):
+    # A view into a mapped file may begin at any byte.
+    rng = np.random.default_rng(1)
+    frame = rng.integers(0, 100, (12, 15, 2)).astype(dtype)
+    moved = np.frombuffer(b"x" + frame.tobytes(), dtype, offset=1).reshape(frame.shape)
+    np.testing.assert_array_equal(
+        preprocess_frame(moved, 3, 90, (1, 1, 0)), preprocess_frame(frame, 3, 90, (1, 1, 0))
+    )

@@ -171,7 +171,7 @@ def test_shards_of_a_long_array(tmp_path, frames, length, per_chunk, dtype):
                 np.testing.assert_array_equal(out, values[first + start : first + stop])
 
 
-@pytest.mark.parametrize("damage", ["cut", "index", "chunk", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "index", "chunk", "empty", "shorter", "longer"])
 def test_a_damaged_shard_is_an_error(tmp_path, damage):
     values = values_of("uint16", (6, 40, 50))
     file = tmp_path / "shard"
@@ -181,6 +181,10 @@ def test_a_damaged_shard_is_an_error(tmp_path, damage):
         data[-10] ^= 1
     elif damage == "chunk":
         data[0:8] = bytes(8)
+    elif damage == "shorter":
+        data[4:8] = (values[:3].nbytes - 2).to_bytes(4, "little")  # bytes that the chunk holds
+    elif damage == "longer":
+        data[12:16] = (2**24).to_bytes(4, "little")  # bytes that it takes
     file.write_bytes(data[: {"cut": -7, "empty": 0}.get(damage, len(data))])
     with pytest.raises(UnreadableFileError, match="no whole shard"):
         read_shard(file, 0, 6, np.empty_like(values), length=6, per_chunk=3)

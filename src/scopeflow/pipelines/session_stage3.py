@@ -172,12 +172,17 @@ def _open_masks(recording: SessionRecording, shape: tuple[int, int]) -> LazyVide
     )
 
 
-def _undamaged(recordings: list[SessionRecording]) -> list[bool]:
-    """Tell whose files of stage 1 are as they were written; what others wrote cannot be told."""
+def _damages(recordings: list[SessionRecording]) -> list[str | None]:
+    """Say why files of stage 1 cannot be used; None where they can, and for those of others."""
 
-    def look(recording: SessionRecording) -> bool:
-        stage1 = recording.output_files()
-        return stage1 is None or is_undamaged(stage1)
+    def look(recording: SessionRecording) -> str | None:
+        try:
+            stage1 = recording.output_files()
+            if stage1 is None or is_undamaged(stage1):
+                return None
+        except (ScopeflowError, OSError) as error:
+            return reason_of(error)
+        return "a file of stage 1 is missing or was changed. Run Stage 1 again"
 
     with ThreadPoolExecutor(min(len(recordings), 8)) as pool:  # reading and hashing, side by side
         return list(pool.map(look, recordings))
@@ -192,12 +197,12 @@ def _masks(
     failures: dict[str, str] = {}
     waiting: list[tuple[int, str]] = []
     tasks = []
-    for n, (recording, undamaged) in enumerate(
-        zip(inputs.recordings, _undamaged(inputs.recordings), strict=True)
-    ):
+    damages = _damages(inputs.recordings)
+    for n, (recording, damage) in enumerate(zip(inputs.recordings, damages, strict=True)):
+        if damage is not None:
+            failures[recording.name] = damage
+            continue
         try:
-            if not undamaged:
-                raise InputError("a file of stage 1 is missing or was changed. Run Stage 1 again")
             source = _open_masks(recording, shape)
             path = recording.folder / "idx.hdf"
             stamp = path.stat()

@@ -2,9 +2,9 @@
 
 zarr makes several asynchronous rounds for each array and one for each chunk, which is most of the
 time where an output has thousands of arrays of a few kilobytes, and half of the time of a block of
-frames. Descriptions (``zarr.json``) are
-zarr's own with other numbers in them; chunks are laid out as the zarr v3 specification says
-(https://zarr-specs.readthedocs.io, core and sharding-indexed codec).
+frames. Descriptions (``zarr.json``) are zarr's own with other numbers in them; chunks are laid out
+as the zarr v3 specification says (https://zarr-specs.readthedocs.io, core and sharding-indexed
+codec).
 """
 
 from __future__ import annotations
@@ -148,16 +148,25 @@ def read_shard(
                     continue
                 data = read(place, place + count)
                 if end - begin == per_chunk:
-                    blosc.decompress(data, target)
+                    _decompress(data, target)
                     continue
                 chunk = np.empty((per_chunk, *out.shape[1:]), out.dtype)
-                blosc.decompress(data, chunk)
+                _decompress(data, chunk)
                 target[...] = chunk[begin - first : end - first]
         except (ValueError, RuntimeError, IndexError) as error:
             raise UnreadableFileError(
                 f"{file} is no whole shard of frames ({error}). It is damaged: make it again, or "
                 "restore it from a copy"
             ) from error
+
+
+def _decompress(data: bytes, out: NDArray[Any]) -> None:
+    """Fill an array from a Blosc chunk, whose header says how much it holds and takes."""
+    held, taken = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
+    # Blosc believes the header, and would read beyond the end of a damaged chunk.
+    if (held, taken) != (out.nbytes, len(data)):
+        raise ValueError("the header of a chunk is wrong")
+    blosc.decompress(data, out)
 
 
 @contextmanager
