@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import os
 import re
 import subprocess
@@ -12,18 +11,6 @@ import pytest
 import tifffile
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
-
-
-@pytest.fixture(autouse=True)
-def unchanged_logging():
-    """Commands set up logging of their process; the test process gets its own back."""
-    names = ("scopeflow", "scopeflow.runtime.progress", "scopeflow.kernels._jit")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    yield
-    for logger, (level, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -296,20 +296,41 @@ def compile_all() -> int:
     return len(_registry)
 
 
-def compile_module(name: str, build: Callable[[ir.Module], None]) -> int:
-    """Compile one small function that is given as LLVM instructions.
+def cached_kernels() -> tuple[list[Kernel], list[Kernel]]:
+    """Kernels that this process has taken from the disk cache, and those that it has compiled.
+
+    Returns
+    -------
+    tuple of list of Kernel
+        Those loaded, those compiled; kernels that were never called are in neither.
+    """
+    loaded: list[Kernel] = []
+    compiled: list[Kernel] = []
+    for each in _registry:
+        if each._compiled is not None:
+            from_disk = sum(each._compiled.stats.cache_hits.values()) > 0
+            (loaded if from_disk else compiled).append(each)
+    return loaded, compiled
+
+
+def compile_module(
+    name: str, build: Callable[[ir.Module], None], functions: list[str]
+) -> list[int]:
+    """Compile small functions that are given as LLVM instructions.
 
     Parameters
     ----------
     name : str
-        Name of the function.
+        Name of the module.
     build : callable
-        Adds the function to an empty module.
+        Adds the functions to an empty module.
+    functions : list of str
+        Their names.
 
     Returns
     -------
-    int
-        Its address, valid as long as the process lives.
+    list of int
+        Their addresses, valid as long as the process lives.
     """
     with _compile_lock, global_compiler_lock:
         library = cpu_target.target_context.codegen().create_library(name)
@@ -318,7 +339,7 @@ def compile_module(name: str, build: Callable[[ir.Module], None]) -> int:
         library.add_ir_module(module)
         library.finalize()
         _modules.append(library)
-        return int(library.get_pointer_to_function(name))
+        return [int(library.get_pointer_to_function(each)) for each in functions]
 
 
 _modules: list[Any] = []

@@ -13,14 +13,14 @@ import ctypes
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from scopeflow.kernels._jit import Kernel, compile_module, recorded_calls, types
+from scopeflow.kernels._jit import Kernel, NativeFunction, compile_module, recorded_calls, types
 
 _SLOT = 8  # bytes of an argument in memory
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -29,25 +29,41 @@ _CALLER = ir.FunctionType(_I32, [_BYTES])
 _MOST_OWNERS = 4  # whose sequences a thread keeps
 
 
-@functools.cache
-def _caller(kernel: Kernel) -> int:
-    """Address of a function that calls a kernel with arguments which lie in memory."""
-    native = kernel.native()
-    name = f"call.{native.name}"
+_caller_addresses: dict[Kernel, int] = {}
+_building_callers = threading.Lock()
 
-    def build(module: ir.Module) -> None:
-        builder = ir.IRBuilder(ir.Function(module, _CALLER, name).append_basic_block())
-        packed = builder.function.args[0]
-        # numba's own convention: where results and errors go comes first.
-        result, error, *rest = native.type.args
-        arguments = [builder.alloca(result.pointee), builder.alloca(error.pointee)]
-        for position, kind in enumerate(rest):
-            place = builder.gep(packed, [ir.Constant(_I64, position * _SLOT)])
-            arguments.append(builder.load(builder.bitcast(place, kind.as_pointer())))
-        function = builder.inttoptr(ir.Constant(_I64, native.address), native.type.as_pointer())
-        builder.ret(builder.call(function, arguments))
 
-    return compile_module(name, build)
+def _callers(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
+    """Addresses of functions that call these kernels with arguments which lie in memory.
+
+    Those that are missing are compiled as one module: a module of its own for each would cost a
+    third of a second when a program starts.
+    """
+    with _building_callers:
+        missing = {each: each.native() for each in kernels if each not in _caller_addresses}
+        if missing:
+            names = [f"call.{native.name}" for native in missing.values()]
+
+            def build(module: ir.Module) -> None:
+                for name, native in zip(names, missing.values(), strict=True):
+                    _add_caller(module, name, native)
+
+            addresses = compile_module("scopeflow.callers", build, names)
+            _caller_addresses.update(zip(missing, addresses, strict=True))
+        return _caller_addresses
+
+
+def _add_caller(module: ir.Module, name: str, native: NativeFunction) -> None:
+    builder = ir.IRBuilder(ir.Function(module, _CALLER, name).append_basic_block())
+    packed = builder.function.args[0]
+    # numba's own convention: where results and errors go comes first.
+    result, error, *rest = native.type.args
+    arguments = [builder.alloca(result.pointee), builder.alloca(error.pointee)]
+    for position, kind in enumerate(rest):
+        place = builder.gep(packed, [ir.Constant(_I64, position * _SLOT)])
+        arguments.append(builder.load(builder.bitcast(place, kind.as_pointer())))
+    function = builder.inttoptr(ir.Constant(_I64, native.address), native.type.as_pointer())
+    builder.ret(builder.call(function, arguments))
 
 
 @functools.cache
@@ -78,7 +94,7 @@ def _loop() -> Any:
         ir.IRBuilder(end).ret(status)
 
     kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)  # releases the GIL
-    return kind(compile_module("scopeflow.sequence", build))
+    return kind(*compile_module("scopeflow.sequence", build, ["scopeflow.sequence"]))
 
 
 def _slots(kind: Any, value: Any) -> list[int]:
@@ -122,24 +138,23 @@ class KernelSequence:
         # The arrays have to live as long as their addresses are used.
         self._calls = calls
         packed: list[int] = []
-        table: list[int] = []
         first_slots: list[int] = []
         self._inputs: list[tuple[int, int]] = []
         addresses = {array.ctypes.data: number for number, array in enumerate(inputs)}
         for kernel, arguments in calls:
             if kernel.signature.return_type != types.void:
                 raise TypeError(f"{kernel!r} returns a value and cannot be part of a sequence")
-            table.append(_caller(kernel))
             first_slots.append(len(packed))
             for kind, value in zip(kernel.signature.args, arguments, strict=True):
                 slots = _slots(kind, value)
                 if isinstance(kind, types.Array) and value.ctypes.data in addresses:
                     self._inputs.append((len(packed) + 4, addresses[value.ctypes.data]))
                 packed += slots
+        callers = _callers(kernel for kernel, _ in calls)
         self._packed = np.array(packed, np.int64)
         base = self._packed.ctypes.data
-        self._table = np.empty((len(table), 2), np.int64)
-        self._table[:, 0] = table
+        self._table = np.empty((len(calls), 2), np.int64)
+        self._table[:, 0] = [callers[kernel] for kernel, _ in calls]
         self._table[:, 1] = base + np.array(first_slots, np.int64) * _SLOT
 
     def __call__(self, *inputs: NDArray[Any]) -> Any:

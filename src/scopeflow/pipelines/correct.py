@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,7 @@ from scopeflow.plan.grid import Block, Grid
 from scopeflow.plan.memory import check_memory
 from scopeflow.runtime.context import supported_config
 from scopeflow.runtime.executor import Executor, open_executor
+from scopeflow.runtime.messages import debug_messages
 from scopeflow.runtime.progress import FrameProgress
 from scopeflow.store.files import (
     atomic_save_npz,
@@ -182,7 +182,8 @@ class BatchMotionCorrector:
                 return finished
         verbose = self.config.verbose or self.options.verbose
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_more_messages(verbose))
+            if verbose:
+                stack.enter_context(debug_messages())
             if executor is None:
                 config = supported_config(self.config, plan.options.flow_backend)
                 executor = stack.enter_context(open_executor(config))
@@ -429,19 +430,6 @@ class BatchMotionCorrector:
         ledger.complete("reference", {}, arrays={"raw": reference.raw})
         atomic_save_npz(files.reference, raw=reference.raw)
         return reference
-
-
-@contextlib.contextmanager
-def _more_messages(verbose: bool) -> Iterator[None]:
-    """Let debug messages of the package through while a run goes on."""
-    package = logging.getLogger("scopeflow")
-    before = package.level
-    if verbose:
-        package.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        package.setLevel(before)
 
 
 def tasks_per_window(n_workers: int) -> int:
