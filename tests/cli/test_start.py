@@ -29,7 +29,7 @@ except SystemExit as stop:
 loaded = [name for name in {names!r} if name in sys.modules]
 assert not loaded, loaded
 """
-LOADS_KERNELS = """
+KERNELS_ARE_LOADED = """
 from scopeflow.kernels._jit import cached_kernels
 loaded, compiled = cached_kernels()
 assert len(loaded) > 10, loaded
@@ -56,7 +56,7 @@ def finish(process):
 
 
 def pixels(output):
-    return np.asarray(zarr.open_array(output / "compensated.zarr" / "video"))
+    return np.asarray(zarr.open_array(output / "compensated.zarr" / "registered"))
 
 
 @pytest.mark.slow
@@ -66,6 +66,14 @@ def test_a_cold_start_says_that_it_compiles(movie, tmp_path):
     errors = finish(start(movie, tmp_path / "warm", NUMBA_CACHE_DIR=str(tmp_path / "cache")))
     assert MESSAGE not in errors
     np.testing.assert_array_equal(pixels(tmp_path / "cold"), pixels(tmp_path / "warm"))
+
+
+@pytest.mark.slow
+def test_a_cold_start_needs_no_second_process(movie, tmp_path):
+    code = "import sys; sys.executable = '/bin/false'\n" + CORRECT.format(names=NOT_NEEDED)
+    finish(start(movie, tmp_path / "alone", code=code, NUMBA_CACHE_DIR=str(tmp_path / "cache")))
+    finish(start(movie, tmp_path / "warm"))
+    np.testing.assert_array_equal(pixels(tmp_path / "alone"), pixels(tmp_path / "warm"))
 
 
 @pytest.mark.slow

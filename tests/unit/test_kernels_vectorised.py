@@ -32,7 +32,7 @@ from scopeflow.kernels.flow_reference import prepare_reference
 
 # Kernel, and how many packed operations there are at least for each scalar one.
 HOT = [
-    (solver._solve, 2.0),  # scalars: ghost cells
+    (solver.solve, 2.0),  # scalars: ghost cells
     (tensor._gradient_tensor, 4.0),
     (tensor._brightness_tensor, 4.0),
     (tensor._census_tensor, 2.0),

@@ -133,6 +133,7 @@ def correct(
     config = make_config(
         scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
     )
+    from scopeflow.kernels import start_compiling
     from scopeflow.pipelines.correct import BatchMotionCorrector
     from scopeflow.pipelines.correction_plan import plan_correction
 
@@ -144,6 +145,7 @@ def correct(
         _print_plan(console, plan, config)
         return
     started = time.monotonic()
+    start_compiling()
     corrector = BatchMotionCorrector(options, config)
     corrector.run_plan(plan)
     _print_summary(console, plan, corrector, time.monotonic() - started)

@@ -85,11 +85,13 @@ def run(
         _print_plan(console, config, override, execution)
         return
     from scopeflow.errors import SessionError
+    from scopeflow.kernels import start_compiling
     from scopeflow.pipelines.session import run_session
     from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
     from scopeflow.pipelines.session_stage2 import run_stage2
     from scopeflow.pipelines.session_stage3 import run_stage3
 
+    start_compiling()
     try:
         if array:
             run_stage1_array(config, override, execution=execution)

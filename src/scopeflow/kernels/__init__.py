@@ -12,6 +12,7 @@ __all__ = [
     "get_displacement",
     "prepare_reference",
     "solve_flow",
+    "start_compiling",
     "upsample_flow",
     "warm_up",
 ]
@@ -41,7 +42,23 @@ def warm_up() -> int:
         cells_splitting,
         filters,
         power,
+        solver,
         statistics,
     )
 
+    _jit.compile_beside([solver.solve, solver.solve_with_edges])
     return _jit.compile_all()
+
+
+def start_compiling() -> None:
+    """Let a second process compile the solver, when this machine has no compiled kernels yet.
+
+    For commands, to be called as soon as it is clear that there is work to do.
+
+    Examples
+    --------
+    >>> start_compiling()
+    """
+    from scopeflow.kernels import _jit, solver
+
+    _jit.compile_beside([solver.solve])

@@ -22,19 +22,25 @@ import hashlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numba.extending
 from llvmlite import ir
-from numba import types
+from numba import _dynfunc, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.registry import cpu_target
+from numba.core.typed_passes import NativeLowering
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +164,7 @@ class Kernel:
         self.signature = signature
         self._finite = finite
         self._compiled: Any = None
+        self._elsewhere: subprocess.Popen[bytes] | None = None
         _registry.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -199,6 +206,8 @@ class Kernel:
         _announce_compilation(folder)
         if folder is None:
             return self._declare(cache=False)
+        if self._elsewhere is not None:
+            self._elsewhere.wait()  # then it is on disk; if that process failed, compile here
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(folder)
         try:
@@ -222,8 +231,46 @@ def _announce_compilation(folder: Path | None) -> None:
     """Say once why nothing happens for some seconds, when no kernel stands in the cache."""
     if folder is None:
         logger.info("Compiling kernels; without a cache this takes some seconds in every process.")
-    elif next(folder.rglob("*.nbi"), None) is None:
+    elif not _has_kernels(folder):
         logger.info("Compiling kernels for this machine; once, it takes some seconds.")
+
+
+def compile_beside(kernels: Sequence[Kernel]) -> None:
+    """Start to compile some kernels in a second process, when none is on disk yet.
+
+    Compiling keeps one core busy. Whoever needs one of these kernels waits for that process and
+    then loads it from disk.
+
+    Parameters
+    ----------
+    kernels : sequence of Kernel
+        Those that take longest.
+    """
+    folder = cache_folder()
+    if folder is None or _has_kernels(folder) or (os.cpu_count() or 1) < 2:
+        return
+    _announce_compilation(folder)
+    names = [(each.py_func.__module__, each.py_func.__name__) for each in kernels]
+    program = (
+        "import importlib, sys\n"
+        f"sys.path[:] = {sys.path!r}\n"
+        f"for module, name in {names!r}:\n"
+        "    getattr(importlib.import_module(module), name).compile()\n"
+    )
+    nowhere = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=nowhere, stdout=nowhere, stderr=nowhere
+        )
+    except OSError as error:
+        logger.debug("No second process compiles kernels: %s", error)
+        return
+    for each in kernels:
+        each._elsewhere = process
+
+
+def _has_kernels(folder: Path) -> bool:
+    return next(folder.rglob("*.nbi"), None) is not None
 
 
 def _flags(finite: bool) -> dict[str, Any]:
@@ -259,6 +306,59 @@ def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any
     return decorate
 
 
+class _AsWritten(JITCodeLibrary):
+    """Instructions that are not optimised by themselves."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+class _OnlyLinked(_AsWritten):
+    """Instructions that become machine code as part of others."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _KnownToKernels(LoweringPass):
+    """Let numba link a function that has no machine code of its own."""
+
+    _name = "known_to_kernels"
+
+    def __init__(self) -> None:
+        LoweringPass.__init__(self)
+
+    def run_pass(self, state: Any) -> bool:
+        lowered, library = state["cr"], state.library
+        module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
+        entry = _dynfunc.make_function(module, name, "", 0, lowered.env, (library,))
+        state.targetctx.insert_user_function(entry, lowered.fndesc, [library])
+        state["cr"] = lowered._replace(cfunc=entry)
+        return False
+
+
+class _InnerCompiler(CompilerBase):
+    """numba's compiler, up to the instructions that kernels link.
+
+    Each inner function would be optimised and turned into machine code by itself, and all of it
+    again in every function that uses it: without that the solver needs a third less time.
+    """
+
+    def define_pipelines(self) -> list[Any]:
+        state = self.state
+        state.library = _OnlyLinked(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        state.flags.no_compile = True
+        passes = DefaultPassBuilder.define_nopython_pipeline(state)
+        passes.add_pass_after(_KnownToKernels, NativeLowering)
+        passes.finalize()
+        return [passes]
+
+
 def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) -> Any:
     """Declare a function that only kernels call.
 
@@ -278,9 +378,11 @@ def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) 
     """
     if function is None:
         return functools.partial(inner, finite=finite, inlined=inlined)
-    # Nobody calls it from Python or C: without those entries a fifth of compiling is saved.
+    # Nobody calls it from Python or C.
     no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(forceinline=inlined, **no_entries, **_flags(finite))(function)
+    return numba.njit(
+        forceinline=inlined, pipeline_class=_InnerCompiler, **no_entries, **_flags(finite)
+    )(function)
 
 
 def compile_all() -> int:
@@ -291,7 +393,8 @@ def compile_all() -> int:
     int
         Number of kernels.
     """
-    for each in _registry:
+    # Last those that a second process compiles meanwhile.
+    for each in sorted(_registry, key=lambda known: known._elsewhere is not None):
         each.compile()
     return len(_registry)
 
@@ -333,7 +436,7 @@ def compile_module(
         Their addresses, valid as long as the process lives.
     """
     with _compile_lock, global_compiler_lock:
-        library = cpu_target.target_context.codegen().create_library(name)
+        library = _AsWritten(cpu_target.target_context.codegen(), name)
         module = library.create_ir_module(name)
         build(module)
         library.add_ir_module(module)

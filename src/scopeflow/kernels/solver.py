@@ -257,11 +257,12 @@ _edges = _make_solve(with_edges=True)
 
 # Two kernels, because the second one takes as long to compile and few ever need it.
 @kernel(nothing, *_ARGUMENTS)
-def _solve(
+def solve(
     h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
     iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
     tile_memory, totals, smoothness, border,
 ):  # fmt: skip
+    """Without edge weights; see `_ARGUMENTS` and `solve_level`."""
     _uniform(
         h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
         iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
@@ -270,11 +271,12 @@ def _solve(
 
 
 @kernel(nothing, *_ARGUMENTS)
-def _solve_with_edges(
+def solve_with_edges(
     h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
     iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
     tile_memory, totals, smoothness, border,
 ):  # fmt: skip
+    """With a weight for each edge."""
     _edges(
         h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
         iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
@@ -352,7 +354,7 @@ def solve_level(
     split = ghosts or max(update_lag, 1) > LONGEST_GROUP
     if out is None:
         out = np.empty((2, *shape), np.float32)
-    run = _solve_with_edges if edges else _solve
+    run = solve_with_edges if edges else solve
     run(
         h,
         w,
