@@ -59,6 +59,16 @@ def pixels(output):
     return np.asarray(zarr.open_array(output / "compensated.zarr" / "registered"))
 
 
+def test_a_correction_imports_nothing_that_it_does_not_need(movie, tmp_path):
+    finish(start(movie, tmp_path / "out"))
+
+
+def test_a_warm_start_compiles_nothing(movie, tmp_path):
+    finish(start(movie, tmp_path / "out"))
+    code = CORRECT.format(names=NOT_NEEDED) + KERNELS_ARE_LOADED
+    assert MESSAGE not in finish(start(movie, tmp_path / "again", code=code))
+
+
 @pytest.mark.slow
 def test_a_cold_start_says_that_it_compiles(movie, tmp_path):
     errors = finish(start(movie, tmp_path / "cold", NUMBA_CACHE_DIR=str(tmp_path / "cache")))
