@@ -9,11 +9,11 @@ from scopeflow.kernels.filters import (
     gaussian_filter,
     intensity_range,
     normalize,
-    temporal_weight_table,
 )
 from scopeflow.kernels.flow import solve_flow
 from scopeflow.kernels.flow_reference import prepare_reference
 from scopeflow.kernels.resize import upsample_flow
+from scopeflow.kernels.temporal import temporal_weight_table
 from scopeflow.kernels.warp import warp
 
 

@@ -8,11 +8,13 @@ from scipy import ndimage
 
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.kernels.filters import (
-    filter_in_time,
     gaussian_filter,
     intensity_range,
     normalize,
     preprocess_frame,
+)
+from scopeflow.kernels.temporal import (
+    filter_in_time,
     temporal_radius,
     temporal_weight_table,
     temporal_weights,
@@ -86,6 +88,8 @@ def test_wrong_sigma_and_weights_are_refused():
         gaussian_filter(np.zeros((10, 10, 1)), (1, -1, 0))
     with pytest.raises(InputError, match="one weight"):
         filter_in_time(np.zeros((3, 4, 4, 1)), temporal_weights(0.8))
+    with pytest.raises(InputError, match="one shape"):
+        filter_in_time([np.zeros((4, 4, 1)), np.zeros((4, 5, 1))], np.ones(2))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])

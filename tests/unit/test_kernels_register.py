@@ -61,6 +61,57 @@ def test_every_dtype_is_rounded_and_clipped_as_by_the_plain_cast(dtype):
     assert clipped == count
 
 
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    "dtypes",
+    [("uint16", "uint16"), ("uint8", "int16"), ("int16", "uint8"), ("float32", "uint16"),
+     ("float64", "uint16"), ("uint16", "float32")],
+)  # fmt: skip
+def test_all_steps_at_once_are_the_steps(dtypes, channels, chained):
+    # Often enough that the calls are recorded and then repeated, with other arrays each time.
+    height, width = 21, 33
+    rng = np.random.default_rng(5)
+    fill = rng.uniform(0, 250, (height, width, channels))
+    then = rng.normal(0, 2, (height, width, 2)) if chained else None
+    at_once = FrameRegistration(fill, "cubic", then)
+    steps = FrameRegistration(fill, "cubic", then)
+    for n in range(5):
+        motion = rng.normal(0, 3, (10, 17, 2)).astype(np.float32)
+        frame = rng.uniform(0, 300, (height, width, channels)).clip(0, 255).astype(dtypes[0])
+        if n == 4:  # a view into a mapped file may begin at any byte
+            frame = np.frombuffer(b"x" + frame.tobytes(), dtypes[0], offset=1).reshape(frame.shape)
+        out, expected = np.empty((2, height, width, channels), dtypes[1])
+        valid, valid_expected = np.empty((2, height, width), bool)
+        total, total_expected = np.full((2, height, width, channels), float(n))
+        clipped = at_once.apply(motion, frame, out, valid=valid, total=total)
+        steps.set_motion(motion)
+        assert clipped == steps.register(frame, expected, total_expected)
+        steps.valid(valid_expected)
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(valid, valid_expected)
+        np.testing.assert_array_equal(total, total_expected)
+        np.testing.assert_array_equal(at_once.flow(), steps.flow())
+        if not chained:
+            assert at_once.statistics() == steps.statistics()
+        plain = np.empty_like(out)
+        assert at_once.apply(motion, frame, plain) == clipped
+        np.testing.assert_array_equal(plain, expected)
+
+
+def test_nothing_is_written_to_arrays_that_are_read_only():
+    frame, fill, motion = problem(16, 16, 1, (16, 16))
+    registration = FrameRegistration(fill, "cubic")
+    out = np.empty(frame.shape, np.uint16)
+    for _ in range(3):
+        registration.apply(motion, frame, out)
+    before = np.zeros_like(out)
+    before.flags.writeable = False
+    with pytest.raises((TypeError, ValueError)):
+        registration.apply(motion, frame, before)
+    assert not before.any()
+
+
 def test_values_that_are_not_numbers_are_counted():
     frame, fill, motion = problem(16, 16, 1, (16, 16), np.float32)
     frame[3, 4] = np.nan

@@ -153,4 +153,16 @@ def test_only_few_are_kept_and_then_let_go():
     watched = [weakref.ref(owner) for owner in owners]
     del owner, owners
     gc.collect()
-    assert [each() is not None for each in watched] == [False] * 3 + [True] * 4
+    assert [each() is not None for each in watched] == [False] * 2 + [True] * 5
+
+
+def test_inputs_are_not_kept():
+    out = np.zeros((2, 3))
+    given = np.ones((2, 3))
+    sequence = KernelSequence(lambda: _add(given, 1, out), [given])
+    watched = weakref.ref(given)
+    del given
+    gc.collect()
+    assert watched() is None
+    sequence(np.full((2, 3), 4.0))
+    assert np.array_equal(out, np.full((2, 3), 5.0))

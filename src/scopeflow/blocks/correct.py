@@ -20,12 +20,9 @@ from scopeflow.blocks.preprocess import (
 )
 from scopeflow.blocks.solve import device_method
 from scopeflow.config.specs import CorrectionParameters, PreprocessParameters
-from scopeflow.kernels.filters import (
-    intensity_range,
-    preprocess_frame,
-    temporal_radius,
-)
+from scopeflow.kernels.filters import intensity_range, preprocess_frame
 from scopeflow.kernels.pyramid import motion_grid_shape
+from scopeflow.kernels.temporal import temporal_radius
 from scopeflow.kernels.warp import warp_mask
 from scopeflow.typing import VideoTYXC
 
@@ -243,7 +240,8 @@ def correct_block(
             (n_frames if request.register else 0, height, width, channels),
             dtype=request.output_dtype,
         ),
-        motion=np.empty((n_frames, *grid, 2), dtype=np.float32),
+        # One plane after the other in memory, as the solver makes them and files keep them.
+        motion=np.moveaxis(np.empty((n_frames, 2, *grid), dtype=np.float32), 1, -1),
         valid=np.empty((n_frames, height, width), dtype=np.bool_),
         statistics={name: np.empty(n_frames) for name in STATISTICS},
         clipped=np.zeros(n_frames, dtype=np.int64),
@@ -263,13 +261,15 @@ def correct_block(
     registered = registered_frames(raw, range(start, stop), reference, batch_start, request)
     for position, frame in enumerate(registered):
         index = start + position
-        for component in range(2):  # planes in memory: many times faster than both at once
-            result.motion[position, ..., component] = frame.motion[..., component]
+        result.motion[position] = frame.motion
+        valid = result.valid[position]
         if request.register:
+            registered_frame = result.registered[position]
             result.clipped[position] = frame.register(
-                result.registered[position], result.registered_sum
+                registered_frame, valid, result.registered_sum
             )
-        frame.valid(result.valid[position])
+        else:
+            frame.valid(valid)
         if not_finite is not None:
             result.valid[position] &= warp_mask(~not_finite[index - read_start], frame.flow())
         for name, value in zip(STATISTICS, frame.statistics(), strict=True):

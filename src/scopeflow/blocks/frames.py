@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from scopeflow.blocks.preprocess import FramePreprocessor, RawFrames
 from scopeflow.blocks.solve import DeviceFrames, DeviceMethod, FrameSolver, device_method
-from scopeflow.kernels.filters import temporal_radius, temporal_weight_table
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.statistics import FlowStatistics
+from scopeflow.kernels.temporal import temporal_radius, temporal_weight_table
 from scopeflow.kernels.xcorr import rigid_shift
 from scopeflow.plan.grid import reflected_frame
 from scopeflow.typing import FlowYX2, FrameYXC
@@ -32,11 +32,13 @@ class RegisteredFrame(Protocol):
 
     motion: NDArray[np.float32]
 
-    def register(self, out: NDArray[Any], total: NDArray[np.float64] | None) -> int:
-        """Write the registered frame, add it to `total`, and count clipped values."""
+    def register(
+        self, out: NDArray[Any], valid: NDArray[np.bool_], total: NDArray[np.float64] | None
+    ) -> int:
+        """Write the frame and its mask, add it to `total`, and count clipped values."""
 
     def valid(self, out: NDArray[np.bool_]) -> None:
-        """Write which pixels come from inside the raw frame."""
+        """Write which pixels come from inside the raw frame, of a frame that is not wanted."""
 
     def statistics(self) -> FlowStatistics:
         """Summarise the displacement."""
@@ -84,7 +86,6 @@ def registered_frames(
     registration = FrameRegistration(reference.raw, request.parameters.interpolation)
     solved = solver.solve_each(preprocessed.frame(index) for index in indices)
     for index, (moving, motion) in zip(indices, solved, strict=True):
-        registration.set_motion(motion)
         yield _Single(source.raw(index), moving, motion, registration, reference)
 
 
@@ -102,12 +103,17 @@ class _Single:
         self.motion = motion
         self._raw, self._moving, self._reference = raw, moving, reference
         self._registration = registration
-        self.valid = registration.valid
         self.statistics = registration.statistics
         self.flow = registration.flow
 
-    def register(self, out: NDArray[Any], total: NDArray[np.float64] | None) -> int:
-        return self._registration.register(self._raw, out, total)
+    def register(
+        self, out: NDArray[Any], valid: NDArray[np.bool_], total: NDArray[np.float64] | None
+    ) -> int:
+        return self._registration.apply(self.motion, self._raw, out, valid=valid, total=total)
+
+    def valid(self, out: NDArray[np.bool_]) -> None:
+        self._registration.set_motion(self.motion)
+        self._registration.valid(out)
 
     def moving(self) -> FrameYXC:
         return self._registration.warp(self._moving, self._reference.processed)
@@ -257,9 +263,12 @@ class _OfGroup:
         self._group, self._position = group, position
         self.motion: NDArray[np.float32] = group._motion[position]
 
-    def register(self, out: NDArray[Any], total: NDArray[np.float64] | None) -> int:
+    def register(
+        self, out: NDArray[Any], valid: NDArray[np.bool_], total: NDArray[np.float64] | None
+    ) -> int:
         frames, clipped = self._group.cast()
         out[...] = frames[self._position]
+        self.valid(valid)
         if total is not None:
             total += self._group._device.download(self._of(self._group.registered()))[0]
         return clipped[self._position]

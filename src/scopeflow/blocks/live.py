@@ -25,10 +25,11 @@ from scopeflow.blocks.preprocess import (
 )
 from scopeflow.blocks.solve import FrameSolver
 from scopeflow.errors import InputError
-from scopeflow.kernels.filters import filter_in_time, intensity_range, sigma_rows
+from scopeflow.kernels.filters import intensity_range, sigma_rows
 from scopeflow.kernels.pyramid import pyramid_levels
 from scopeflow.kernels.register import FrameRegistration
 from scopeflow.kernels.resize import pyramid_tables, resize_planes, upsample_flow
+from scopeflow.kernels.temporal import filter_in_time
 from scopeflow.typing import FlowYX2, FrameYXC
 
 logger = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ class FrameStream:
             return newest
         self._recent.appendleft(newest)
         weights = self._past[: len(self._recent)]
-        return filter_in_time(np.stack(self._recent), weights / weights.sum(axis=0))
+        return filter_in_time(self._recent, weights / weights.sum(axis=0))
 
     def _renewed(self, moving: NDArray[np.float32], registered: FrameYXC) -> Reference:
         """Blend the newest registered frame into the reference."""

@@ -92,8 +92,7 @@ def register_frames(
         grid = motion[position]
         if is_part:
             grid = upsample_flow(grid, frame_shape)[rows, columns]
-        registration.set_motion(grid)
-        registration.register(frame, registered[position])
+        registration.apply(grid, frame, registered[position])
     return registered
 
 

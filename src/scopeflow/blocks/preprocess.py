@@ -10,12 +10,8 @@ from numpy.typing import NDArray
 
 from scopeflow.config.specs import PreprocessParameters
 from scopeflow.errors import InputError
-from scopeflow.kernels.filters import (
-    filter_in_time,
-    preprocess_frame,
-    temporal_radius,
-    temporal_weight_table,
-)
+from scopeflow.kernels.filters import preprocess_frame
+from scopeflow.kernels.temporal import filter_in_time, temporal_radius, temporal_weight_table
 from scopeflow.plan.grid import reflected_frame
 from scopeflow.typing import FrameYXC, VideoTYXC
 
@@ -151,6 +147,10 @@ class FramePreprocessor:
     def __init__(self, source: RawFrames) -> None:
         self._source = source
         self._cache: list[dict[int, NDArray[np.float32]]] = [{} for _ in source.stages]
+        self._reach = source.reach
+        sigmas = [stage.parameters.sigma for stage in source.stages]
+        channels = source.frames.shape[-1]
+        self._weights = [temporal_weight_table(sigma, channels) for sigma in sigmas]
 
     def frame(self, index: int) -> NDArray[np.float32]:
         """Return frame `index` of the recording after all stages."""
@@ -166,22 +166,20 @@ class FramePreprocessor:
                 frame, normalization.low, normalization.high, parameters.sigma
             )
             # Frames are asked for in order of time: what lies far behind is not needed again.
-            for old in [known for known in cache if known < index - self._source.reach]:
+            for old in [known for known in cache if known < index - self._reach]:
                 del cache[old]
         return cache[index]
 
     def _filtered(self, stage: int, index: int) -> NDArray[np.float32]:
-        sigma = self._source.stages[stage].parameters.sigma
-        radius = temporal_radius(sigma)
+        weights = self._weights[stage]
+        radius = len(weights) // 2
         if radius == 0:
             return self._spatial(stage, index)
         window = [
             self._spatial(stage, reflected_frame(index + offset, *self._source.limits))
             for offset in range(-radius, radius + 1)
         ]
-        return filter_in_time(
-            np.stack(window), temporal_weight_table(sigma, self._source.frames.shape[-1])
-        )
+        return filter_in_time(window, weights)
 
 
 @dataclass
@@ -252,6 +250,7 @@ def measure_prefiltered(
         filtered = preprocessed.frame(index)
         sums.raw_sum += frames[index - read_start]
         sums.filtered_sum += filtered
-        sums.low = np.minimum(sums.low, filtered.min(axis=(0, 1)))
-        sums.high = np.maximum(sums.high, filtered.max(axis=(0, 1)))
+        planes = np.moveaxis(filtered, -1, 0).reshape(channels, -1)  # as they lie in memory
+        sums.low = np.minimum(sums.low, planes.min(axis=1))
+        sums.high = np.maximum(sums.high, planes.max(axis=1))
     return sums

@@ -102,8 +102,7 @@ def align_raw_frames(
     for n, frame in enumerate(raw):
         if frame.dtype.kind == "f" and not np.isfinite(frame).all():
             frame = np.where(np.isfinite(frame), frame, fill).astype(frame.dtype)
-        registration.set_motion(motion[n])
-        clipped += registration.register(frame, aligned[n])
+        clipped += registration.apply(motion[n], frame, aligned[n])
     return aligned, clipped
 
 

@@ -26,7 +26,7 @@ _SLOT = 8  # bytes of an argument in memory
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 _CALLER = ir.FunctionType(_I32, [_BYTES])
-_MOST_OWNERS = 4  # whose sequences a thread keeps
+_MOST_OWNERS = 5  # whose sequences a thread keeps
 
 
 _caller_addresses: dict[Kernel, int] = {}
@@ -135,11 +135,11 @@ class KernelSequence:
     def __init__(self, run: Callable[[], Any], inputs: list[NDArray[Any]]) -> None:
         with recorded_calls() as calls:
             self.result = run()
-        # The arrays have to live as long as their addresses are used.
-        self._calls = calls
         packed: list[int] = []
         first_slots: list[int] = []
         self._inputs: list[tuple[int, int]] = []
+        # The arrays have to live as long as their addresses are used; the inputs are others then.
+        self._memory: list[NDArray[Any]] = []
         addresses = {array.ctypes.data: number for number, array in enumerate(inputs)}
         for kernel, arguments in calls:
             if kernel.signature.return_type != types.void:
@@ -147,8 +147,11 @@ class KernelSequence:
             first_slots.append(len(packed))
             for kind, value in zip(kernel.signature.args, arguments, strict=True):
                 slots = _slots(kind, value)
-                if isinstance(kind, types.Array) and value.ctypes.data in addresses:
-                    self._inputs.append((len(packed) + 4, addresses[value.ctypes.data]))
+                if isinstance(kind, types.Array):
+                    if value.ctypes.data in addresses:
+                        self._inputs.append((len(packed) + 4, addresses[value.ctypes.data]))
+                    else:
+                        self._memory.append(value)
                 packed += slots
         callers = _callers(kernel for kernel, _ in calls)
         self._packed = np.array(packed, np.int64)

@@ -2,12 +2,14 @@
 
 All steps work on planes in memory that the calling thread keeps, so that nothing is allocated
 while a recording is processed. Results are those of `warp.warp`, `warp.cast_frames`,
-`warp.valid_mask` and `statistics.flow_statistics`.
+`warp.valid_mask` and `statistics.flow_statistics`. `FrameRegistration.apply` takes all steps as one
+recorded sequence: threads that work side by side then meet at Python's lock once in a frame.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from scopeflow.config.specs import Interpolation
 from scopeflow.kernels._bands import COLUMN_BORDER, pixels
 from scopeflow.kernels._jit import (
     disjoint,
+    float64,
     inner,
     int16,
     int64,
@@ -30,9 +33,14 @@ from scopeflow.kernels._jit import (
     writable,
 )
 from scopeflow.kernels._scratch import scratch
-from scopeflow.kernels.borders import pad_replicate, replicate_border
+from scopeflow.kernels._sequence import repeated
+from scopeflow.kernels.borders import pad_replicate, replicate_border, replicate_edges
 from scopeflow.kernels.resize import full_resolution_tables, resize_planes
-from scopeflow.kernels.statistics import FlowStatistics, planar_flow_statistics
+from scopeflow.kernels.statistics import (
+    FlowStatistics,
+    measure_planar_flow,
+    planar_flow_statistics,
+)
 from scopeflow.kernels.warp import (
     SOURCE_COLUMNS,
     SOURCE_ROWS,
@@ -51,6 +59,81 @@ def _numbers(count: int) -> NDArray[np.float32]:
     numbers = np.arange(count, dtype=np.float32)
     numbers.flags.writeable = False
     return numbers
+
+
+@functools.lru_cache(maxsize=16)
+def _nowhere(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Planes of NaN: what a chain of displacements has beyond the image."""
+    planes = np.full(shape, np.nan, np.float32)
+    planes.flags.writeable = False
+    return planes
+
+
+@inner
+def _to_float_row(n, values, step, out):
+    disjoint()
+    for x in range(n):
+        out[x] = np.float32(values[x * step])
+
+
+@inner
+def _to_source(frame, rows, columns, out):
+    """Split a frame into float32 planes with ``rows`` and ``columns`` of repeated edge."""
+    h, w, channels = frame.shape
+    for c in range(channels):
+        for y in range(h):
+            target = pointer(out, (c * out.shape[1] + rows + y) * out.shape[2] + columns)
+            if channels == 1:  # a constant step: the loop is vectorised
+                _to_float_row(w, pointer(frame, y * w), 1, target)
+            else:
+                _to_float_row(w, pointer(frame, y * w * channels + c), channels, target)
+        replicate_edges(out[c], rows, columns, h, w)
+
+
+@kernel(nothing, readable(3, uint8), int64, int64, writable(3))
+def _uint8_to_source(frame, rows, columns, out):
+    _to_source(frame, rows, columns, out)
+
+
+@kernel(nothing, readable(3, uint16), int64, int64, writable(3))
+def _uint16_to_source(frame, rows, columns, out):
+    _to_source(frame, rows, columns, out)
+
+
+@kernel(nothing, readable(3, int16), int64, int64, writable(3))
+def _int16_to_source(frame, rows, columns, out):
+    _to_source(frame, rows, columns, out)
+
+
+@kernel(nothing, readable(3), int64, int64, writable(3))
+def _float32_to_source(frame, rows, columns, out):
+    _to_source(frame, rows, columns, out)
+
+
+_TO_SOURCE = {
+    np.dtype(np.uint8): _uint8_to_source,
+    np.dtype(np.uint16): _uint16_to_source,
+    np.dtype(np.int16): _int16_to_source,
+    np.dtype(np.float32): _float32_to_source,
+}
+"""Compiled copies of frames of the usual camera dtypes; others are copied by numpy."""
+
+
+@kernel(nothing, readable(3), writable(3))
+def _add_planes(planes, out):
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                out[c, y, x] += planes[c, y, x]
+
+
+@kernel(nothing, readable(3), int64, writable(3, float64))
+def _add_to_total(planes, left, total):
+    h, w, channels = total.shape
+    for y in range(h):
+        for x in range(w):
+            for c in range(channels):
+                total[y, x, c] += planes[c, y, left + x]
 
 
 @inner
@@ -93,34 +176,34 @@ def _cast_row(n, values, low, high, out, step):
 
 
 @inner
-def _cast_planes(planes, left, low, high, out):
-    """Round and clip planes to an integer dtype of at most 16 bits, channels last."""
+def _cast_planes(planes, left, low, high, out, clipped):
+    """Round and clip planes to an integer dtype of at most 16 bits, channels last, and count."""
     h, w, channels = out.shape
-    clipped = 0
+    count = 0
     for c in range(channels):
         for y in range(h):
             row = pointer(planes, (c * h + y) * planes.shape[2] + left)
             target = pointer(out, y * w * channels + c)
             if channels == 1:  # a constant step: the loop is vectorised
-                clipped += _cast_row(w, row, low, high, target, 1)
+                count += _cast_row(w, row, low, high, target, 1)
             else:
-                clipped += _cast_row(w, row, low, high, target, channels)
-    return clipped
+                count += _cast_row(w, row, low, high, target, channels)
+    clipped[0] = count
 
 
-@kernel(int64, readable(3), int64, writable(3, uint8))
-def _cast_to_uint8(planes, left, out):
-    return _cast_planes(planes, left, np.float32(0), np.float32(255), out)
+@kernel(nothing, readable(3), int64, writable(3, uint8), writable(1, int64))
+def _cast_to_uint8(planes, left, out, clipped):
+    _cast_planes(planes, left, np.float32(0), np.float32(255), out, clipped)
 
 
-@kernel(int64, readable(3), int64, writable(3, uint16))
-def _cast_to_uint16(planes, left, out):
-    return _cast_planes(planes, left, np.float32(0), np.float32(65535), out)
+@kernel(nothing, readable(3), int64, writable(3, uint16), writable(1, int64))
+def _cast_to_uint16(planes, left, out, clipped):
+    _cast_planes(planes, left, np.float32(0), np.float32(65535), out, clipped)
 
 
-@kernel(int64, readable(3), int64, writable(3, int16))
-def _cast_to_int16(planes, left, out):
-    return _cast_planes(planes, left, np.float32(-32768), np.float32(32767), out)
+@kernel(nothing, readable(3), int64, writable(3, int16), writable(1, int64))
+def _cast_to_int16(planes, left, out, clipped):
+    _cast_planes(planes, left, np.float32(-32768), np.float32(32767), out, clipped)
 
 
 _CASTS = {
@@ -129,6 +212,104 @@ _CASTS = {
     np.dtype(np.int16): _cast_to_int16,
 }
 """Compiled casts of the usual camera dtypes; others go through `cast_frames`."""
+
+
+def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
+    """``(H, W, C)`` as planes ``(C, H, W)``; nothing is copied where they lie so in memory."""
+    return np.require(np.moveaxis(image, -1, 0), np.float32, ["C", "A"])
+
+
+def _full_flow(
+    planes: NDArray[np.float32], shape: tuple[int, ...], then: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Bring planes of motion to full resolution with columns of border, and chain them."""
+    height, columns = shape
+    size = (height, columns - 2 * COLUMN_BORDER)
+    flow = resize_planes(
+        planes,
+        full_resolution_tables(planes.shape[1:], size),
+        border=_BORDER,
+        out=scratch("full flow", (2, height, columns)),
+    )
+    if then is None:
+        return flow
+    source = scratch("chained source", (2, height + 2 * SOURCE_ROWS, columns))
+    pad_replicate(flow, SOURCE_ROWS, 0, source)
+    chained = warp_planes(
+        source,
+        then,
+        _nowhere(flow.shape),
+        flow_border=_BORDER,
+        border=_BORDER,
+        interpolation="linear",
+        out=scratch("chained flow", flow.shape),
+    )
+    _add_planes(then, chained)
+    return chained
+
+
+def _warped(
+    frame: NDArray[Any],
+    flow: NDArray[np.float32],
+    fill: NDArray[np.float32],
+    interpolation: Interpolation,
+) -> NDArray[np.float32]:
+    """Resample a frame as planes with columns of border."""
+    height, width, channels = frame.shape
+    rows, columns = height + 2 * SOURCE_ROWS, width + 2 * SOURCE_COLUMNS
+    source = scratch("warp source", (channels, rows, columns))
+    compiled = _TO_SOURCE.get(frame.dtype) if frame.flags.c_contiguous else None
+    if compiled is not None:
+        compiled(frame, SOURCE_ROWS, SOURCE_COLUMNS, source)
+    else:
+        for c in range(channels):
+            block = source[c, SOURCE_ROWS:-SOURCE_ROWS, SOURCE_COLUMNS:-SOURCE_COLUMNS]
+            block[:] = frame[..., c]
+        replicate_border(source, SOURCE_ROWS, SOURCE_COLUMNS)
+    return warp_planes(
+        source,
+        flow,
+        fill,
+        flow_border=_BORDER,
+        border=_BORDER,
+        interpolation=interpolation,
+        out=scratch("warped frame", fill.shape),
+    )
+
+
+def _cast(planes: NDArray[np.float32], out: NDArray[Any]) -> NDArray[np.int64]:
+    """Round and clip planes to the dtype of `out`; return the number of clipped values."""
+    count = scratch("clipped values", (2,)).view(np.int64)
+    _CASTS[out.dtype](planes, COLUMN_BORDER, out, count)
+    return count
+
+
+def _registration(
+    interpolation: Interpolation,
+    planes: NDArray[np.float32],
+    frame: NDArray[Any],
+    out: NDArray[Any],
+    fill: NDArray[np.float32],
+    then: NDArray[np.float32] | None = None,
+    valid: NDArray[np.uint8] | None = None,
+    total: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64] | None]:
+    """All of `FrameRegistration.apply`, by kernels alone: flow, clipped values, statistics."""
+    flow = _full_flow(planes, fill.shape[1:], then)
+    warped = _warped(frame, flow, fill, interpolation)
+    if total is not None:
+        _add_to_total(warped, COLUMN_BORDER, total)
+    count = _cast(warped, out)
+    if valid is not None:
+        _inside(flow, COLUMN_BORDER, _numbers(valid.shape[1]), valid)
+    # A chain is not measured: it has no displacement where its first part leads outside.
+    return flow, count, measure_planar_flow(flow, COLUMN_BORDER) if then is None else None
+
+
+@functools.lru_cache(maxsize=8)
+def _owner(kind: Hashable) -> object:
+    """To whom the recorded sequence of a kind of registration belongs; the last few are kept."""
+    return kind, object()
 
 
 class FrameRegistration:
@@ -171,19 +352,72 @@ class FrameRegistration:
         self._shape = fill.shape
         self._fill = self._padded_fill(fill)
         self._flow = np.empty(0, np.float32)
+        self._statistics: FlowStatistics | None = None  # of the motion that is set
         self._then: NDArray[np.float32] | None = None
         if then is not None:
             self._then = np.empty((2, *self._fill.shape[1:]), np.float32)
-            planes = np.require(np.moveaxis(then, -1, 0), np.float32, ["C", "A"])
-            pad_replicate(planes, *_BORDER, self._then)
-            self._nowhere = np.full_like(self._then, np.nan)
+            pad_replicate(_planes(then), *_BORDER, self._then)
 
     def _padded_fill(self, fill: NDArray[Any]) -> NDArray[np.float32]:
         height, width, channels = self._shape
-        planes = np.require(np.moveaxis(fill, -1, 0), np.float32, ["C", "A"])
         out = np.empty((channels, height, width + 2 * COLUMN_BORDER), np.float32)
-        pad_replicate(planes, *_BORDER, out)
+        pad_replicate(_planes(fill), *_BORDER, out)
         return out
+
+    def apply(
+        self,
+        motion: NDArray[np.float32],
+        frame: NDArray[Any],
+        out: NDArray[Any],
+        *,
+        valid: NDArray[np.bool_] | None = None,
+        total: NDArray[np.float64] | None = None,
+    ) -> int:
+        """Set the motion of a frame, register it and write the mask, all in one.
+
+        Parameters
+        ----------
+        motion : numpy.ndarray
+            As in `set_motion`.
+        frame, out, total : numpy.ndarray
+            As in `register`.
+        valid : numpy.ndarray, optional
+            As in `valid`.
+
+        Returns
+        -------
+        int
+            Number of values that were clipped to the range of the dtype.
+        """
+        compiled = frame.dtype in _TO_SOURCE and out.dtype in _CASTS
+        readable = frame.flags.c_contiguous and frame.flags.aligned
+        written = [one for one in (out, valid, total) if one is not None]
+        if not (compiled and readable and all(one.flags.carray for one in written)):
+            self.set_motion(motion)
+            if valid is not None:
+                self.valid(valid)
+            return self.register(frame, out, total)
+        given: dict[str, NDArray[Any] | None] = {
+            "planes": _planes(motion),
+            "frame": frame,
+            "out": out,
+            "fill": self._fill,
+            "then": self._then,
+            "valid": None if valid is None else valid.view(np.uint8),
+            "total": total,
+        }
+        inputs = {name: array for name, array in given.items() if array is not None}
+        key = tuple((name, array.shape, array.dtype.str) for name, array in inputs.items())
+        interpolation = self._interpolation
+
+        def run(*arrays: NDArray[Any]) -> Any:
+            return _registration(interpolation, **dict(zip(inputs, arrays, strict=True)))
+
+        self._flow, count, numbers = repeated(
+            _owner((interpolation, key)), key, run, list(inputs.values())
+        )
+        self._statistics = None if numbers is None else FlowStatistics(*numbers.tolist())
+        return int(count[0])
 
     def set_motion(self, motion: NDArray[np.float32]) -> None:
         """Bring the displacement of a frame to full resolution for the calls that follow.
@@ -193,34 +427,8 @@ class FrameRegistration:
         motion : numpy.ndarray
             ``(h, w, 2)`` float32 displacement in full-resolution pixels, on any grid.
         """
-        height, width, _ = self._shape
-        planes = scratch("motion planes", (2, *motion.shape[:2]))
-        planes[0], planes[1] = motion[..., 0], motion[..., 1]
-        self._flow = resize_planes(
-            planes,
-            full_resolution_tables(motion.shape[:2], (height, width)),
-            border=_BORDER,
-            out=scratch("full flow", (2, height, width + 2 * COLUMN_BORDER)),
-        )
-        if self._then is not None:
-            self._flow = self._chained(self._flow, self._then)
-
-    def _chained(self, flow: NDArray[np.float32], then: NDArray[np.float32]) -> NDArray[np.float32]:
-        _, height, columns = flow.shape
-        source = scratch("chained source", (2, height + 2 * SOURCE_ROWS, columns))
-        source[:, SOURCE_ROWS:-SOURCE_ROWS] = flow
-        replicate_border(source, SOURCE_ROWS, SOURCE_COLUMNS)
-        moved = warp_planes(
-            source,
-            then,
-            self._nowhere,
-            flow_border=_BORDER,
-            border=_BORDER,
-            interpolation="linear",
-            out=scratch("chained flow", flow.shape),
-        )
-        moved += then
-        return moved
+        self._flow = _full_flow(_planes(motion), self._fill.shape[1:], self._then)
+        self._statistics = None
 
     def warp(
         self, frame: NDArray[Any], fill: NDArray[np.float32] | None = None
@@ -244,22 +452,8 @@ class FrameRegistration:
     def _warped(
         self, frame: NDArray[Any], fill: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        height, width, channels = self._shape
-        rows, columns = height + 2 * SOURCE_ROWS, width + 2 * SOURCE_COLUMNS
-        source = scratch("warp source", (channels, rows, columns))
-        for c in range(channels):
-            block = source[c, SOURCE_ROWS:-SOURCE_ROWS, SOURCE_COLUMNS:-SOURCE_COLUMNS]
-            block[:] = frame[..., c]
-        replicate_border(source, SOURCE_ROWS, SOURCE_COLUMNS)
-        return warp_planes(
-            source,
-            self._flow,
-            self._fill if fill is None else self._padded_fill(fill),
-            flow_border=_BORDER,
-            border=_BORDER,
-            interpolation=self._interpolation,
-            out=scratch("warped frame", self._fill.shape),
-        )
+        fill = self._fill if fill is None else self._padded_fill(fill)
+        return _warped(frame, self._flow, fill, self._interpolation)
 
     def register(
         self, frame: NDArray[Any], out: NDArray[Any], total: NDArray[np.float64] | None = None
@@ -284,9 +478,8 @@ class FrameRegistration:
         values = np.moveaxis(pixels(planes, 0), 0, -1)
         if total is not None:
             total += values
-        cast = _CASTS.get(out.dtype)
-        if cast is not None and out.flags.c_contiguous:
-            return int(cast(planes, COLUMN_BORDER, out))
+        if out.dtype in _CASTS and out.flags.c_contiguous:
+            return int(_cast(planes, out)[0])
         out[...], clipped = cast_frames(values, out.dtype)
         return clipped
 
@@ -308,7 +501,9 @@ class FrameRegistration:
         FlowStatistics
             Of the full-resolution displacement.
         """
-        return planar_flow_statistics(self._flow, COLUMN_BORDER)
+        if self._statistics is None:
+            self._statistics = planar_flow_statistics(self._flow, COLUMN_BORDER)
+        return self._statistics
 
     def flow(self) -> NDArray[np.float32]:
         """Return the full-resolution displacement.

@@ -173,10 +173,15 @@ def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStat
     FlowStatistics
         ``(mean_disp, max_disp, mean_div, mean_translation)``.
     """
+    return FlowStatistics(*measure_planar_flow(flow, left).tolist())
+
+
+def measure_planar_flow(flow: NDArray[np.float32], left: int = 0) -> NDArray[np.float64]:
+    """Return the numbers of `planar_flow_statistics`, in memory that the next call uses again."""
     height, width = flow.shape[1], flow.shape[2] - 2 * left
     columns, rows, numbers = _working_memory(height, width)
     _measure(flow, left, columns, rows, numbers)
-    return FlowStatistics(*numbers.tolist())
+    return numbers
 
 
 def _working_memory(height: int, width: int) -> tuple[NDArray[np.float64], ...]:

@@ -24,7 +24,7 @@ from scopeflow.config.specs import CorrectionParameters, FlowParameters, Preproc
 from scopeflow.errors import InputError
 from scopeflow.graph.correct import CorrectionJob, grid_of
 from scopeflow.graph.video import LazyVideo, load_frames
-from scopeflow.kernels.filters import temporal_radius
+from scopeflow.kernels.temporal import temporal_radius
 from scopeflow.pipelines.run_graph import OnBlock, run_job
 from scopeflow.pipelines.sinks import LedgerSink
 from scopeflow.plan.grid import choose_block_length, make_grid

@@ -163,7 +163,7 @@ class TorchFrames:
 
     @_on_device
     def in_time(self, stacks: list[Planes], weights: NDArray[np.float64]) -> Planes:
-        """Weighted sum of stacks, weights ``(len(stacks), C)``; see `filters.filter_in_time`."""
+        """Weighted sum of stacks, weights ``(len(stacks), C)``; see `temporal.filter_in_time`."""
         total = torch.zeros_like(stacks[0])
         for stack, weight in zip(stacks, weights.astype(np.float32), strict=True):
             if np.any(weight):
