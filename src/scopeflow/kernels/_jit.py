@@ -40,6 +40,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.core.typed_passes import NativeLowering
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ class Kernel:
         self._finite = finite
         self._compiled: Any = None
         self._elsewhere: subprocess.Popen[bytes] | None = None
+        self.from_disk = False
         _registry.append(self)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -211,12 +213,32 @@ class Kernel:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(folder)
         try:
-            return self._declare(cache=True)
+            loaded = self._load()
+            self.from_disk = loaded is not None
+            return self._declare(cache=True) if loaded is None else loaded
         except Exception as error:
             logger.warning("The compiled %r cannot be kept in %s: %s", self, folder, error)
             return self._declare(cache=False)
         finally:
             numba.config.CACHE_DIR = before
+
+    def _load(self) -> Any:
+        """Take the kernel from the disk cache; None when it is not there.
+
+        As `_declare` would, but that gets numba ready to compile before it looks: it imports all
+        that numba knows of numpy and scipy, more than half a second.
+        """
+        dispatcher = numba.njit(cache=True, **_flags(self._finite))(self.py_func)
+        context = dispatcher.targetctx
+        with global_compiler_lock:
+            rtsys.initialize(context)
+            result = dispatcher._cache._load_overload(self.signature, context)
+        if result is None:
+            return None
+        context.insert_user_function(result.entry_point, result.fndesc, [result.library])
+        dispatcher.add_overload(result)
+        dispatcher.disable_compile()
+        return dispatcher
 
     def _declare(self, *, cache: bool) -> Any:
         # An explicit signature compiles at once and forbids every other signature.
@@ -407,13 +429,10 @@ def cached_kernels() -> tuple[list[Kernel], list[Kernel]]:
     tuple of list of Kernel
         Those loaded, those compiled; kernels that were never called are in neither.
     """
-    loaded: list[Kernel] = []
-    compiled: list[Kernel] = []
-    for each in _registry:
-        if each._compiled is not None:
-            from_disk = sum(each._compiled.stats.cache_hits.values()) > 0
-            (loaded if from_disk else compiled).append(each)
-    return loaded, compiled
+    ready = [each for each in _registry if each._compiled is not None]
+    return [each for each in ready if each.from_disk], [
+        each for each in ready if not each.from_disk
+    ]
 
 
 def compile_module(
