@@ -158,8 +158,12 @@ def test_only_few_are_kept_and_then_let_go():
 
 def test_inputs_are_not_kept():
     out = np.zeros((2, 3))
+
+    def recorded(values):
+        return KernelSequence(lambda: _add(values, 1, out), [values])
+
     given = np.ones((2, 3))
-    sequence = KernelSequence(lambda: _add(given, 1, out), [given])
+    sequence = recorded(given)
     watched = weakref.ref(given)
     del given
     gc.collect()
