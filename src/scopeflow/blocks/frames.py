@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class RegisteredFrame(Protocol):
     """One frame after its displacement is known; used before the next one is asked for.
 
+    `register` or `valid` comes first: what else is asked for belongs to the motion that it set.
+
     Attributes
     ----------
     motion : ndarray of float32, shape (h, w, 2)

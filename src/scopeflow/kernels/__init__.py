@@ -42,18 +42,17 @@ def warm_up() -> int:
         cells_splitting,
         filters,
         power,
-        solver,
         statistics,
     )
 
-    _jit.compile_beside([solver.solve, solver.solve_with_edges])
     return _jit.compile_all()
 
 
 def start_compiling() -> None:
     """Let a second process compile the solver, when this machine has no compiled kernels yet.
 
-    For commands, to be called as soon as it is clear that there is work to do.
+    For commands, to be called as soon as it is clear that there is work to do. Not for programs
+    that embed Python, which cannot be started a second time.
 
     Examples
     --------

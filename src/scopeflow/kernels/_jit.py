@@ -269,7 +269,7 @@ def compile_beside(kernels: Sequence[Kernel]) -> None:
         Those that take longest.
     """
     folder = cache_folder()
-    if folder is None or _has_kernels(folder) or (os.cpu_count() or 1) < 2:
+    if folder is None or _has_kernels(folder) or not sys.executable or (os.cpu_count() or 1) < 2:
         return
     _announce_compilation(folder)
     names = [(each.py_func.__module__, each.py_func.__name__) for each in kernels]
