@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 from scopeflow import OFOptions, compensate_recording, open_video
@@ -36,6 +35,7 @@ from scopeflow.store.source import open_source
 from scopeflow.testing.synthetic import synthetic_recording
 from tests.cluster.correct_remotely import config
 from tests.cluster.correct_remotely import options as remote_options
+from tests.clusters import two_workers
 from tests.conftest import same_bits
 
 pytest.importorskip("s3fs")
@@ -255,16 +255,7 @@ def test_no_object_of_a_block_was_written_twice(written, s3):
 
 def test_a_cluster_writes_the_same_bytes(expected, server, s3):
     # A cluster of its own: workers that are started later, too, have the server's credentials.
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=False,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with two_workers() as client:
         compensate_recording(
             options(address("cluster")),
             config=config(client=client, parallelization=None, n_jobs=-1),

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
 
 from scopeflow.config.registration import RegistrationConfig
 from scopeflow.pipelines.correct import BatchMotionCorrector
 from scopeflow.pipelines.video import open_video
+from tests.clusters import two_workers
 from tests.conftest import same_bits
 from tests.faults.correct_slowly import options as slow_options
 
@@ -131,16 +131,7 @@ def test_killed_workers_cost_only_what_they_had_in_hand(source, undisturbed, tmp
     os.environ["SECONDS_PER_FRAME"] = "0.05"
     folder = tmp_path / "out"
     seen: dict[Path, tuple[int, bytes]] = {}
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=60,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with two_workers(silence_logs=60) as client:
         corrector = BatchMotionCorrector(
             slow_options(str(source), str(folder), reference_frames=list(range(12))),
             RegistrationConfig(client=client, block_length=4, progress=False),
@@ -150,7 +141,7 @@ def test_killed_workers_cost_only_what_they_had_in_hand(source, undisturbed, tmp
             for kill_number in range(n_kills):
                 wait_for(lambda needed=4 + 6 * kill_number: len(records(folder)) >= needed)
                 seen.update(records(folder))
-                worker = next(iter(cluster.workers.values()))
+                worker = next(iter(client.cluster.workers.values()))
                 os.kill(worker.pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)

@@ -25,6 +25,7 @@ from scopeflow.blocks.preprocess import (
 )
 from scopeflow.blocks.solve import FrameSolver
 from scopeflow.errors import InputError
+from scopeflow.kernels.borders import as_planes
 from scopeflow.kernels.filters import intensity_range, sigma_rows
 from scopeflow.kernels.pyramid import pyramid_levels
 from scopeflow.kernels.register import FrameRegistration
@@ -141,7 +142,7 @@ class FrameStream:
         else:
             shape = self.reference.raw.shape[:2]
             grid = self._request.motion_shape(*shape)
-            planes = np.require(np.moveaxis(flow, -1, 0), np.float32, ["C", "A"])
+            planes = as_planes(flow)
             self.motion = np.moveaxis(resize_planes(planes, pyramid_tables(shape, grid)), 0, -1)
         self._solver.start_from(self.motion)
 

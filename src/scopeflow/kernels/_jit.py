@@ -1,4 +1,4 @@
-"""Gateway to numba: the only module that imports it and decides compile flags and the disk cache.
+"""Gateway to numba: the only module that decides compile flags and the disk cache.
 
 Two kinds of compiled functions exist:
 
@@ -31,17 +31,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
-import numba.extending
 from llvmlite import ir
-from numba import _dynfunc, types
-from numba.core import cgutils
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba import types
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
-from numba.core.typed_passes import NativeLowering
+
+from scopeflow.kernels._linking import AsWritten, InnerCompiler
 
 logger = logging.getLogger(__name__)
 
@@ -328,59 +324,6 @@ def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any
     return decorate
 
 
-class _AsWritten(JITCodeLibrary):
-    """Instructions that are not optimised by themselves."""
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-
-class _OnlyLinked(_AsWritten):
-    """Instructions that become machine code as part of others."""
-
-    def _finalize_final_module(self) -> None:
-        self._finalized = True
-
-
-@register_pass(mutates_CFG=False, analysis_only=True)
-class _KnownToKernels(LoweringPass):
-    """Let numba link a function that has no machine code of its own."""
-
-    _name = "known_to_kernels"
-
-    def __init__(self) -> None:
-        LoweringPass.__init__(self)
-
-    def run_pass(self, state: Any) -> bool:
-        lowered, library = state["cr"], state.library
-        module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
-        entry = _dynfunc.make_function(module, name, "", 0, lowered.env, (library,))
-        state.targetctx.insert_user_function(entry, lowered.fndesc, [library])
-        state["cr"] = lowered._replace(cfunc=entry)
-        return False
-
-
-class _InnerCompiler(CompilerBase):
-    """numba's compiler, up to the instructions that kernels link.
-
-    Each inner function would be optimised and turned into machine code by itself, and all of it
-    again in every function that uses it: without that the solver needs a third less time.
-    """
-
-    def define_pipelines(self) -> list[Any]:
-        state = self.state
-        state.library = _OnlyLinked(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.enable_object_caching()
-        state.flags.no_compile = True
-        passes = DefaultPassBuilder.define_nopython_pipeline(state)
-        passes.add_pass_after(_KnownToKernels, NativeLowering)
-        passes.finalize()
-        return [passes]
-
-
 def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) -> Any:
     """Declare a function that only kernels call.
 
@@ -403,7 +346,7 @@ def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) 
     # Nobody calls it from Python or C.
     no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return numba.njit(
-        forceinline=inlined, pipeline_class=_InnerCompiler, **no_entries, **_flags(finite)
+        forceinline=inlined, pipeline_class=InnerCompiler, **no_entries, **_flags(finite)
     )(function)
 
 
@@ -419,20 +362,6 @@ def compile_all() -> int:
     for each in sorted(_registry, key=lambda known: known._elsewhere is not None):
         each.compile()
     return len(_registry)
-
-
-def cached_kernels() -> tuple[list[Kernel], list[Kernel]]:
-    """Kernels that this process has taken from the disk cache, and those that it has compiled.
-
-    Returns
-    -------
-    tuple of list of Kernel
-        Those loaded, those compiled; kernels that were never called are in neither.
-    """
-    ready = [each for each in _registry if each._compiled is not None]
-    return [each for each in ready if each.from_disk], [
-        each for each in ready if not each.from_disk
-    ]
 
 
 def compile_module(
@@ -455,7 +384,7 @@ def compile_module(
         Their addresses, valid as long as the process lives.
     """
     with _compile_lock, global_compiler_lock:
-        library = _AsWritten(cpu_target.target_context.codegen(), name)
+        library = AsWritten(cpu_target.target_context.codegen(), name)
         module = library.create_ir_module(name)
         build(module)
         library.add_ir_module(module)
@@ -465,114 +394,3 @@ def compile_module(
 
 
 _modules: list[Any] = []
-
-
-# ------------------------------------------------------------------- what plain numba cannot say
-
-
-@numba.extending.intrinsic
-def pointer(typing_context, array, offset):  # noqa: ARG001 - numba's calling convention
-    """Address of the element ``offset`` of a C-contiguous array, in elements from its start.
-
-    Rows passed as pointers cost nothing, are indexed without numba's test for negative indices,
-    and can be declared `disjoint`; that is what lets LLVM vectorise the loops over them.
-    """
-    signature = types.CPointer(array.dtype)(array, types.intp)
-
-    def generate(context, builder, signature, arguments):
-        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.gep(structure.data, [arguments[1]])
-
-    return signature, generate
-
-
-@numba.extending.intrinsic
-def disjoint(typing_context):  # noqa: ARG001
-    """State, as first line of an `inner` function, that its pointers never overlap in the loop.
-
-    The elements written through one pointer argument must not be touched through another one
-    within one call. LLVM then needs no overlap tests at run time, which cost more than short rows.
-    """
-    signature = types.void()
-
-    def generate(context, builder, signature, arguments):  # noqa: ARG001
-        # The first two arguments are numba's own: the result and the error slot.
-        for argument in builder.function.args[2:]:
-            if isinstance(argument.type, ir.PointerType):
-                argument.add_attribute("noalias")
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-_I32 = ir.IntType(32)
-_F32 = ir.FloatType()
-_SQRT_HALF_BITS = 0x3F3504F3
-_MANTISSA_BITS = 0x007FFFFF
-
-
-def _like(kind: ir.Type, element: ir.Type) -> ir.Type:
-    """Return the LLVM type `element`, or a vector of them when `kind` is a vector."""
-    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
-
-
-def _constant(kind: ir.Type, value: int) -> ir.Constant:
-    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
-
-
-@numba.extending.intrinsic
-def split_float(typing_context, value):  # noqa: ARG001
-    """Exponent and mantissa of a positive float32: ``value = mantissa * 2 ** exponent``.
-
-    Both are float32, the mantissa lies in ``[sqrt(1/2), sqrt(2))``. Pure bit operations, so loops
-    that use it vectorise. Works on vectors as well.
-    """
-    signature = types.UniTuple(value, 2)(value)
-
-    def generate(context, builder, signature, arguments):
-        floats = arguments[0].type
-        integers = _like(floats, _I32)
-        offset = _constant(integers, _SQRT_HALF_BITS)
-        bits = builder.sub(builder.bitcast(arguments[0], integers), offset)
-        exponent = builder.sitofp(builder.ashr(bits, _constant(integers, 23)), floats)
-        mantissa = builder.add(builder.and_(bits, _constant(integers, _MANTISSA_BITS)), offset)
-        parts = (exponent, builder.bitcast(mantissa, floats))
-        return context.make_tuple(builder, signature.return_type, parts)
-
-    return signature, generate
-
-
-@numba.extending.intrinsic
-def scale_by_power_of_two(typing_context, value, exponent):  # noqa: ARG001
-    """``value * 2 ** exponent`` for a float32 near 1 and a whole float32 exponent within ±120."""
-    signature = value(value, value)
-
-    def generate(context, builder, signature, arguments):  # noqa: ARG001
-        floats = arguments[0].type
-        integers = _like(floats, _I32)
-        shift = builder.shl(builder.fptosi(arguments[1], integers), _constant(integers, 23))
-        return builder.bitcast(builder.add(builder.bitcast(arguments[0], integers), shift), floats)
-
-    return signature, generate
-
-
-def _rounding_intrinsic(name: str) -> Any:
-    def rounding(typing_context, value):  # noqa: ARG001
-        signature = value(value)
-
-        def generate(context, builder, signature, arguments):  # noqa: ARG001
-            kind = arguments[0].type
-            suffix = f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.{suffix}"
-            )
-            return builder.call(function, arguments)
-
-        return signature, generate
-
-    rounding.__doc__ = f"LLVM's {name} of a float32 or of a vector, one instruction."
-    return numba.extending.intrinsic(rounding)
-
-
-round_half_even = _rounding_intrinsic("rint")
-round_down = _rounding_intrinsic("floor")

@@ -22,7 +22,8 @@ from scopeflow.kernels._coefficients import (
     ROBUST_FIELDS,
     UNIFORM_FIELDS,
 )
-from scopeflow.kernels._jit import disjoint, inner, pointer
+from scopeflow.kernels._intrinsics import disjoint, pointer
+from scopeflow.kernels._jit import inner
 from scopeflow.kernels._simd import LANES, load, store, transpose_tile
 from scopeflow.kernels.power import PENALTY_EPSILON, power
 

@@ -1,8 +1,35 @@
-"""Planes with a border: copies of an image with extra rows and columns around it."""
+"""Images as planes, and planes with a border: extra rows and columns around an image."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from scopeflow.kernels._jit import float32, inner, int64, kernel, nothing, readable, writable
+
+
+def as_planes(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Channels of an image one after the other, as the kernels want them.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        ``(H, W, C)``, any real dtype.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(C, H, W)`` float32, C-contiguous and aligned; a view where the image lies so in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_planes(np.zeros((4, 5, 2))).shape
+    (2, 4, 5)
+    """
+    return np.require(np.moveaxis(image, -1, 0), np.float32, ["C", "A"])
 
 
 @inner

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.kernels._intrinsics import disjoint, pointer
 from scopeflow.kernels._jit import (
-    disjoint,
     float32,
     inner,
     int16,
     int64,
     kernel,
     nothing,
-    pointer,
     readable,
     uint8,
     uint16,

@@ -14,7 +14,7 @@ from scopeflow.errors import InputError, OptionsError
 from scopeflow.kernels._bands import COLUMN_BORDER, ROW_BORDER, padded_shape
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels._sequence import repeated
-from scopeflow.kernels.borders import add_pixels, crop_rows, fill_planes, pad_replicate
+from scopeflow.kernels.borders import add_pixels, as_planes, crop_rows, fill_planes, pad_replicate
 from scopeflow.kernels.flow_arguments import check_finite, check_gnc_schedule, data_term_name
 from scopeflow.kernels.flow_reference import FlowReference, prepare_reference
 from scopeflow.kernels.median import median_5x5
@@ -115,7 +115,7 @@ def prepare_start(prepared: FlowReference, initial: NDArray[Any]) -> NDArray[np.
         )
     check_finite(initial, "The initial displacement")
     coarsest = prepared.levels[0]
-    planes = np.require(np.moveaxis(initial, -1, 0), np.float32, ["C", "A"])
+    planes = as_planes(initial)
     tables = pyramid_tables(prepared.shape[:2], (coarsest.rows, coarsest.cols))
     return resize_planes(planes, tables)
 
@@ -285,7 +285,7 @@ def solve_prepared(
     numpy.ndarray
         ``(h, w, 2)`` float32.
     """
-    planes = np.require(np.moveaxis(moving, -1, 0), np.float32, ["C", "A"])
+    planes = as_planes(moving)
     shares = prepared.params.gnc_schedule or (None,)
     flow = _repeated_pass(prepared, planes, start, shares[0], round_positions)
     for share in shares[1:]:  # the stage before ends at full resolution

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scopeflow.config.specs import FlowParameters
 from scopeflow.errors import InputError
 from scopeflow.kernels._bands import COLUMN_BORDER, ROW_BORDER
+from scopeflow.kernels.borders import as_planes
 from scopeflow.kernels.flow_arguments import channel_weights, check_finite
 from scopeflow.kernels.pyramid import Level, pyramid_levels
 from scopeflow.kernels.resize import pyramid_tables, resize_planes
@@ -145,7 +146,7 @@ def prepare_reference(
             f"{exponents.size} exponents a_data were given for {channels} channels; give one "
             "number or one for each channel."
         )
-    planes = np.require(np.moveaxis(reference, -1, 0), np.float32, ["C", "A"])
+    planes = as_planes(reference)
     images, level_maps = [], []
     for level in levels:
         tables = pyramid_tables((height, width), (level.rows, level.cols))

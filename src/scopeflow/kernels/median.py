@@ -6,16 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
-from scopeflow.kernels._jit import (
-    disjoint,
-    inner,
-    int64,
-    kernel,
-    nothing,
-    pointer,
-    readable,
-    writable,
-)
+from scopeflow.kernels._intrinsics import disjoint, pointer
+from scopeflow.kernels._jit import inner, int64, kernel, nothing, readable, writable
 from scopeflow.kernels._scratch import scratch
 
 _RADIUS = 2

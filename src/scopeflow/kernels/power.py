@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.kernels._jit import (
-    float32,
-    inner,
-    kernel,
-    nothing,
-    readable,
-    round_half_even,
-    scale_by_power_of_two,
-    split_float,
-    writable,
-)
+from scopeflow.kernels._intrinsics import round_half_even, scale_by_power_of_two, split_float
+from scopeflow.kernels._jit import float32, inner, kernel, nothing, readable, writable
 
 PENALTY_EPSILON = np.float32(1e-5)
 """Added to squared residuals before a robust penalty takes their power."""

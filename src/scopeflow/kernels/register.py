@@ -17,24 +17,28 @@ from numpy.typing import NDArray
 
 from scopeflow.config.specs import Interpolation
 from scopeflow.kernels._bands import COLUMN_BORDER, pixels
+from scopeflow.kernels._intrinsics import disjoint, pointer, round_half_even
 from scopeflow.kernels._jit import (
-    disjoint,
     float64,
     inner,
     int16,
     int64,
     kernel,
     nothing,
-    pointer,
     readable,
-    round_half_even,
     uint8,
     uint16,
     writable,
 )
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels._sequence import repeated
-from scopeflow.kernels.borders import pad_replicate, replicate_border, replicate_edges
+from scopeflow.kernels.borders import (
+    add_pixels,
+    as_planes,
+    pad_replicate,
+    replicate_border,
+    replicate_edges,
+)
 from scopeflow.kernels.resize import full_resolution_tables, resize_planes
 from scopeflow.kernels.statistics import (
     FlowStatistics,
@@ -117,14 +121,6 @@ _TO_SOURCE = {
     np.dtype(np.float32): _float32_to_source,
 }
 """Compiled copies of frames of the usual camera dtypes; others are copied by numpy."""
-
-
-@kernel(nothing, readable(3), writable(3))
-def _add_planes(planes, out):
-    for c in range(out.shape[0]):
-        for y in range(out.shape[1]):
-            for x in range(out.shape[2]):
-                out[c, y, x] += planes[c, y, x]
 
 
 @kernel(nothing, readable(3), int64, writable(3, float64))
@@ -214,11 +210,6 @@ _CASTS = {
 """Compiled casts of the usual camera dtypes; others go through `cast_frames`."""
 
 
-def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
-    """``(H, W, C)`` as planes ``(C, H, W)``; nothing is copied where they lie so in memory."""
-    return np.require(np.moveaxis(image, -1, 0), np.float32, ["C", "A"])
-
-
 def _full_flow(
     planes: NDArray[np.float32], shape: tuple[int, ...], then: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
@@ -244,7 +235,7 @@ def _full_flow(
         interpolation="linear",
         out=scratch("chained flow", flow.shape),
     )
-    _add_planes(then, chained)
+    add_pixels(chained, then, 0, 0, chained)
     return chained
 
 
@@ -356,12 +347,12 @@ class FrameRegistration:
         self._then: NDArray[np.float32] | None = None
         if then is not None:
             self._then = np.empty((2, *self._fill.shape[1:]), np.float32)
-            pad_replicate(_planes(then), *_BORDER, self._then)
+            pad_replicate(as_planes(then), *_BORDER, self._then)
 
     def _padded_fill(self, fill: NDArray[Any]) -> NDArray[np.float32]:
         height, width, channels = self._shape
         out = np.empty((channels, height, width + 2 * COLUMN_BORDER), np.float32)
-        pad_replicate(_planes(fill), *_BORDER, out)
+        pad_replicate(as_planes(fill), *_BORDER, out)
         return out
 
     def apply(
@@ -398,7 +389,7 @@ class FrameRegistration:
                 self.valid(valid)
             return self.register(frame, out, total)
         given: dict[str, NDArray[Any] | None] = {
-            "planes": _planes(motion),
+            "planes": as_planes(motion),
             "frame": frame,
             "out": out,
             "fill": self._fill,
@@ -427,7 +418,7 @@ class FrameRegistration:
         motion : numpy.ndarray
             ``(h, w, 2)`` float32 displacement in full-resolution pixels, on any grid.
         """
-        self._flow = _full_flow(_planes(motion), self._fill.shape[1:], self._then)
+        self._flow = _full_flow(as_planes(motion), self._fill.shape[1:], self._then)
         self._statistics = None
 
     def warp(

@@ -30,16 +30,8 @@ from scopeflow.kernels._coefficients import (
     UNIFORM_COEFFICIENTS,
     UNIFORM_FIELDS,
 )
-from scopeflow.kernels._jit import (
-    float32,
-    inner,
-    int64,
-    kernel,
-    nothing,
-    pointer,
-    readable,
-    writable,
-)
+from scopeflow.kernels._intrinsics import pointer
+from scopeflow.kernels._jit import float32, inner, int64, kernel, nothing, readable, writable
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels._simd import LANES
 from scopeflow.kernels._smoothness import (

@@ -9,17 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
-from scopeflow.kernels._jit import (
-    disjoint,
-    float64,
-    inner,
-    int64,
-    kernel,
-    nothing,
-    pointer,
-    readable,
-    writable,
-)
+from scopeflow.kernels._intrinsics import disjoint, pointer
+from scopeflow.kernels._jit import float64, inner, int64, kernel, nothing, readable, writable
 from scopeflow.kernels._scratch import scratch
 
 
@@ -177,7 +168,18 @@ def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStat
 
 
 def measure_planar_flow(flow: NDArray[np.float32], left: int = 0) -> NDArray[np.float64]:
-    """Return the numbers of `planar_flow_statistics`, in memory that the next call uses again."""
+    """Measure planes by kernels alone.
+
+    Parameters
+    ----------
+    flow, left
+        As for `planar_flow_statistics`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(4,)`` float64, the numbers of `FlowStatistics`, in memory that the next call uses again.
+    """
     height, width = flow.shape[1], flow.shape[2] - 2 * left
     columns, rows, numbers = _working_memory(height, width)
     _measure(flow, left, columns, rows, numbers)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
-from scopeflow.kernels._jit import disjoint, inner, kernel, nothing, pointer, readable, writable
+from scopeflow.kernels._intrinsics import disjoint, pointer
+from scopeflow.kernels._jit import inner, kernel, nothing, readable, writable
+from scopeflow.kernels.borders import as_planes
 from scopeflow.kernels.filters import Sigma, gaussian_radius, gaussian_weights, sigma_rows
 
 
@@ -143,6 +145,5 @@ def filter_in_time(frames: Sequence[NDArray[Any]], weights: NDArray[Any]) -> NDA
     out = np.zeros((channels, height, width), np.float32)
     for frame, row in zip(frames, np.ascontiguousarray(rows), strict=True):
         if row.any():
-            planes = np.require(np.moveaxis(frame, -1, 0), np.float32, ["C", "A"])
-            _add_weighted(planes, row, out)
+            _add_weighted(as_planes(frame), row, out)
     return np.moveaxis(out, 0, -1)

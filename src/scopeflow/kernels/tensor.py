@@ -20,17 +20,8 @@ from scopeflow.kernels._bands import (
     tile_column,
     tile_count,
 )
-from scopeflow.kernels._jit import (
-    disjoint,
-    float32,
-    inner,
-    int64,
-    kernel,
-    nothing,
-    pointer,
-    readable,
-    writable,
-)
+from scopeflow.kernels._intrinsics import disjoint, pointer
+from scopeflow.kernels._jit import float32, inner, int64, kernel, nothing, readable, writable
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels._simd import LANES, load, splat, store, transpose_tile
 

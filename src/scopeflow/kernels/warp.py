@@ -10,18 +10,8 @@ from numpy.typing import NDArray
 from scopeflow.config.specs import Interpolation
 from scopeflow.errors import InputError, nearest_name
 from scopeflow.kernels._bands import COLUMN_BORDER, pixels
-from scopeflow.kernels._jit import (
-    float32,
-    inner,
-    int64,
-    kernel,
-    nothing,
-    pointer,
-    readable,
-    round_down,
-    round_half_even,
-    writable,
-)
+from scopeflow.kernels._intrinsics import pointer, round_down, round_half_even
+from scopeflow.kernels._jit import float32, inner, int64, kernel, nothing, readable, writable
 from scopeflow.kernels._scratch import scratch
 from scopeflow.kernels._simd import (
     LANES,
@@ -34,7 +24,7 @@ from scopeflow.kernels._simd import (
     where_equal,
     where_less,
 )
-from scopeflow.kernels.borders import pad_replicate, replicate_edges
+from scopeflow.kernels.borders import as_planes, pad_replicate, replicate_edges
 
 INTERPOLATION_CODES: dict[str, int] = {"nearest": 0, "linear": 1, "cubic": 2}
 
@@ -237,11 +227,6 @@ def bordered(planes: NDArray[np.float32], border: tuple[int, int], name: str) ->
     return out
 
 
-def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
-    """``(H, W, C)`` of any dtype as C-contiguous float32 planes ``(C, H, W)``."""
-    return np.require(np.moveaxis(image, -1, 0), np.float32, ["C", "A"])
-
-
 def check_interpolation(interpolation: str) -> None:
     """Raise an `InputError` when the name of an interpolation is not known."""
     if interpolation not in INTERPOLATION_CODES:
@@ -307,9 +292,9 @@ def warp(
         )
     border = (0, COLUMN_BORDER)
     result = warp_planes(
-        bordered(_planes(moving), (SOURCE_ROWS, SOURCE_COLUMNS), "warp source"),
-        bordered(_planes(flow), border, "warp flow"),
-        bordered(_planes(fill), border, "warp fill"),
+        bordered(as_planes(moving), (SOURCE_ROWS, SOURCE_COLUMNS), "warp source"),
+        bordered(as_planes(flow), border, "warp flow"),
+        bordered(as_planes(fill), border, "warp fill"),
         flow_border=border,
         border=border,
         interpolation=interpolation,
