@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from scopeflow.config.specs import FlowParameters
+from scopeflow.flow.parameters import FlowParameters
 from scopeflow.report.metrics import endpoint_error
 from scopeflow.testing import synthetic_recording
 
@@ -255,9 +255,9 @@ def compare(scene: Scene, cache: Path, peer_only: bool) -> Iterator[Row]:
         itself = np.maximum(itself, error)
     if peer_only:
         return
-    from scopeflow.kernels.flow import get_displacement, solve_flow
-    from scopeflow.kernels.flow_reference import prepare_reference
-    from scopeflow.kernels.resize import upsample_flow
+    from scopeflow.flow.flow import get_displacement, solve_flow
+    from scopeflow.flow.reference import prepare_reference
+    from scopeflow.images.resize import upsample_flow
 
     frames, height, width, channels = scene.moving.shape
     for number, (name, case) in enumerate(scene.cases.items()):

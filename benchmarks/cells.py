@@ -20,17 +20,17 @@ from peers.client import run_pyama
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.kernels import warm_up
-from scopeflow.kernels.cells_background import (
+from scopeflow.cells.methods.background import (
     fill_tiles,
     foreground,
     surface,
     tile_medians,
     tiles_of,
 )
-from scopeflow.kernels.cells_features import measure_frame, resolve_features
-from scopeflow.kernels.cells_segmentation import LogStdOptions, segment
-from scopeflow.kernels.cells_tracking import link_frames, region_table
+from scopeflow.cells.methods.features import measure_frame, resolve_features
+from scopeflow.cells.methods.segmentation import LogStdOptions, segment
+from scopeflow.cells.methods.tracking import link_frames, region_table
+from scopeflow.warm_up import warm_up
 
 SIZE = 2048
 BOUNDS = {"segmentation": 4.0, "background": 5.0, "extraction": 10.0}

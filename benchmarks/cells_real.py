@@ -25,10 +25,10 @@ import zarr
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.config.cells import ProcessingParams, WorkflowConfig
-from scopeflow.kernels.cells_segmentation import LogStdOptions, segment
-from scopeflow.pipelines.cells import run_workflow
-from scopeflow.pipelines.cells_methods import segmentation_method
+from scopeflow.cells.config import ProcessingParams, WorkflowConfig
+from scopeflow.cells.methods.registered import segmentation_method
+from scopeflow.cells.methods.segmentation import LogStdOptions, segment
+from scopeflow.cells.workflow import run_workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 EDGE = 25  # of the challenge, for this data set

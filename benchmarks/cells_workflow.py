@@ -23,12 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.config.cells import WorkflowConfig
-from scopeflow.kernels import warm_up
-from scopeflow.pipelines.cells import run_plan
-from scopeflow.pipelines.cells_plan import plan_workflow
-from scopeflow.store.cells_store import fov_folder
-from scopeflow.store.video_metadata import VideoMetadata
+from scopeflow.cells.config import WorkflowConfig
+from scopeflow.cells.plan import plan_workflow
+from scopeflow.cells.store.arrays import fov_folder
+from scopeflow.cells.workflow import run_plan
+from scopeflow.io.metadata import VideoMetadata
+from scopeflow.warm_up import warm_up
 
 MEMORY_BOUND = 1.5e9
 PERIOD = 195  # px from cell to cell

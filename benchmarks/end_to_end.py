@@ -185,7 +185,7 @@ def options_of(quality: str, buffer_size: int) -> dict[str, Any]:
 def correct(job: dict[str, Any]) -> None:
     """Correct one recording in this process and say how long it took."""
     from scopeflow import OFOptions, RegistrationConfig, compensate_recording
-    from scopeflow.kernels import warm_up
+    from scopeflow.warm_up import warm_up
 
     warm_up()
     # Imports of the first run and scratch memory are not timed, as on the other side.

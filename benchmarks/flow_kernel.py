@@ -25,12 +25,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.blocks.correct import BatchStart, BlockRequest, correct_block, make_reference
-from scopeflow.config.specs import CorrectionParameters, FlowParameters, PreprocessParameters
-from scopeflow.kernels import warm_up
-from scopeflow.kernels.resize import upsample_flow
+from scopeflow.flow.parameters import FlowParameters
+from scopeflow.images.resize import upsample_flow
+from scopeflow.motion.block.correct import correct_block, make_reference
+from scopeflow.motion.block.values import BatchStart, BlockRequest
+from scopeflow.motion.parameters import CorrectionParameters, PreprocessParameters
 from scopeflow.report.metrics import endpoint_error
 from scopeflow.testing import synthetic_recording
+from scopeflow.warm_up import warm_up
 
 SERVER = Path(__file__).parent / "peers" / "serve_pyflowreg.py"
 QUALITIES = {"fast": 6, "balanced": 4, "quality": 0}

@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from scopeflow.config.specs import FlowParameters
-from scopeflow.kernels import warm_up
-from scopeflow.kernels.flow import solve_flow
-from scopeflow.kernels.flow_reference import prepare_reference
-from scopeflow.kernels.resize import upsample_flow
+from scopeflow.flow.flow import solve_flow
+from scopeflow.flow.parameters import FlowParameters
+from scopeflow.flow.reference import prepare_reference
+from scopeflow.images.resize import upsample_flow
 from scopeflow.report.metrics import endpoint_error
 from scopeflow.testing import synthetic_recording
+from scopeflow.warm_up import warm_up
 
 ROOT = Path(__file__).resolve().parents[1]
 BORDER = 8

@@ -40,9 +40,9 @@ def write_recording(path: Path, n_frames: int, side: int) -> None:
 
 def correct(source: Path, output: Path, output_format: str) -> None:
     """Correct one recording in this process and print its peak memory and time."""
-    from scopeflow.config.options import OFOptions
-    from scopeflow.config.registration import RegistrationConfig
-    from scopeflow.pipelines.correct import compensate_recording
+    from scopeflow.engine.place import RegistrationConfig
+    from scopeflow.motion.correct import compensate_recording
+    from scopeflow.motion.options.of_options import OFOptions
 
     started = time.perf_counter()
     options = OFOptions(
@@ -69,7 +69,7 @@ def main() -> int:
         correct(*arguments.correct, arguments.format)
         return 0
     # Compiling kernels takes memory too; do it before, in a process of its own.
-    warm_up = "from scopeflow.kernels import warm_up; warm_up()"
+    warm_up = "from scopeflow.warm_up import warm_up; warm_up()"
     subprocess.run([sys.executable, "-c", warm_up], check=True)
     table = Table("frames", "peak memory, MB", "seconds", "frames/s", title="Peak memory")
     peaks = []

@@ -30,7 +30,7 @@ BOUND = 15.0
 _OURS = """
 import json, sys, time
 from scopeflow import RegistrationConfig, SessionConfig, run_stage1, run_stage2, run_stage3
-from scopeflow.kernels import warm_up
+from scopeflow.warm_up import warm_up
 warm_up()
 config = SessionConfig(**json.loads(sys.argv[2]))
 run = RegistrationConfig(progress=False, n_jobs=int(sys.argv[3]))

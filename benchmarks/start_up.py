@@ -29,7 +29,7 @@ _COMMAND = """
 import json, os, sys, time
 answer, started = sys.argv.pop(), float(sys.argv.pop())
 from scopeflow.cli.app import main
-import scopeflow.blocks.correct as blocks
+import scopeflow.motion.block.correct as blocks
 registered_frames = blocks.registered_frames
 def stamped(*arguments):
     for frame in registered_frames(*arguments):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scopeflow.config.options import OFOptions
-from scopeflow.config.registration import RegistrationConfig
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.motion.options.of_options import OFOptions
 from scopeflow.testing.synthetic import synthetic_recording
 
 # A run in the background of a shell ignores Ctrl-C, and so would the commands that tests interrupt.
@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def unchanged_logging():
     """Commands set up logging of their process; tests that run one in theirs leave no trace."""
-    names = ("scopeflow", "scopeflow.runtime.progress", "scopeflow.kernels._jit")
+    names = ("scopeflow", "scopeflow.engine.progress", "scopeflow.compiled.gateway")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     yield

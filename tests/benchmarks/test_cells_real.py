@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from scopeflow.config.cells import ProcessingParams
-from scopeflow.kernels.cells_segmentation import segment
-from scopeflow.pipelines.cells_methods import segmentation_method
+from scopeflow.cells.config import ProcessingParams
+from scopeflow.cells.methods.registered import segmentation_method
+from scopeflow.cells.methods.segmentation import segment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

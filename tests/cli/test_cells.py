@@ -9,7 +9,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from scopeflow.cli.app import app
-from tests.cells import cell_movie
+from tests.cell_movies import cell_movie
 from tests.cli.conftest import plain
 
 

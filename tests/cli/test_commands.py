@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import scopeflow
 from scopeflow.cli.app import app
 from scopeflow.cli.settings import parse_assignments
-from scopeflow.config.options import OFOptions
+from scopeflow.motion.options.of_options import OFOptions
 from tests.cli.conftest import SOURCES, everything_below, plain, run_command
 
 

@@ -12,9 +12,9 @@ import zarr
 from typer.testing import CliRunner
 
 from scopeflow.cli.app import INTERRUPTED, app
-from scopeflow.config.options import OFOptions
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.arrays import compensate_arr
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.motion.arrays import compensate_arr
+from scopeflow.motion.options.of_options import OFOptions
 from tests.cli.conftest import everything_below, plain, run_command, start_command
 
 QUICK = ("--quality", "fast", "--set", "iterations=5", "--scheduler", "sequential")

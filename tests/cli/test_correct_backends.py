@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from scopeflow.config.options import OFOptions
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.arrays import compensate_arr
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.motion.arrays import compensate_arr
+from scopeflow.motion.options.of_options import OFOptions
 from tests.cli.conftest import everything_below, plain, run_command
 from tests.cli.test_correct import QUICK, invoke
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from scopeflow.kernels import _jit
+from scopeflow.compiled import gateway
 
-SOURCES = Path(_jit.__file__).parents[2]
+SOURCES = Path(gateway.__file__).parents[2]
 MESSAGE = "Compiling kernels"
 # Each takes a tenth of a second or more, and a correction of a file on threads needs none.
 NOT_NEEDED = ("xarray", "pandas", "dask.array", "distributed", "skimage", "matplotlib", "scipy.fft")
@@ -30,8 +30,8 @@ loaded = [name for name in {names!r} if name in sys.modules]
 assert not loaded, loaded
 """
 KERNELS_ARE_LOADED = """
-from scopeflow.kernels import _jit
-ready = [each for each in _jit._registry if each._compiled is not None]
+from scopeflow.compiled import gateway
+ready = [each for each in gateway._registry if each._compiled is not None]
 assert len(ready) > 10, ready
 compiled = [each for each in ready if not each.from_disk]
 assert not compiled, compiled

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 
-from scopeflow.config.options import OFOptions
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.correct import compensate_recording
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.motion.correct import compensate_recording
+from scopeflow.motion.options.of_options import OFOptions
 
 
 class LoggedFrame:

@@ -29,9 +29,9 @@ from scopeflow.errors import (
     OutputExistsError,
     UnreadableFileError,
 )
-from scopeflow.pipelines.correct import BatchMotionCorrector
-from scopeflow.pipelines.motion import Motion, compute_motion
-from scopeflow.store.source import open_source
+from scopeflow.io.open import open_source
+from scopeflow.motion.correct import BatchMotionCorrector
+from scopeflow.motion.motion import Motion, compute_motion
 from scopeflow.testing.synthetic import synthetic_recording
 from tests.cluster.correct_remotely import config
 from tests.cluster.correct_remotely import options as remote_options

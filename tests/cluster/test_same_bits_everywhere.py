@@ -16,17 +16,17 @@ import scipy.io
 import tifffile
 import zarr
 
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.arrays import compensate_arr
-from scopeflow.pipelines.correct import BatchMotionCorrector, compensate_recording
-from scopeflow.pipelines.video import open_video
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.io.recording import open_video
+from scopeflow.motion.arrays import compensate_arr
+from scopeflow.motion.correct import BatchMotionCorrector, compensate_recording
 from tests.conftest import same_bits
 
 
 @pytest.fixture(scope="module")
 def expected(small_recording, tmp_path_factory):
     """Registered video and motion of an undisturbed sequential run in blocks of 20."""
-    from scopeflow.config.options import OFOptions
+    from scopeflow.motion.options.of_options import OFOptions
 
     folder = tmp_path_factory.mktemp("expected")
     options = OFOptions(

@@ -8,7 +8,7 @@ import pytest
 
 from scopeflow import RegistrationConfig, SessionConfig, run_session
 from tests.faults.test_session_kill import contents
-from tests.pipelines.session_data import true_session, write_session
+from tests.sessions.session_data import true_session, write_session
 
 
 @pytest.fixture(scope="module")

@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 
 from scopeflow import OFOptions, RegistrationConfig, compensate_arr
-from scopeflow.errors import OptionsError
-from scopeflow.graph.correct import CorrectionJob, windows
-from scopeflow.graph.shared import SharedReference
-from scopeflow.kernels.backends import register_backend
-from scopeflow.kernels.flow import get_displacement
-from scopeflow.kernels.warp import warp
-from scopeflow.pipelines import run_graph
-from scopeflow.pipelines.correct import BatchMotionCorrector
-from scopeflow.pipelines.correction_plan import plan_correction
-from scopeflow.runtime.batch_executors import (
+from scopeflow.compat.pyflowreg._context import RuntimeContext
+from scopeflow.compat.pyflowreg._executors import (
     BaseExecutor,
     MultiprocessingExecutor,
     SequentialExecutor,
     ThreadingExecutor,
 )
-from scopeflow.runtime.context import RuntimeContext, supported_config
-from scopeflow.runtime.executor import Executor
+from scopeflow.engine.executor import Executor
+from scopeflow.errors import OptionsError
+from scopeflow.flow.backends.registry import register_backend
+from scopeflow.flow.flow import get_displacement
+from scopeflow.images.warp import warp
+from scopeflow.motion.correct import BatchMotionCorrector
+from scopeflow.motion.graph import run as run_graph
+from scopeflow.motion.graph.correct import CorrectionJob, windows
+from scopeflow.motion.graph.shared_reference import SharedReference
+from scopeflow.motion.place import supported_config
+from scopeflow.motion.plan import plan_correction
 from tests.conftest import same_bits
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
@@ -289,14 +290,18 @@ def test_backends_choose_an_executor_that_they_support():
     with RuntimeContext.use(available_parallelization={"sequential", "threading"}):
         with pytest.warns(UserWarning, match="'multiprocessing' is not available on this system"):
             chosen = supported_config(
-                RegistrationConfig(parallelization="multiprocessing"), "flowreg"
+                RegistrationConfig(parallelization="multiprocessing"),
+                "flowreg",
+                RuntimeContext.get_available_parallelization(),
             )
         assert chosen.parallelization == "threading"
     with (
         RuntimeContext.use(available_parallelization=set()),
         pytest.raises(RuntimeError, match="No compatible parallelization executor found"),
     ):
-        supported_config(RegistrationConfig(), "flowreg")
+        supported_config(
+            RegistrationConfig(), "flowreg", RuntimeContext.get_available_parallelization()
+        )
 
 
 def test_a_run_falls_back_with_a_warning(batch):

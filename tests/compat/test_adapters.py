@@ -21,8 +21,8 @@ from scopeflow.compat.pyflowreg.util.io import (
     get_video_file_writer,
 )
 from scopeflow.compat.pyflowreg.util.xcorr_prealignment import estimate_rigid_xcorr_2d
-from scopeflow.config import options as native
 from scopeflow.errors import InputError
+from scopeflow.motion.options import of_options as native
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from scopeflow.compat.pyflowreg.motion_correction.parallelization.multiprocessin
     MultiprocessingExecutor,
 )
 from scopeflow.compat.pyflowreg.session import SessionConfig, run_stage2, run_stage3
-from scopeflow.kernels import backends
-from scopeflow.kernels.backends import is_backend_available
+from scopeflow.flow.backends import registry as backends
+from scopeflow.flow.backends.registry import is_backend_available
 from tests.compat.documents import DOCUMENTS, SESSION_TOML, Example, read_lines
 
 DEMO = Path(scopeflow.__file__).parent / "data" / "mouse_two_photon.tif"

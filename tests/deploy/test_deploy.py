@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from scopeflow.cli.app import app
-from scopeflow.pipelines.video import open_video
+from scopeflow.io.recording import open_video
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -55,7 +55,7 @@ def node(tmp_path):
         "SLURM_CPUS_PER_TASK": "1",
     }
     # Kernels that this machine has compiled already save the test half a minute.
-    from scopeflow.kernels._jit import cache_folder
+    from scopeflow.compiled.gateway import cache_folder
 
     folder = cache_folder()
     environment["NUMBA_CACHE_DIR"] = str(folder.parents[1] if folder else scratch)

@@ -11,7 +11,7 @@ import sys
 import time
 
 from scopeflow.cli.app import main
-from scopeflow.store.ledger import Ledger
+from scopeflow.engine.ledger import Ledger
 
 if __name__ == "__main__":
     number, record = int(sys.argv[1]), sys.argv[2]

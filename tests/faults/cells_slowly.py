@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 
-from scopeflow.pipelines.cells import run_workflow
-from scopeflow.store.ledger import Ledger
-from tests.cells import cell_config
+from scopeflow.cells.workflow import run_workflow
+from scopeflow.engine.ledger import Ledger
+from tests.cell_movies import cell_config
 
 if __name__ == "__main__":
     source, output, prefix, workers = sys.argv[1:5]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scopeflow.config.options import OFOptions
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.kernels.flow import get_displacement
-from scopeflow.pipelines.correct import compensate_recording
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.flow.flow import get_displacement
+from scopeflow.motion.correct import compensate_recording
+from scopeflow.motion.options.of_options import OFOptions
 
 SECONDS_PER_FRAME = float(os.environ.get("SECONDS_PER_FRAME", "0.05"))
 

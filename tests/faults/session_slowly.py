@@ -10,9 +10,9 @@ import sys
 import time
 
 from scopeflow import RegistrationConfig, SessionConfig, run_session
-from scopeflow.kernels.backends import register_backend
-from scopeflow.kernels.flow import get_displacement
-from scopeflow.pipelines import session_export
+from scopeflow.flow.backends.registry import register_backend
+from scopeflow.flow.flow import get_displacement
+from scopeflow.sessions import export as session_export
 
 PAUSE = float(os.environ.get("SECONDS_PER_FRAME", "0"))
 

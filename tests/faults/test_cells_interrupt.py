@@ -14,9 +14,9 @@ import pytest
 import tifffile
 from distributed import Client, LocalCluster
 
-from scopeflow.pipelines.cells import run_workflow
-from tests.cells import cell_config, cell_movie
-from tests.pipelines.test_run_workflow import contents
+from scopeflow.cells.workflow import run_workflow
+from tests.cell_movies import cell_config, cell_movie
+from tests.cells.test_run_workflow import contents
 
 SCRIPT = Path(__file__).with_name("cells_interrupted.py")
 SOURCES = Path(__file__).resolve().parents[2] / "src"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.pipelines.correct import BatchMotionCorrector
-from scopeflow.pipelines.video import open_video
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.io.recording import open_video
+from scopeflow.motion.correct import BatchMotionCorrector
 from tests.clusters import two_workers
 from tests.conftest import same_bits
 from tests.faults.correct_slowly import options as slow_options

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.test_kill_and_resume import environment as with_pause
 from tests.faults.test_kill_and_resume import kill_when
-from tests.pipelines.session_data import true_session, write_session
+from tests.sessions.session_data import true_session, write_session
 
 SCRIPT = Path(__file__).with_name("session_slowly.py")
 SOURCES = Path(__file__).resolve().parents[2] / "src"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from scopeflow.config.parameters import weight_map
-from scopeflow.kernels.filters import (
+from scopeflow.flow.flow import solve_flow
+from scopeflow.flow.reference import prepare_reference
+from scopeflow.images.filters import (
     gaussian_filter,
     intensity_range,
     normalize,
 )
-from scopeflow.kernels.flow import solve_flow
-from scopeflow.kernels.flow_reference import prepare_reference
-from scopeflow.kernels.resize import upsample_flow
-from scopeflow.kernels.temporal import temporal_weight_table
-from scopeflow.kernels.warp import warp
+from scopeflow.images.resize import upsample_flow
+from scopeflow.images.temporal import temporal_weight_table
+from scopeflow.images.warp import warp
+from scopeflow.motion.options.parameters import correction_parameters, weight_map
 
 
 def naive_correction(video, reference, options):
@@ -23,7 +23,7 @@ def naive_correction(video, reference, options):
     The temporal filter sees the whole recording, reflected at its ends.
     """
     n_frames, height, width, channels = video.shape
-    parameters = options.to_parameters(channels)
+    parameters = correction_parameters(options, channels)
     sigma = parameters.preprocess.sigma
     lo, hi = intensity_range(reference, parameters.preprocess.joint_normalization)
     spatial = [gaussian_filter(normalize(frame, lo, hi), sigma) for frame in video]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from scopeflow.config.parameters import weight_map
-from scopeflow.kernels.filters import gaussian_filter
-from scopeflow.kernels.flow import get_displacement
-from scopeflow.kernels.warp import warp
+from scopeflow.flow.flow import get_displacement
+from scopeflow.images.filters import gaussian_filter
+from scopeflow.images.warp import warp
+from scopeflow.motion.options.parameters import weight_map
 
 
 def naive_live(frames, reference, options, *, interval=20, share=0.2, truncate=4.0):

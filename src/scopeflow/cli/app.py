@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from scopeflow import __version__
+from scopeflow._version import __version__
 from scopeflow.cli.cells import cells
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo

@@ -12,8 +12,8 @@ from rich.table import Table
 from scopeflow.cli.settings import start_logging
 
 if TYPE_CHECKING:
-    from scopeflow.config.cells import WorkflowConfig
-    from scopeflow.pipelines.cells_plan import WorkflowPlan
+    from scopeflow.cells.config import WorkflowConfig
+    from scopeflow.cells.plan import WorkflowPlan
 
 cells = typer.Typer(help="Find, follow and measure cells.", no_args_is_help=True)
 
@@ -47,9 +47,9 @@ def run(
 ) -> None:
     """Run all steps on a recording; the same command continues an interrupted run."""
     start_logging(verbose)
-    from scopeflow.pipelines.cells import run_plan
-    from scopeflow.pipelines.cells_plan import plan_workflow
-    from scopeflow.pipelines.cells_stale import check_mixture
+    from scopeflow.cells.plan import plan_workflow
+    from scopeflow.cells.stale import check_mixture
+    from scopeflow.cells.workflow import run_plan
 
     plan = plan_workflow(input_path, output, _configured(config, output, pc, fl, assignments or []))
     console = Console()
@@ -73,7 +73,7 @@ def _configured(
 ) -> WorkflowConfig:
     import yaml
 
-    from scopeflow.config.cells import ProcessingParams, WorkflowConfig, load_config
+    from scopeflow.cells.config import ProcessingParams, WorkflowConfig, load_config
     from scopeflow.errors import OptionsError, nearest_name
 
     known = list(ProcessingParams.model_fields)
@@ -135,7 +135,7 @@ def status(output: Results, verbose: Verbose = False) -> None:
 
 
 def _print_status(console: Console, output: Path) -> None:
-    from scopeflow.pipelines.cells_status import workflow_status
+    from scopeflow.cells.results.status import workflow_status
 
     names = ("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
     table = Table(*names, "small", "large", padding=(0, 0), title_justify="left")
@@ -163,8 +163,8 @@ def merge(
 ) -> None:
     """Put the traces of fields of view together, one table a sample."""
     start_logging(verbose)
-    from scopeflow.pipelines.cells_merge import merge_traces
-    from scopeflow.pipelines.cells_tidy import export_tidy, read_samples
+    from scopeflow.cells.results.merge import merge_traces
+    from scopeflow.cells.results.tidy import export_tidy, read_samples
 
     if samples and file is not None:
         raise typer.BadParameter("--sample and --samples: use one of them")
@@ -197,7 +197,7 @@ def fit(
 ) -> None:
     """Fit a model to every cell of a merged table."""
     start_logging(verbose)
-    from scopeflow.pipelines.cells_fit import fit_traces
+    from scopeflow.cells.results.fit import fit_traces
 
     path = fit_traces(table, column, model, overwrite=overwrite, picture=picture)
     typer.echo(str(path))
@@ -211,7 +211,7 @@ Fovs = Annotated[
 
 
 def _numbers(fovs: str | None) -> tuple[int, ...] | None:
-    from scopeflow.config.cells_ranges import parse_ranges
+    from scopeflow.cells.ranges import parse_ranges
 
     return None if fovs is None else parse_ranges(fovs)
 
@@ -229,8 +229,8 @@ def export(
 ) -> None:
     """Write images with labels, tracks or traces for other programs."""
     start_logging(verbose)
+    from scopeflow.cells.results.export import FORMATS, export_results
     from scopeflow.errors import nearest_name
-    from scopeflow.pipelines.cells_export import FORMATS, export_results
 
     if format_ not in FORMATS:
         hint = nearest_name(format_, FORMATS)
@@ -263,7 +263,7 @@ def view(
 ) -> None:
     """Save a picture of each field of view: cells with numbers, and their traces."""
     start_logging(verbose)
-    from scopeflow.pipelines.cells_view import open_in_napari, save_pictures
+    from scopeflow.cells.results.view import open_in_napari, save_pictures
 
     numbers = _numbers(fovs)
     if napari:

@@ -23,11 +23,11 @@ from scopeflow.cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from scopeflow.config.registration import RegistrationConfig
-    from scopeflow.pipelines.correct import BatchMotionCorrector
-    from scopeflow.pipelines.correction_plan import CorrectionPlan
-    from scopeflow.pipelines.outputs import OutputFiles
-    from scopeflow.store.locations import Location
+    from scopeflow.engine.place import RegistrationConfig
+    from scopeflow.io.locations import Location
+    from scopeflow.motion.correct import BatchMotionCorrector
+    from scopeflow.motion.plan import CorrectionPlan
+    from scopeflow.motion.store.outputs import OutputFiles
 
 
 class Quality(StrEnum):
@@ -133,9 +133,9 @@ def correct(
     config = make_config(
         scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
     )
-    from scopeflow.kernels import start_compiling
-    from scopeflow.pipelines.correct import BatchMotionCorrector
-    from scopeflow.pipelines.correction_plan import plan_correction
+    from scopeflow.motion.correct import BatchMotionCorrector
+    from scopeflow.motion.plan import plan_correction
+    from scopeflow.warm_up import start_compiling
 
     chosen = {"axes": axes, "dataset": dataset, "position": position, "z": z}
     selection = {name: value for name, value in chosen.items() if value is not None}
@@ -152,7 +152,7 @@ def correct(
 
 
 def _print_plan(console: Console, plan: CorrectionPlan, config: RegistrationConfig) -> None:
-    from scopeflow.runtime.cpus import worker_count
+    from scopeflow.engine.cpus import worker_count
 
     frames, height, width, channels = plan.recording.video.shape
     grid = plan.grid
@@ -204,8 +204,8 @@ def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Location]:
 
 
 def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:
-    from scopeflow.pipelines.outputs import find_finished
-    from scopeflow.store.files import load_json
+    from scopeflow.io.files import load_json
+    from scopeflow.motion.store.outputs import find_finished
 
     if load_json(files.settings) is None:
         return "none; everything is computed"

@@ -30,14 +30,14 @@ def demo(
     start_logging(verbose)
     import numpy as np
 
-    from scopeflow.config.options import OFOptions
-    from scopeflow.config.registration import RegistrationConfig
-    from scopeflow.kernels import start_compiling, warm_up
-    from scopeflow.pipelines.correct import BatchMotionCorrector
-    from scopeflow.pipelines.video import open_video
+    from scopeflow.engine.place import RegistrationConfig
+    from scopeflow.io.recording import open_video
+    from scopeflow.motion.correct import BatchMotionCorrector
+    from scopeflow.motion.options.of_options import OFOptions
     from scopeflow.report.metrics import correlation_with_mean, endpoint_error
     from scopeflow.report.pictures import save_before_after
     from scopeflow.testing import make_demo_recording
+    from scopeflow.warm_up import start_compiling, warm_up
 
     console = Console()
     moved = make_demo_recording()
@@ -101,8 +101,8 @@ def _write_recording(path: Path, video: NDArray[Any]) -> None:
 
 
 def _displacements(target: Path) -> NDArray[Any]:
-    from scopeflow.pipelines.delivery import StoredFrames
-    from scopeflow.store.layout import ResultStore, read_layout
+    from scopeflow.motion.store.delivery import StoredFrames
+    from scopeflow.motion.store.layout import ResultStore, read_layout
 
     layout = read_layout(target)
     assert layout is not None  # written a moment ago

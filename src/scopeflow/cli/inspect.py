@@ -26,7 +26,7 @@ def inspect(
 
     Reads headers, no pixels.
     """
-    from scopeflow.store.source import describe, open_source
+    from scopeflow.io.open import describe, open_source
 
     source = open_source(path, axes=axes, dataset=dataset, position=position, z=z)
     table = Table("fact", "value", "read from")

@@ -38,7 +38,7 @@ def preview(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file.")] = False,
 ) -> None:
     """Write an MP4 of a recording, or of two side by side; needs the extra "video"."""
-    from scopeflow.pipelines.preview import write_preview
+    from scopeflow.report.preview import write_preview
 
     limits = None
     if contrast is not None:

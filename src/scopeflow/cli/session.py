@@ -14,8 +14,8 @@ from rich.text import Text
 from scopeflow.cli.settings import make_config, parse_assignments, start_logging
 
 if TYPE_CHECKING:
-    from scopeflow.config.registration import RegistrationConfig
-    from scopeflow.config.session import SessionConfig
+    from scopeflow.engine.place import RegistrationConfig
+    from scopeflow.sessions.config import SessionConfig
 
 session = typer.Typer(
     help="Many recordings of one field of view become one aligned data set.",
@@ -73,7 +73,7 @@ def run(
     """
     start_logging(verbose)
     override = _overrides(of_params, more_params)
-    from scopeflow.config.session import SessionConfig
+    from scopeflow.sessions.config import SessionConfig
 
     config = SessionConfig.from_file(config_file)
     array = _is_array(config, stage, array, index)
@@ -85,11 +85,11 @@ def run(
         _print_plan(console, config, override, execution)
         return
     from scopeflow.errors import SessionError
-    from scopeflow.kernels import start_compiling
-    from scopeflow.pipelines.session import run_session
-    from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
-    from scopeflow.pipelines.session_stage2 import run_stage2
-    from scopeflow.pipelines.session_stage3 import run_stage3
+    from scopeflow.sessions.run import run_session
+    from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
+    from scopeflow.sessions.stage2 import run_stage2
+    from scopeflow.sessions.stage3 import run_stage3
+    from scopeflow.warm_up import start_compiling
 
     start_compiling()
     try:
@@ -163,9 +163,9 @@ def _print_plan(
     execution: RegistrationConfig | None,
 ) -> None:
     from scopeflow.errors import SessionError
-    from scopeflow.pipelines.session import session_status
-    from scopeflow.pipelines.session_recordings import find_session_recordings
-    from scopeflow.pipelines.session_stage1 import plan_stage1
+    from scopeflow.sessions.recordings import find_session_recordings
+    from scopeflow.sessions.run import session_status
+    from scopeflow.sessions.stage1 import plan_stage1
 
     recordings = find_session_recordings(config)
     jobs, failures = plan_stage1(config, recordings, override, execution=execution, dry_run=True)
@@ -201,8 +201,8 @@ def _print_plan(
 
 def _print_status(console: Console, config: SessionConfig, *, verify: bool = False) -> bool:
     """Show what is done; return whether nothing is failed or damaged."""
-    from scopeflow.pipelines.session import session_status
-    from scopeflow.pipelines.session_stage2 import stored_similarity
+    from scopeflow.sessions.run import session_status
+    from scopeflow.sessions.stage2 import stored_similarity
 
     statuses = session_status(config, verify=verify)
     table = Table(
@@ -252,7 +252,7 @@ def status(
     Exit code 1 if a recording failed or a file is damaged.
     """
     start_logging(False)
-    from scopeflow.config.session import SessionConfig
+    from scopeflow.sessions.config import SessionConfig
 
     config = SessionConfig.from_file(config_file)
     if not _print_status(Console(), config, verify=verify):
@@ -272,12 +272,12 @@ def init(
 ) -> None:
     """Write a commented session file for the recordings of a folder."""
     start_logging(False)
-    from scopeflow.config.session import SessionConfig
-    from scopeflow.config.session_template import session_template
     from scopeflow.errors import InputNotFoundError, OutputExistsError, ScopeflowError
-    from scopeflow.pipelines.session_recordings import find_session_recordings
-    from scopeflow.store.files import atomic_path
-    from scopeflow.store.source import open_source
+    from scopeflow.io.files import atomic_path
+    from scopeflow.io.open import open_source
+    from scopeflow.sessions.config import SessionConfig
+    from scopeflow.sessions.recordings import find_session_recordings
+    from scopeflow.sessions.template import session_template
 
     if not folder.is_dir():
         raise InputNotFoundError(f"{folder} is no folder; give the folder of the recordings")

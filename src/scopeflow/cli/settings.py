@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from scopeflow.config.options import OFOptions
-    from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.engine.place import RegistrationConfig
+    from scopeflow.motion.options.of_options import OFOptions
 
 _PLACES = {"sequential": "sequential", "threads": "threading", "processes": "multiprocessing"}
 _HDF5 = ("HDF5", "MULTIFILE_HDF5", "CAIMAN_HDF5")
@@ -61,7 +61,7 @@ def start_logging(verbose: bool) -> None:
     package.setLevel(logging.INFO if verbose else logging.WARNING)
     # Batch systems keep standard error: the lines of progress are wanted there in any case, and
     # so is the reason why the very first run starts slowly.
-    for name in ("scopeflow.runtime.progress", "scopeflow.kernels._jit"):
+    for name in ("scopeflow.engine.progress", "scopeflow.compiled.gateway"):
         logging.getLogger(name).setLevel(logging.INFO)
 
 
@@ -100,8 +100,8 @@ def parse_assignments(given: Sequence[str], flag: str = "--set") -> dict[str, An
     """
     import yaml
 
-    from scopeflow.config.options import OFOptions
     from scopeflow.errors import nearest_name
+    from scopeflow.motion.options.of_options import OFOptions
 
     known = [
         name
@@ -225,10 +225,10 @@ def make_options(
     ScopeflowError
         If the option file cannot be used.
     """
-    from scopeflow.config.options import OFOptions
-    from scopeflow.config.options_json import read_options
     from scopeflow.errors import OptionsError
-    from scopeflow.store.locations import location
+    from scopeflow.io.locations import location
+    from scopeflow.motion.options.json_files import read_options
+    from scopeflow.motion.options.of_options import OFOptions
 
     values = read_options(options_file) if options_file is not None else {}
     OFOptions(**values)  # a mistake in the file is not bad usage of the command
@@ -308,7 +308,7 @@ def make_config(
     >>> config.parallelization, config.n_jobs
     ('threading', 2)
     """
-    from scopeflow.config.registration import RegistrationConfig
+    from scopeflow.engine.place import RegistrationConfig
     from scopeflow.errors import OptionsError, nearest_name
 
     place: dict[str, Any] = {}

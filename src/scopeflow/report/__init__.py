@@ -1,1 +1,1 @@
-"""Quality metrics, tables and pictures."""
+"""Metrics, pictures and films of results; knows no product."""

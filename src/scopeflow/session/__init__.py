@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from scopeflow.config.session import SessionConfig, get_array_task_id
-from scopeflow.pipelines.session import SessionResult, run_session, session_status
-from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
-from scopeflow.pipelines.session_stage2 import run_stage2
-from scopeflow.pipelines.session_stage3 import run_stage3
+from scopeflow.sessions.config import SessionConfig, get_array_task_id
+from scopeflow.sessions.run import SessionResult, run_session, session_status
+from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
+from scopeflow.sessions.stage2 import run_stage2
+from scopeflow.sessions.stage3 import run_stage3
 
 __all__ = [
     "SessionConfig",

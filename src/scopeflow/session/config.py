@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.config.session import SessionConfig, get_array_task_id
+from scopeflow.sessions.config import SessionConfig, get_array_task_id
 
 __all__ = ["SessionConfig", "get_array_task_id"]

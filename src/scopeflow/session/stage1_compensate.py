@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.session_stage1 import run_stage1, run_stage1_array
-from scopeflow.store.files import atomic_save_npy, atomic_save_npz
+from scopeflow.io.files import atomic_save_npy, atomic_save_npz
+from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
 
 __all__ = ["atomic_save_npy", "atomic_save_npz", "run_stage1", "run_stage1_array"]

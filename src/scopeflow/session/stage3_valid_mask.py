@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.session_stage3 import run_stage3
+from scopeflow.sessions.stage3 import run_stage3
 
 __all__ = ["run_stage3"]

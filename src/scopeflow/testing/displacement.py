@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow._shapes import FlowYX2
 from scopeflow.errors import InputError
-from scopeflow.typing import FlowYX2
 
 DisplacementFunction: TypeAlias = Callable[
     [int, NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[Any], NDArray[Any]]

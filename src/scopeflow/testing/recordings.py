@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, spline_filter
 
 import scopeflow
+from scopeflow._shapes import FlowTYX2, VideoTYXC
 from scopeflow.errors import InputError
 from scopeflow.testing.displacement import (
     DisplacementFunction,
     SmoothDisplacement,
     backward_flow,
 )
-from scopeflow.typing import FlowTYX2, VideoTYXC
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
+from scopeflow._shapes import FlowTYX2, FlowYX2, FrameYXC, VideoTYXC
 from scopeflow.errors import InputError
 from scopeflow.testing.displacement import SmoothDisplacement, backward_flow
-from scopeflow.typing import FlowTYX2, FlowYX2, FrameYXC, VideoTYXC
 
 _CELLS_PER_PIXEL = 0.0012
 _READ_NOISE = 0.008  # of the brightness

@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-from scopeflow.compat.pyama.processing import workflow
-from scopeflow.config.cells import (
+from scopeflow.cells.config import (
     Channels,
     ChannelSelection,
     ProcessingParams,
     WorkflowConfig,
     load_config,
 )
-from scopeflow.kernels.cells_display import halve_mean as generate_half_resolution
-from scopeflow.kernels.cells_features import (
+from scopeflow.cells.methods.display import halve_mean as generate_half_resolution
+from scopeflow.cells.methods.features import (
     FLUORESCENCE_FEATURES,
     PHASE_FEATURES,
     register_feature,
 )
-from scopeflow.pipelines.cells_methods import register_preprocessor
-from scopeflow.pipelines.cells_services import (
+from scopeflow.cells.methods.registered import register_preprocessor
+from scopeflow.compat.pyama._services import (
     BackgroundEstimationService,
     CachingService,
     CopyingService,
@@ -31,6 +30,7 @@ from scopeflow.pipelines.cells_services import (
     run_complete_workflow,
     run_single_worker,
 )
+from scopeflow.compat.pyama.processing import workflow
 
 __all__ = [
     "FLUORESCENCE_FEATURES",

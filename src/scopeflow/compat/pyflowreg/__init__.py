@@ -6,7 +6,7 @@ processes unless something else is asked for. What the documentation of PyFlowRe
 
 from __future__ import annotations
 
-from scopeflow import __version__
+from scopeflow._version import __version__
 from scopeflow.compat.pyflowreg.core import get_displacement
 from scopeflow.compat.pyflowreg.motion_correction import (
     BatchMotionCorrector,

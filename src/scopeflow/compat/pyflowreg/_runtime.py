@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.context import RuntimeContext
+from scopeflow.compat.pyflowreg._context import RuntimeContext
 
 __all__ = ["RuntimeContext"]

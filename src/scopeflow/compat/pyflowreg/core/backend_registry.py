@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.kernels.backends import (
+from scopeflow.flow.backends.registry import (
     get_backend,
     get_backend_executors,
     is_backend_available,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from scopeflow.compat.pyflowreg.core.warping import imregister_wrapper
-from scopeflow.kernels.flow import get_displacement
+from scopeflow.flow.flow import get_displacement
 
 __all__ = ["get_displacement", "imregister_wrapper"]

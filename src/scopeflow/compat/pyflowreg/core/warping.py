@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scopeflow.blocks.session_align import align_corrected_frames
-from scopeflow.config.enums import InterpolationMethod
-from scopeflow.config.specs import Interpolation
-from scopeflow.kernels.warp import valid_mask, warp, warp_mask
+from scopeflow.images.interpolation import Interpolation
+from scopeflow.images.warp import valid_mask, warp, warp_mask
+from scopeflow.motion.options.enums import InterpolationMethod
+from scopeflow.sessions.align import align_corrected_frames
 
 __all__ = [
     "align_sequence",

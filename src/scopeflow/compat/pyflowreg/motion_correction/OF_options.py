@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from scopeflow.compat.pyflowreg._errors import validation_error
 from scopeflow.compat.pyflowreg.util.io import factory
 from scopeflow.compat.pyflowreg.util.io._base import VideoReader, VideoWriter
-from scopeflow.config import options as native
-from scopeflow.config.enums import (
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.errors import ScopeflowError
+from scopeflow.io.formats import OutputFormat
+from scopeflow.motion.motion import compute_motion
+from scopeflow.motion.options import of_options as native
+from scopeflow.motion.options.enums import (
     ChannelNormalization,
     ConstancyAssumption,
     InterpolationMethod,
     NamingConvention,
-    OutputFormat,
     QualitySetting,
 )
-from scopeflow.config.registration import RegistrationConfig
-from scopeflow.errors import ScopeflowError
-from scopeflow.pipelines.correction_plan import given_displacement
-from scopeflow.pipelines.motion import compute_motion
-from scopeflow.pipelines.outputs import output_files
+from scopeflow.motion.plan import given_displacement
+from scopeflow.motion.store.outputs import output_files
 
 __all__ = [
     "ChannelNormalization",

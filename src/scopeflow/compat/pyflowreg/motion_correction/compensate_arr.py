@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.arrays import compensate_arr, compensate_pair
+from scopeflow.motion.arrays import compensate_arr, compensate_pair
 
 __all__ = ["compensate_arr", "compensate_pair"]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.compat.pyflowreg._context import RuntimeContext
 from scopeflow.compat.pyflowreg.util.io._arr import ArrayWriter
-from scopeflow.config import registration
-from scopeflow.config.options import OFOptions
-from scopeflow.pipelines import correct
-from scopeflow.runtime.context import RuntimeContext
-from scopeflow.runtime.executor import active_client
+from scopeflow.engine import place as registration
+from scopeflow.engine.executor import active_client
+from scopeflow.motion import correct
+from scopeflow.motion.options.of_options import OFOptions
+from scopeflow.motion.place import preferred_place, supported_config
 
 __all__ = ["BatchMotionCorrector", "RegistrationConfig", "compensate_recording"]
 
@@ -39,12 +40,15 @@ def _chosen(
     options: OFOptions, config: registration.RegistrationConfig | None
 ) -> registration.RegistrationConfig:
     """Return the configuration with the documented choice where none was made."""
+    available = RuntimeContext.get_available_parallelization()
     config = config or RegistrationConfig()
-    if config.parallelization or config.client is not None or config.scheduler_address is not None:
+    if config.parallelization is not None:
+        return supported_config(config, options.flow_backend, available)
+    if config.client is not None or config.scheduler_address is not None:
         return config
     if "distributed" in sys.modules and active_client() is not None:
         return config
-    chosen = RuntimeContext.get_optimal_parallelization(options.flow_backend)
+    chosen = preferred_place(options.flow_backend, available)
     return dataclasses.replace(config, parallelization=chosen)
 
 

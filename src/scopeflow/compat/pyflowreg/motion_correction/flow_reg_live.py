@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.compat.pyflowreg.motion_correction.OF_options import ChannelNormalization
-from scopeflow.pipelines import live
+from scopeflow.motion import live
 
 __all__ = ["FlowRegLive"]
 

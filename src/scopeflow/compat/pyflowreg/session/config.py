@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from scopeflow.compat.pyflowreg._errors import validation_error
-from scopeflow.config import session as native
-from scopeflow.config.session import get_array_task_id
 from scopeflow.errors import ScopeflowError
+from scopeflow.sessions import config as native
+from scopeflow.sessions.config import get_array_task_id
 
 __all__ = ["SessionConfig", "get_array_task_id"]
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.session_stage2 import run_stage2
+from scopeflow.sessions.stage2 import run_stage2
 
 __all__ = ["run_stage2"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import OptionsError
-from scopeflow.kernels.xcorr import rigid_shift
+from scopeflow.images.xcorr import rigid_shift
 
 __all__ = ["estimate_rigid_xcorr_2d"]
 

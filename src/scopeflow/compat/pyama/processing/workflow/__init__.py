@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.cells_methods import register_preprocessor
-from scopeflow.pipelines.cells_services import run_complete_workflow, run_single_worker
+from scopeflow.cells.methods.registered import register_preprocessor
+from scopeflow.compat.pyama._services import run_complete_workflow, run_single_worker
 
 __all__ = ["register_preprocessor", "run_complete_workflow", "run_single_worker"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.pipelines.cells_services import run_complete_workflow, run_single_worker
-from scopeflow.pipelines.cells_services import split_worker_ranges as _split_worker_ranges
+from scopeflow.compat.pyama._services import run_complete_workflow, run_single_worker
+from scopeflow.compat.pyama._services import split_worker_ranges as _split_worker_ranges
 
 __all__ = ["_split_worker_ranges", "run_complete_workflow", "run_single_worker"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.batch_executors import (
+from scopeflow.compat.pyflowreg._executors import (
     BaseExecutor,
     MultiprocessingExecutor,
     SequentialExecutor,

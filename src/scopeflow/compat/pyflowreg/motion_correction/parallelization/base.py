@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.batch_executors import BaseExecutor
+from scopeflow.compat.pyflowreg._executors import BaseExecutor
 
 __all__ = ["BaseExecutor"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.batch_executors import MultiprocessingExecutor
+from scopeflow.compat.pyflowreg._executors import MultiprocessingExecutor
 
 __all__ = ["MultiprocessingExecutor"]

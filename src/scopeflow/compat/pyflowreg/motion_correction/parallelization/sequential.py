@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.batch_executors import SequentialExecutor
+from scopeflow.compat.pyflowreg._executors import SequentialExecutor
 
 __all__ = ["SequentialExecutor"]

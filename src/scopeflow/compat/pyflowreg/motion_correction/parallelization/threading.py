@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.runtime.batch_executors import ThreadingExecutor
+from scopeflow.compat.pyflowreg._executors import ThreadingExecutor
 
 __all__ = ["ThreadingExecutor"]

@@ -11,13 +11,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.config.enums import OutputFormat
 from scopeflow.errors import InputError
-from scopeflow.store.source import open_source
-from scopeflow.store.sources.protocol import Source
-from scopeflow.store.sources.views import BinnedSource
-from scopeflow.store.video_metadata import VideoMetadata
-from scopeflow.store.writers.exports import open_writer
+from scopeflow.io.formats import OutputFormat
+from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.open import open_source
+from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.views import BinnedSource
+from scopeflow.io.write.exports import open_writer
 
 
 class VideoReader:
@@ -206,7 +206,7 @@ class VideoWriter:
     path : path
         The file.
     output_format : OutputFormat or str
-        A streamed export, see :func:`scopeflow.store.writers.exports.open_writer`.
+        A streamed export, see :func:`scopeflow.io.write.exports.open_writer`.
 
     Attributes
     ----------

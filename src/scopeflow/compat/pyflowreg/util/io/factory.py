@@ -10,8 +10,8 @@ import numpy as np
 from scopeflow.compat.pyflowreg.util.io._arr import ArrayReader, ArrayWriter
 from scopeflow.compat.pyflowreg.util.io._base import STREAMED, VideoReader, VideoWriter
 from scopeflow.compat.pyflowreg.util.io._null import NullVideoWriter
-from scopeflow.config.enums import OutputFormat
 from scopeflow.errors import OptionsError
+from scopeflow.io.formats import OutputFormat
 
 __all__ = ["get_video_file_reader", "get_video_file_writer"]
 

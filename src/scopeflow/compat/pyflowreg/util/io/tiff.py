@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from scopeflow.compat.pyflowreg.util.io._base import VideoReader, VideoWriter
-from scopeflow.config.enums import OutputFormat
+from scopeflow.io.formats import OutputFormat
 
 __all__ = ["TIFFFileReader", "TIFFFileWriter"]
 

@@ -1,1 +1,0 @@
-"""One block of frames: pure functions from arrays to arrays; no dask, no files."""

@@ -1,0 +1,217 @@
+"""Methods by name: built in, registered in this process, or by entry points; runs none of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.errors import OptionsError, nearest_name
+
+__all__ = ["Registry", "identity"]
+
+Method = Callable[..., Any]
+
+
+class Registry:
+    """Methods of one kind by name.
+
+    Parameters
+    ----------
+    kind : str
+        ``segmentation`` or ``tracking``; names the parameter and the group of entry points.
+    built_in : mapping of str to callable or None
+        Methods that come with the package; None for those with parameters of their own.
+    needs : mapping of str to str
+        Package that a method needs, also the name of the extra that installs it.
+
+    Examples
+    --------
+    >>> registry = Registry("segmentation", {"logstd": None}, {})
+    >>> registry.register("bright", lambda frame, *, least=100: (frame > least).astype(int))
+    >>> registry.names()
+    ['bright', 'logstd']
+    >>> registry.get("bright", {"lest": 3})
+    Traceback (most recent call last):
+    scopeflow.errors.OptionsError: params.segmentation_options: 'bright' has no option 'lest'. \
+Did you mean 'least'? It has: least
+    """
+
+    def __init__(
+        self, kind: str, built_in: Mapping[str, Method | None], needs: Mapping[str, str]
+    ) -> None:
+        self.kind = kind
+        self.group = f"scopeflow.cells.{kind}"
+        self.built_in = dict(built_in)
+        self.needs = dict(needs)
+        self.registered: dict[str, Method] = {}
+
+    def names(self) -> list[str]:
+        """Return all names."""
+        found = {entry.name for entry in entry_points(group=self.group)}
+        return sorted({*self.built_in, *self.registered, *found})
+
+    def register(self, name: str, method: Method) -> None:
+        """Add a method.
+
+        Raises
+        ------
+        OptionsError
+            If the name is taken, or the method cannot be called.
+        """
+        if name in self.names():
+            raise OptionsError(f"a {self.kind} method {name!r} exists; choose another name")
+        if not callable(method):
+            raise OptionsError(f"{self.kind} method {name!r}: {method!r} cannot be called")
+        self.registered[name] = method
+
+    def get(self, name: str, options: Mapping[str, Any]) -> Method | None:
+        """Return a method with its options bound; None for one with parameters of its own.
+
+        Raises
+        ------
+        OptionsError
+            For an unknown name or option, or a package that is not installed.
+        """
+        known = self.names()
+        if name not in known:
+            raise OptionsError(
+                f"params.{self.kind}_method={name!r} is not known.{nearest_name(name, known)} "
+                f"Known: {', '.join(known)}"
+            )
+        package = self.needs.get(name)
+        if package is not None and find_spec(package) is None:
+            raise OptionsError(
+                f"params.{self.kind}_method={name!r} needs the package {package}, which is not "
+                f"installed; install it with pip install 'scopeflow[{package}]'"
+            )
+        method = self.built_in.get(name, self.registered.get(name))
+        if method is None and name not in self.built_in:
+            method = self._load(name)
+        self._check_options(name, method, options)
+        return partial(method, **options) if method is not None and options else method
+
+    def _load(self, name: str) -> Method:
+        entries = list(entry_points(group=self.group, name=name))
+        if len(entries) > 1:
+            values = ", ".join(entry.value for entry in entries)
+            raise OptionsError(
+                f"{self.kind} method {name!r} is offered by several packages ({values}); "
+                "uninstall all but one"
+            )
+        try:
+            method: Method = entries[0].load()
+        except Exception as error:
+            raise OptionsError(
+                f"{self.kind} method {name!r}: {entries[0].value} cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not callable(method):
+            raise OptionsError(f"{self.kind} method {name!r}: {entries[0].value} is no function")
+        return method
+
+    def _check_options(self, name: str, method: Method | None, options: Mapping[str, Any]) -> None:
+        allowed: list[str] = []
+        if method is not None:
+            parameters = list(inspect.signature(method).parameters.values())[1:]
+            if any(one.kind is one.VAR_KEYWORD for one in parameters):
+                return
+            allowed = [one.name for one in parameters if one.kind is not one.POSITIONAL_ONLY]
+        for key in options:
+            if key not in allowed:
+                has = f"It has: {', '.join(allowed)}" if allowed else "It has none"
+                raise OptionsError(
+                    f"params.{self.kind}_options: {name!r} has no option {key!r}."
+                    f"{nearest_name(key, allowed)} {has}"
+                )
+
+    def facts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
+        """Return what results of a method depend on, for fingerprints."""
+        package = self.needs.get(name)
+        made_by = None
+        if package is not None:
+            try:
+                made_by = version(package)
+            except PackageNotFoundError:
+                made_by = "unknown"
+        return [name, identity(self.get(name, options)), sorted(options.items()), made_by]
+
+
+def identity(method: Any) -> str:
+    """Return text that changes when a function, or what it depends on, changes.
+
+    Its code with constants and names, those of functions inside, defaults of arguments, values
+    that it closes over, and of an object the attributes and the methods of its class.
+
+    Examples
+    --------
+    >>> identity(print)
+    'builtins.print'
+    >>> def brighter_than(least):
+    ...     return lambda frame: frame > least
+    >>> identity(brighter_than(3)) == identity(brighter_than(3))
+    True
+    >>> identity(brighter_than(3)) == identity(brighter_than(4))
+    False
+    """
+    text = _describe(method, 0)
+    return text if len(text) < 200 else f"{_name(method)} {fingerprint(text)}"
+
+
+def _name(method: Any) -> str:
+    if isinstance(method, partial):
+        return _name(method.func)
+    named = method if hasattr(method, "__qualname__") else type(method)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _describe(value: Any, depth: int) -> str:
+    if depth > 6:  # what refers to itself, or is deeper than settings are
+        return type(value).__qualname__
+    if isinstance(value, partial):
+        options = [_describe(one, depth + 1) for one in (*value.args, value.keywords)]
+        return f"partial({_describe(value.func, depth + 1)}, {options})"
+    if isinstance(value, CodeType):
+        constants = [_describe(one, depth + 1) for one in value.co_consts]
+        return f"{value.co_code.hex()} {value.co_names} {constants}"
+    if isinstance(value, MethodType):
+        return f"{_describe(value.__func__, depth + 1)} of {_describe(value.__self__, depth + 1)}"
+    if isinstance(value, FunctionType):
+        closed = [_cell(cell, depth) for cell in value.__closure__ or ()]
+        defaults = _describe([value.__defaults__, value.__kwdefaults__], depth + 1)
+        code = _describe(value.__code__, depth + 1)
+        return f"{_name(value)} {code} {defaults} {closed}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return fingerprint(value)
+    if value is None or isinstance(value, str | bytes | int | float | complex | np.generic):
+        return repr(value)
+    if isinstance(value, Mapping):
+        items = [(str(key), _describe(one, depth + 1)) for key, one in value.items()]
+        return str(sorted(items))
+    if isinstance(value, set | frozenset):
+        return str(sorted(_describe(one, depth + 1) for one in value))
+    if isinstance(value, list | tuple):
+        return str([_describe(one, depth + 1) for one in value])
+    if isinstance(value, type):
+        own = {k: v for k, v in vars(value).items() if isinstance(v, FunctionType)}
+        return f"{value.__module__}.{value.__qualname__} {_describe(own, depth + 1)}"
+    if hasattr(value, "__dict__") and not hasattr(value, "__qualname__"):
+        if isinstance(value, ModuleType):
+            return value.__name__
+        inner = _describe(type(value), depth + 1)
+        return f"{inner} {_describe(vars(value), depth + 1)}"
+    return _name(value)
+
+
+def _cell(cell: Any, depth: int) -> str:
+    try:
+        return _describe(cell.cell_contents, depth + 1)
+    except ValueError:  # not filled yet
+        return ""

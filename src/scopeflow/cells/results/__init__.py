@@ -1,0 +1,1 @@
+"""What is made of finished fields of view: tables, fits, exports, pictures."""

@@ -1,1 +1,0 @@
-"""What to do: option models users write, and the frozen specs made from them. No behaviour."""

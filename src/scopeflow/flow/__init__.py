@@ -1,0 +1,1 @@
+"""The displacement between two images: the variational solver and what can replace it."""

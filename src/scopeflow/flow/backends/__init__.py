@@ -1,0 +1,1 @@
+"""Displacement methods by name, and those that come with scopeflow."""

@@ -1,0 +1,1 @@
+"""Numbers on images: filters, warp, resize, registration, statistics. Arrays in, arrays out."""

@@ -1,0 +1,374 @@
+"""Files that appear under their name only when complete; knows bytes and errors, no video.
+
+Places may be remote: such a file is written to the temporary folder of this machine and stored
+whole, which object stores do in one step.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import ArrayLike, NDArray
+
+from scopeflow.errors import OutputError, ScopeflowError, UnreadableFileError
+from scopeflow.io.locations import (
+    Location,
+    RemotePath,
+    is_access_error,
+    location,
+    open_bytes,
+    reason_and_remedy,
+)
+
+PARTIAL_SUFFIX = ".partial"
+"""Ending of a file that is still being written."""
+
+_CAUSES = {
+    errno.ENOSPC: ("no space is left", "Free space there"),
+    errno.EDQUOT: ("the disk quota is used up", "Free space there"),
+    errno.EFBIG: ("it exceeds the largest file allowed here", "Raise the limit, split the export"),
+    errno.EACCES: ("permission is denied", "Get write permission"),
+    errno.EPERM: ("permission is denied", "Get write permission"),
+    errno.EROFS: ("the file system is read-only", "Mount it writable"),
+    errno.ENOTDIR: ("a part of its path is a file", "Correct the path"),
+    errno.EEXIST: ("a part of its path is a file", "Correct the path"),
+    errno.EISDIR: ("a folder of this name exists", "Remove the folder"),
+    errno.ENAMETOOLONG: ("the name is too long", "Shorten the name"),
+}
+
+
+def partial_path(path: Location) -> Path:
+    """File that holds the data until they are complete: beside the target, if that is local.
+
+    Examples
+    --------
+    >>> partial_path(Path("out/compensated.HDF5")).name
+    'compensated.HDF5.partial'
+    """
+    if isinstance(path, RemotePath):
+        name = f"scopeflow-{uuid.uuid4().hex}-{path.name}{PARTIAL_SUFFIX}"
+        return Path(tempfile.gettempdir()) / name
+    return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+def output_error(error: Exception, path: str | Location) -> OutputError:
+    """Turn an error of the operating system or of HDF5 into one that says what to do.
+
+    Parameters
+    ----------
+    error : Exception
+        What writing raised. HDF5 hides the system's error number in its text.
+    path : Path or RemotePath
+        The target.
+
+    Returns
+    -------
+    OutputError
+        With the target, the cause and the remedy; ``errno`` is kept.
+    """
+    if isinstance(location(path), RemotePath):
+        cause = error.__cause__ if isinstance(error, UnreadableFileError) else None
+        reason, remedy = reason_and_remedy(cause or error)
+        return OutputError(f"Cannot write {path}: {reason}. {remedy}")
+    number = getattr(error, "errno", None)
+    hidden = re.search(r"errno = (\d+)", str(error))
+    if hidden is not None:
+        number = int(hidden.group(1))
+    reason = getattr(error, "strerror", None) or str(error)
+    cause, remedy = _CAUSES.get(number or 0, (reason, "Check the folder"))
+    converted = OutputError(
+        f"Cannot write {path}: {cause}. {remedy}, or choose another output_path"
+    )
+    converted.errno = number
+    return converted
+
+
+@contextmanager
+def writing(path: str | Location) -> Iterator[None]:
+    """Report failures inside the block as `OutputError` about this target.
+
+    Examples
+    --------
+    >>> with writing(Path("out.npy")):
+    ...     pass
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        if not is_access_error(error):
+            raise
+        raise output_error(error, path) from error
+
+
+def prepare_target(path: Location, expected_bytes: int) -> None:
+    """Make the folder and refuse a target that cannot be written, before anything is.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        The file to be written.
+    expected_bytes : int
+        What it will take, bytes.
+
+    Raises
+    ------
+    OutputError
+        When it is a folder, when its folder cannot be made or written, or lacks space.
+    """
+    if isinstance(path, RemotePath):
+        _check_temporary_space(path, expected_bytes)
+        return
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        free = shutil.disk_usage(path.parent).free
+    if expected_bytes > free:
+        raise OutputError(
+            f"Cannot write {path}: it needs {expected_bytes / 1e9:.2f} GB, {free / 1e9:.2f} GB "
+            f"are free in {path.parent}. Free space there, or choose another output_path"
+        )
+
+
+def _check_temporary_space(path: RemotePath, expected_bytes: int) -> None:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if expected_bytes > free:
+        raise OutputError(
+            f"Cannot write {path}: it is made in the temporary folder {folder} first, needs "
+            f"{expected_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. Free space there, "
+            "or name another folder with the environment variable TMPDIR"
+        )
+
+
+def publish(partial: Path, path: Location, *, durable: bool = True) -> None:
+    """Give a complete file its final name, after its bytes have reached the disk."""
+    if isinstance(path, RemotePath):
+        path.upload(partial)
+        partial.unlink()
+        return
+    if not durable:
+        partial.replace(path)
+        return
+    descriptor = os.open(partial, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some systems and network file systems cannot open or sync folders; the rename stands anyway.
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def atomic_save_npy(path: str | Location, array: ArrayLike) -> None:
+    """Write an array as NumPy file that appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The target; an older file is replaced.
+    array : array_like
+        Any shape; no objects.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_save_npy(Path(folder) / "a.npy", [1, 2])
+    ...     np.load(Path(folder) / "a.npy").tolist()
+    [1, 2]
+    """
+    values = np.asarray(array)
+    with atomic_path(path, values.nbytes) as partial, partial.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def atomic_save_npz(path: str | Location, **arrays: ArrayLike) -> None:
+    """Write named arrays as one NumPy archive that appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The target; an older file is replaced.
+    **arrays : array_like
+        Any shapes; no objects.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_save_npz(Path(folder) / "a.npz", mean_disp=[0.5])
+    ...     with np.load(Path(folder) / "a.npz") as stored:
+    ...         print(stored["mean_disp"])
+    [0.5]
+    """
+    values: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    size = sum(array.nbytes for array in values.values())
+    with atomic_path(path, size) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **values)
+
+
+@contextmanager
+def atomic_path(
+    path: str | Location, expected_bytes: int = 0, *, durable: bool = True
+) -> Iterator[Path]:
+    """Give a temporary path whose file takes the final name only if the block succeeds.
+
+    Parameters
+    ----------
+    path : path or address
+        The final name.
+    expected_bytes : int, optional
+        What the file will take, bytes; refused if there is less space.
+    durable : bool, optional
+        Wait until the bytes are on the disk, for results. Records that can be made again do not.
+
+    Yields
+    ------
+    Path
+        Where to write, on this machine.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with atomic_path(target) as partial:
+    ...     _ = partial.write_text("done")
+    >>> target.read_text()
+    'done'
+    """
+    target = location(path)
+    prepare_target(target, expected_bytes)
+    partial = partial_path(target)
+    with writing(target):
+        try:
+            yield partial
+            publish(partial, target, durable=durable)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def save_json(path: str | Location, value: Any) -> None:
+    """Write JSON under its final name only when it is complete."""
+    with atomic_path(path, durable=False) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def load_json(path: str | Location) -> Any | None:
+    """Read JSON; None if the file is missing or damaged.
+
+    Raises
+    ------
+    UnreadableFileError
+        If a remote store cannot be reached: what it holds is unknown then, not missing.
+    """
+    try:
+        return json.loads(location(path).read_text())
+    except ScopeflowError:
+        raise
+    except (OSError, ValueError):
+        return None
+
+
+def load_arrays(path: str | Location) -> dict[str, NDArray[Any]] | None:
+    """Read a NumPy archive of arrays; None if the file is missing or damaged.
+
+    Raises
+    ------
+    UnreadableFileError
+        As :func:`load_json`.
+    """
+    try:
+        # np.load leaves a file that it was given by name open when the archive is damaged.
+        with open_bytes(location(path)) as stream, np.load(stream) as archive:
+            return {key: archive[key] for key in archive.files}
+    except ScopeflowError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def remove_tree(path: str | Location) -> None:
+    """Remove a folder with all that it holds, or a file; nothing there is no error."""
+    place = location(path)
+    if isinstance(place, RemotePath):
+        place.remove_tree()
+    elif place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def file_proof(path: str | Location) -> tuple[int, str]:
+    """Return the size of a file in bytes, and a text that other bytes would change.
+
+    For files of this machine the text is :func:`file_digest`; for objects of a remote store it is
+    what the store gives each content, such as the ETag, and nothing is fetched.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    place = location(path)
+    if isinstance(place, RemotePath):
+        return place.stamp()
+    return place.stat().st_size, file_digest(place)
+
+
+def file_digest(path: str | Path) -> str:
+    """Return a digest of the bytes of a file, read in pieces.
+
+    XXH3 finds damage as surely as a cryptographic digest does, at more than ten times the speed;
+    it is no defence against a forger.
+    """
+    digest = xxhash.xxh3_128()
+    piece = memoryview(bytearray(2**20))
+    with open(path, "rb", buffering=0) as stream:
+        while size := stream.readinto(piece):
+            digest.update(piece[:size])
+    return digest.hexdigest()

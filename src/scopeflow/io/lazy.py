@@ -1,0 +1,163 @@
+"""Lazy videos: a source or a dask array, cut into blocks of frames. Knows no file format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow._shapes import VideoTYXC
+from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.views import FrameSelection
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """Frames of a source that a task reads by itself: the reader travels, not the pixels."""
+
+    source: Source
+    start: int
+    stop: int
+
+    def load(self) -> VideoTYXC:
+        """Read the frames."""
+        return self.source.read(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video that every task reads by itself.
+
+    Attributes
+    ----------
+    source : Source
+        Frozen, picklable description of the recording.
+    """
+
+    source: Source
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self.source.dtype)
+
+    def frames(self, start: int, stop: int) -> Any:
+        """Return what a task needs to get the frames ``[start, stop)``."""
+        return FrameRange(self.source, start, stop)
+
+    def select(self, frames: tuple[int, ...]) -> SourceVideo:
+        """Return the video of some frames, in the given order."""
+        return SourceVideo(FrameSelection(self.source, frames))
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayVideo:
+    """A video in memory or as a dask array of any chunking.
+
+    Attributes
+    ----------
+    array : ndarray or dask.array.Array, shape (T, H, W, C)
+        The frames.
+    """
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+        frames, height, width, channels = self.array.shape
+        return frames, height, width, channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self.array.dtype)
+
+    def frames(self, start: int, stop: int) -> Any:
+        """Return what a task needs to get the frames ``[start, stop)``."""
+        return self.array[start:stop]
+
+    def select(self, frames: tuple[int, ...]) -> ArrayVideo:
+        """Return the video of some frames, in the given order."""
+        return ArrayVideo(self.array[list(frames)])
+
+
+LazyVideo = SourceVideo | ArrayVideo
+"""Either kind of video; both have ``shape``, ``dtype``, ``frames`` and ``select``."""
+
+
+def load_frames(frames: Any) -> VideoTYXC:
+    """Return the pixels of what :meth:`SourceVideo.frames` gave; runs inside a task."""
+    if isinstance(frames, FrameRange):
+        return frames.load()
+    return np.asarray(frames)
+
+
+class FrameReader(Protocol):
+    """What can be read by frames, four axes with time first: a source, or stored displacements."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all frames."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        ...
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return some frames."""
+        ...
+
+
+class _ArrayView:
+    """A source as something that dask can slice: only the frames asked for are read."""
+
+    ndim = 4
+
+    def __init__(self, source: FrameReader) -> None:
+        self.source = source
+        self.shape = source.shape
+        self.dtype = np.dtype(source.dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        frames, *rest = index
+        start, stop, step = frames.indices(self.shape[0])
+        return self.source.read(start, stop)[(slice(None, None, step), *rest)]
+
+
+def lazy_array(source: FrameReader, frames_per_chunk: int, name: str | None = None) -> da.Array:
+    """Return a source as a dask array whose chunks are blocks of whole frames.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen, picklable description of the recording.
+    frames_per_chunk : int
+        Frames that are read together.
+    name : str, optional
+        Name of the array in the graph; the same data should get the same name.
+
+    Returns
+    -------
+    dask.array.Array
+        Shape ``(T, H, W, C)``; nothing is read yet.
+    """
+    # Imported here: corrections of files need no dask array, and its import takes half a second.
+    import dask.array as da
+
+    chunks = (frames_per_chunk, *source.shape[1:])
+    return da.from_array(
+        _ArrayView(source), chunks=chunks, name=name or False, asarray=False, inline_array=True
+    )

@@ -1,0 +1,415 @@
+"""Where bytes stand: a path of this machine or a remote address, with the same few methods.
+
+A remote address is anything that fsspec opens, such as ``s3://bucket/folder``. Credentials and
+endpoints are those of fsspec's own configuration and of the environment. An object appears under
+its name only when it is complete, and nothing is renamed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError, nearest_name
+from scopeflow.io.addresses import address_of, path_or_address
+
+__all__ = [
+    "Location",
+    "RemotePath",
+    "is_access_error",
+    "location",
+    "open_bytes",
+    "reaching",
+    "reason_and_remedy",
+]
+
+_BLOCK_BYTES = 2**20
+# Packages that talk to object stores raise errors of their own classes.
+_CLIENTS = {
+    "aiobotocore",
+    "aiohttp",
+    "azure",
+    "botocore",
+    "gcsfs",
+    "google",
+    "paramiko",
+    "requests",
+}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+_TAGS = (
+    *("ETag", "etag", "Content-MD5", "md5Hash", "content_md5", "crc32c", "checksum", "Digest"),
+    *("LastModified", "Last-Modified", "last_modified", "updated", "mtime", "created"),
+)
+
+
+@dataclass(frozen=True, order=True)
+class RemotePath:
+    """A remote address with those methods of `pathlib.Path` that this package uses.
+
+    Attributes
+    ----------
+    address : str
+        ``scheme://rest``.
+
+    Examples
+    --------
+    >>> folder = RemotePath("s3://bucket/results")
+    >>> str(folder / "compensated.zarr"), folder.parent.address, folder.name
+    ('s3://bucket/results/compensated.zarr', 's3://bucket', 'results')
+    """
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.address}/{name}") if name else self
+
+    def _split(self) -> tuple[str, str]:
+        scheme, _, rest = self.address.partition("://")
+        return scheme, rest
+
+    @property
+    def scheme(self) -> str:
+        """What stands before ``://``."""
+        return self._split()[0]
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether the store lists what stands below a name; servers of web pages do not."""
+        return self.scheme not in ("http", "https")
+
+    @property
+    def root(self) -> str:
+        """Bucket or host, with the scheme."""
+        scheme, rest = self._split()
+        return f"{scheme}://{rest.partition('/')[0]}"
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return posixpath.basename(self._split()[1])
+
+    @property
+    def stem(self) -> str:
+        """Last part without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the last part, with the point."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it stands in; a bucket stands in itself."""
+        scheme, rest = self._split()
+        return RemotePath(f"{scheme}://{posixpath.dirname(rest)}") if "/" in rest else self
+
+    @property
+    def parents(self) -> list[RemotePath]:
+        """All folders above, the nearest first."""
+        above: list[RemotePath] = []
+        here = self
+        while here.parent != here:
+            here = here.parent
+            above.append(here)
+        return above
+
+    def with_name(self, name: str) -> RemotePath:
+        """Return another name in the same folder."""
+        return self.parent / name
+
+    def expanduser(self) -> RemotePath:
+        """Return itself."""
+        return self
+
+    def absolute(self) -> RemotePath:
+        """Return itself."""
+        return self
+
+    def resolve(self) -> RemotePath:
+        """Return itself."""
+        return self
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system, one in each process."""
+        return _filesystem(self.root)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the store says about an object or folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        UnreadableFileError
+            The store cannot be reached, or refuses access.
+        """
+        with reaching(self):
+            found: dict[str, Any] = self.filesystem.info(self.address)
+        return found
+
+    def exists(self) -> bool:
+        """Return whether an object or a folder of this name exists."""
+        try:
+            self.info()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_file(self) -> bool:
+        """Return whether it is an object."""
+        try:
+            return bool(self.info()["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def is_dir(self) -> bool:
+        """Return whether objects stand below this name."""
+        try:
+            return bool(self.info()["type"] == "directory")
+        except FileNotFoundError:
+            return False
+
+    def stamp(self) -> tuple[int, str]:
+        """Return bytes of an object, and a text that changes when its content does."""
+        return _stamp(self.info())
+
+    def stamps(self) -> dict[str, tuple[int, str]]:
+        """Return :meth:`stamp` of every object below, by address."""
+        with reaching(self):
+            found = self.filesystem.find(self.address, detail=True)
+        return {self._address(name): _stamp(info) for name, info in found.items()}
+
+    def _address(self, name: str) -> str:
+        return name if "://" in name else f"{self.scheme}://{name.lstrip('/')}"
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """Yield what stands in the folder."""
+        with reaching(self):
+            found = self.filesystem.ls(self.address, detail=False)
+        for name in found:
+            address = self._address(name).rstrip("/")
+            if address != self.address:
+                yield RemotePath(address)
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yield the objects and folders below that match."""
+        with reaching(self):
+            found = self.filesystem.glob(f"{self.address}/{pattern}")
+        yield from (RemotePath(self._address(name)) for name in found)
+
+    def read_bytes(self) -> bytes:
+        """Return the whole object."""
+        with reaching(self):
+            return bytes(self.filesystem.cat_file(self.address))
+
+    def read_text(self) -> str:
+        """Return the whole object as text."""
+        return self.read_bytes().decode()
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Return some bytes of the object."""
+        with reaching(self):
+            return bytes(self.filesystem.cat_file(self.address, start=start, end=stop))
+
+    def open(self, mode: str = "rb") -> Any:
+        """Open the object for reading; ranges are fetched when needed, and some are kept."""
+        if mode != "rb":
+            raise ValueError(f"mode {mode!r}: remote objects are opened for reading only")
+        with reaching(self):
+            return self.filesystem.open(
+                self.address, "rb", block_size=_BLOCK_BYTES, cache_type="blockcache"
+            )
+
+    def upload(self, path: Path) -> None:
+        """Store a file of this machine under this name, whole."""
+        self.filesystem.put_file(str(path), self.address)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            self.filesystem.rm_file(self.address)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_tree(self) -> None:
+        """Remove every object below; none is no error."""
+        try:
+            self.filesystem.rm(self.address, recursive=True)
+        except FileNotFoundError:
+            return
+
+    def check_reachable(self) -> None:
+        """Ask the store for what stands here, without writing.
+
+        Raises
+        ------
+        FileNotFoundError
+            The bucket does not exist. That nothing stands here yet is no error.
+        UnreadableFileError
+            The store cannot be reached, or refuses access.
+        """
+        with reaching(self):
+            try:
+                self.filesystem.ls(self.address, detail=False)
+            except FileNotFoundError as error:
+                # An empty folder is reported by its own name, a missing bucket in words.
+                if str(error).strip("/") != self._split()[1].strip("/"):
+                    raise
+
+
+Location: TypeAlias = Path | RemotePath
+"""A place on this machine, or a remote one."""
+
+
+def _stamp(info: dict[str, Any]) -> tuple[int, str]:
+    tag = next((str(info[key]) for key in _TAGS if info.get(key)), "")
+    return int(info.get("size") or 0), tag.strip('"')
+
+
+def location(given: str | os.PathLike[str] | RemotePath) -> Location:
+    """Return the place that a text or path means.
+
+    Parameters
+    ----------
+    given : str, path-like or RemotePath
+        A path of this machine, or an address such as ``s3://bucket/key``, also one that went
+        through `pathlib.Path`, which swallows a slash.
+
+    Returns
+    -------
+    Path or RemotePath
+        ``~`` is expanded.
+
+    Raises
+    ------
+    InputError
+        The scheme of the address is unknown, or its package is not installed.
+
+    Examples
+    --------
+    >>> location("memory://recordings/movie.zarr")
+    RemotePath(address='memory://recordings/movie.zarr')
+    >>> location("movie.zarr").name
+    'movie.zarr'
+    """
+    if isinstance(given, RemotePath):
+        return given
+    address = address_of(given)
+    if address is None:
+        return Path(path_or_address(given)).expanduser()
+    scheme, _, rest = address.partition("://")
+    if "::" in address:
+        raise InputError(
+            f"{address}: chains of addresses (::) are not read. Give the address of the data "
+            "themselves"
+        )
+    if not rest.strip("/"):
+        raise InputError(f"{address}: names no bucket or host; give {scheme}://bucket/folder")
+    _check_scheme(scheme, address)
+    return RemotePath(address)
+
+
+@lru_cache(maxsize=64)
+def _check_scheme(scheme: str, address: str) -> None:
+    # Imported here: whoever reads files of this machine needs none of it.
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ValueError:
+        known = ("s3", "gs", "https", "http", "az", "abfs", "memory", "sftp", "file")
+        raise InputError(
+            f"{address}: {scheme}:// is no known kind of address.{nearest_name(scheme, known)} "
+            "Use s3://bucket/key, gs://, https://, another kind that fsspec opens, or a path"
+        ) from None
+    except ImportError as error:
+        if _PACKAGES.get(scheme) is not None:
+            raise InputError(
+                f"{address}: the package {_PACKAGES[scheme]} is not installed. Install it with "
+                "pip install 'scopeflow[remote]'"
+            ) from error
+        raise InputError(
+            f"{address}: a package that fsspec needs for {scheme}:// is not installed ({error}). "
+            "Install it; s3:// and https:// need pip install 'scopeflow[remote]' only"
+        ) from error
+
+
+@lru_cache(maxsize=16)
+def _filesystem(root: str) -> Any:
+    import fsspec
+
+    # Without its cache of listings: other processes write while this one looks.
+    return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
+
+
+def is_access_error(error: BaseException) -> bool:
+    """Return whether reading or writing failed, rather than the program.
+
+    Examples
+    --------
+    >>> is_access_error(PermissionError("no")), is_access_error(TypeError("a slip"))
+    (True, False)
+    """
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+def reason_and_remedy(error: BaseException) -> tuple[str, str]:
+    """Return why a store could not be used, and what helps."""
+    kind = type(error).__name__
+    text = " ".join(str(error).split()) or kind
+    if "Credential" in kind or "Credential" in text:
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        remedy = f"""Set {keys} or a profile, or for public data FSSPEC_S3='{{"anon": true}}'"""
+        return f"no usable credentials ({text})", remedy
+    if isinstance(error, PermissionError):
+        return f"access is denied ({text})", "Check credentials and permissions of the bucket"
+    if isinstance(error, FileNotFoundError):
+        return text, "Check the address, and that the bucket exists"
+    if isinstance(error, ConnectionError | TimeoutError) or "Connect" in kind or "Timeout" in kind:
+        return (
+            f"the store cannot be reached ({text})",
+            "Check the network and the endpoint (AWS_ENDPOINT_URL)",
+        )
+    return f"{kind}: {text}", "Check the address, credentials and endpoint"
+
+
+@contextmanager
+def reaching(place: Location) -> Iterator[None]:
+    """Report failures of a remote store inside the block as one error about this place.
+
+    Raises
+    ------
+    FileNotFoundError
+        As it is: what is missing means something else to every caller.
+    UnreadableFileError
+        Everything else that goes wrong on the way; damaged contents are no concern of this.
+    """
+    try:
+        yield
+    except (ScopeflowError, FileNotFoundError):
+        raise
+    except Exception as error:
+        if not isinstance(place, RemotePath) or not is_access_error(error):
+            raise
+        reason, remedy = reason_and_remedy(error)
+        raise UnreadableFileError(f"{place}: {reason}. {remedy}") from error
+
+
+def open_bytes(place: Location) -> Any:
+    """Open a file for reading; a remote one is fetched whole, so only small ones."""
+    if isinstance(place, RemotePath):
+        return io.BytesIO(place.read_bytes())
+    return place.open("rb")

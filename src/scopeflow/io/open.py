@@ -1,0 +1,320 @@
+"""Opening a recording: from any supported file, folder, list or array to one kind of object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import h5py
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.io.locations import Location, RemotePath, location, reaching
+from scopeflow.io.read.czi import open_czi
+from scopeflow.io.read.files import not_found, refuse_remote, stamp_file
+from scopeflow.io.read.folders import (
+    combination,
+    matching,
+    results_in,
+    tiff_files,
+    video_files,
+)
+from scopeflow.io.read.hdf5 import open_hdf5
+from scopeflow.io.read.mat import open_mat
+from scopeflow.io.read.memory import open_array
+from scopeflow.io.read.nd2 import open_nd2
+from scopeflow.io.read.protocol import Source, describe
+from scopeflow.io.read.suite2p import open_suite2p
+from scopeflow.io.read.tiff import open_tiff
+from scopeflow.io.read.video import open_video_file
+from scopeflow.io.read.views import (
+    BinnedSource,
+    ChannelSelection,
+    ConcatenatedFrames,
+    FrameSelection,
+    StackedChannels,
+)
+from scopeflow.io.read.zarr import is_zarr, open_zarr
+
+__all__ = [
+    "BinnedSource",
+    "ChannelSelection",
+    "ConcatenatedFrames",
+    "FrameSelection",
+    "Source",
+    "SourceLike",
+    "StackedChannels",
+    "describe",
+    "file_format",
+    "open_source",
+]
+
+SourceLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Source | Sequence[Any]"
+"""What ``open_source`` takes."""
+
+SUPPORTED = (
+    "TIFF, BigTIFF, OME-TIFF, ImageJ and ScanImage (.tif, .tiff), HDF5 (.h5, .hdf5, .hdf), "
+    "MATLAB (.mat), zarr and OME-Zarr folders, Nikon ND2 (.nd2), Zeiss CZI (.czi), "
+    "AVI, MP4, MKV and MOV video, a folder of TIFF or video files, folders of suite2p with "
+    "data.bin, numpy arrays"
+)
+
+
+_NAMES = {"video": "AVI, MP4, MKV and MOV", "suite2p": "suite2p", "czi": "CZI", "nd2": "ND2"}
+
+
+def open_source(
+    source: Any,
+    *,
+    axes: str | None = None,
+    dataset: str | int | Sequence[str] | None = None,
+    position: int | None = None,
+    z: int | None = None,
+    combine: Literal["frames", "channels"] | None = None,
+    deinterleave: int | None = None,
+    missing: Literal["error", "black"] = "error",
+) -> Source:
+    """Open a recording without reading its pixels.
+
+    Paths may be addresses of remote stores that fsspec opens, such as ``s3://bucket/movie.zarr``:
+    zarr (chunks are fetched side by side), TIFF and HDF5 (ranges of bytes are fetched), and folders
+    of TIFF files. Credentials and endpoints are those of fsspec and of the environment, on every
+    machine that computes.
+
+    The format is told by the content of a file, not by its name alone. A list of files is
+
+    * channels of one recording where the names differ only in a number after ``ch``, ``chan``,
+      ``channel`` or ``c`` (``movie_ch1.tif``, ``movie_ch2.tif``),
+    * successive frames where the names differ only in another number, in natural order
+      (``t2`` before ``t10``),
+    * an error otherwise, unless ``combine`` says what they are. ``combine="channels"`` keeps the
+      given order, ``combine="frames"`` sorts naturally.
+
+    Parameters
+    ----------
+    source : str (path or address), Path, ndarray, zarr.Array, h5py.Dataset, Source, or list of them
+        The recording.
+    axes : str, optional
+        One letter for each stored axis, ``T`` frames, ``Y`` (or ``H``) rows, ``X`` (or ``W``)
+        columns, ``C`` channels, ``Z`` planes; overrides what the file says.
+    dataset : str, int or sequence of str, optional
+        Dataset (HDF5, MAT, zarr), one for each channel where several, or series number (TIFF).
+    position : int, optional
+        Stage position (ND2, OME-TIFF) or scene (CZI).
+    z : int, optional
+        Plane of a z stack.
+    combine : {"frames", "channels"}, optional
+        What a list of files is.
+    deinterleave : int, optional
+        So many successive TIFF pages are the channels of one frame.
+    missing : {"error", "black"}, optional
+        What images of ND2 and CZI files are that were never recorded.
+
+    Returns
+    -------
+    Source
+        The recording, ``(T, H, W, C)``.
+
+    Raises
+    ------
+    InputNotFoundError
+        A path does not exist.
+    UnreadableFileError
+        A file is empty, truncated, damaged or of an unknown format.
+    DatasetNotFoundError
+        The file has no such dataset.
+    InputError
+        Axes, shape, type or a choice among several positions cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> recording = open_source(np.zeros((5, 2, 16, 20), "uint16"), axes="TCYX")
+    >>> recording.shape, recording.read(1, 3).shape
+    ((5, 16, 20, 2), (2, 16, 20, 2))
+    """
+    if isinstance(source, zarr.Array):
+        return _open_zarr_object(source, axes, z)
+    if isinstance(source, h5py.Dataset):
+        return open_hdf5(source.file.filename, axes=axes, dataset=source.name, z=z)
+    choices = {
+        "axes": axes,
+        "dataset": dataset,
+        "position": position,
+        "z": z,
+        "deinterleave": deinterleave,
+        "missing": None if missing == "error" else missing,
+    }
+    if isinstance(source, np.ndarray):
+        _refuse(f"array of shape {source.shape}", choices, ("axes", "z"))
+        return open_array(source, axes=axes, z=z)
+    if isinstance(source, str | os.PathLike | RemotePath):
+        return _open_path(location(source), choices, combine)
+    if isinstance(source, list | tuple):
+        return _open_list(list(source), choices, combine)
+    if isinstance(source, Source):
+        _refuse(source.description, choices, ())
+        return source
+    raise InputError(
+        f"An object of type {type(source).__name__} cannot be opened as a recording. "
+        f"Supported: {SUPPORTED}."
+    )
+
+
+def _refuse(name: str, choices: dict[str, Any], understood: Sequence[str]) -> None:
+    for key, value in choices.items():
+        if value is not None and key not in understood:
+            raise InputError(
+                f"{name}: {key}={value!r} has no meaning for this kind of recording. Leave it out."
+            )
+
+
+def _open_zarr_object(array: zarr.Array, axes: str | None, z: int | None) -> Source:
+    root = getattr(array.store, "root", None)
+    if root is None:
+        raise InputError(
+            f"A zarr array in {type(array.store).__name__} cannot be opened by other processes. "
+            "Give a zarr array in a folder, its address such as s3://bucket/movie.zarr, or its "
+            "values as a numpy array."
+        )
+    return open_zarr(location(root) / array.path, axes=axes, z=z)
+
+
+def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -> Source:
+    if not items:
+        raise InputError("The list of recordings is empty; give at least one.")
+    if combine not in (None, "frames", "channels"):
+        raise InputError(f'combine={combine!r} is not known; use "frames" or "channels".')
+    if len(items) == 1:
+        return open_source(items[0], **_without_none(choices))
+    given = [item for item in items if isinstance(item, str | os.PathLike | RemotePath)]
+    if len(given) == len(items):
+        how, paths = combination([location(item) for item in given], combine)
+        items = list(paths)
+    elif combine is None:
+        raise InputError(
+            f"A list of {len(items)} recordings may be successive frames or channels. "
+            'Say which with combine="frames" or combine="channels".'
+        )
+    else:
+        how = combine
+    sources = tuple(open_source(item, **_without_none(choices)) for item in items)
+    return StackedChannels(sources) if how == "channels" else ConcatenatedFrames(sources)
+
+
+def _without_none(choices: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choices.items() if value is not None}
+
+
+def _open_path(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
+    # First: servers of web pages have no folders, whose existence could be asked for.
+    if is_zarr(path):
+        _refuse(str(path), choices, ("axes", "dataset", "z"))
+        return open_zarr(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
+    if not path.exists():
+        files = matching(path)
+        if files:
+            return _open_list(list(files), choices, combine)
+        raise not_found(path)
+    if path.is_dir():
+        return _open_folder(path, choices, combine)
+    kind = file_format(path)
+    if kind == "tiff":
+        _refuse(str(path), choices, ("axes", "dataset", "position", "z", "deinterleave"))
+        tiff = {key: value for key, value in choices.items() if key != "missing"}
+        return open_tiff(path, **tiff)
+    if kind == "hdf5":
+        _refuse(str(path), choices, ("axes", "dataset", "z"))
+        return open_hdf5(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
+    if kind == "mat":
+        _refuse(str(path), choices, ("axes", "dataset", "z"))
+        return open_mat(
+            refuse_remote(path, "MATLAB"),
+            axes=choices["axes"],
+            dataset=choices["dataset"],
+            z=choices["z"],
+        )
+    path = refuse_remote(path, _NAMES[kind])
+    if kind == "video":
+        _refuse(str(path), choices, ())
+        return open_video_file(path)
+    if kind == "suite2p":
+        _refuse(str(path), choices, ())
+        return open_suite2p(path.parent)
+    _refuse(str(path), choices, ("position", "z", "missing"))
+    opener = open_czi if kind == "czi" else open_nd2
+    missing: Literal["error", "black"] = choices["missing"] or "error"
+    return opener(path, position=choices["position"], z=choices["z"], missing=missing)
+
+
+def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
+    results = results_in(path)
+    if len(results) > 1:
+        raise InputError(
+            f"{path}: the folder holds several results: {', '.join(r[0].name for r in results)}. "
+            "Give the path of one of them."
+        )
+    if results:
+        return _open_list(list(results[0]), choices, combine)
+    if (path / "data.bin").is_file():
+        _refuse(str(path), choices, ())
+        return open_suite2p(refuse_remote(path, _NAMES["suite2p"]))
+    files: Sequence[Location] = tiff_files(path) or video_files(path)
+    if not files:
+        raise UnreadableFileError(
+            f"{path}: the folder is neither zarr nor a folder of results, TIFF or video files. "
+            f"Supported: {SUPPORTED}."
+        )
+    return _open_list(list(files), choices, combine)
+
+
+def file_format(path: Location) -> str:
+    """Tell the format by the first bytes, as extensions are often wrong.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        An existing file.
+
+    Returns
+    -------
+    str
+        ``"tiff"``, ``"hdf5"``, ``"mat"``, ``"nd2"``, ``"czi"``, ``"video"`` or ``"suite2p"``.
+
+    Raises
+    ------
+    UnreadableFileError
+        Another format, or an empty file.
+    """
+    stamp_file(path)
+    with reaching(path), path.open("rb") as file:
+        head = file.read(2048)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520], head[1024:1032]):
+        return "hdf5"
+    if head[:6] == b"MATLAB" or (path.suffix.lower() == ".mat" and head[126:128] in (b"IM", b"MI")):
+        return "mat"
+    if head[:4] == b"\xda\xce\xbe\x0a" or head[:12] == b"\0\0\0\x0cjP  \r\n\x87":
+        return "nd2"
+    if (
+        (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[4:8] == b"ftyp"
+        or head[:4] == b"\x1aE\xdf\xa3"
+    ):
+        return "video"
+    if path.name in ("data.bin", "data_chan2.bin"):
+        return "suite2p"
+    if head[:10] == b"ZISRAWFILE":
+        return "czi"
+    named = {".tif", ".tiff", ".h5", ".hdf5", ".hdf", ".mat", ".nd2", ".czi"}
+    named |= {".avi", ".mp4", ".mkv", ".mov"}
+    if path.suffix.lower() in named:
+        raise UnreadableFileError(
+            f"{path}: named {path.suffix}, but its content is not of that format. It is damaged "
+            f"or of another format. Supported: {SUPPORTED}."
+        )
+    raise UnreadableFileError(f"{path}: the format is unknown. Supported: {SUPPORTED}.")

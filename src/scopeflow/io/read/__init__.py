@@ -1,0 +1,1 @@
+"""One module for each format to read; each makes a Source."""

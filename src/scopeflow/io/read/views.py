@@ -1,0 +1,402 @@
+"""Recordings made from other recordings: binned, selected, stacked, concatenated."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.errors import InputError
+from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.read.axes import check_frame_range
+from scopeflow.io.read.protocol import Source
+
+__all__ = [
+    "BinnedSource",
+    "ChannelSelection",
+    "ConcatenatedFrames",
+    "FrameSelection",
+    "StackedChannels",
+]
+
+
+def _whole(value: Any, what: str) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise InputError(f"{what} must be a whole number, not {value!r}.")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a view of one recording shares with it."""
+
+    source: Source
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the recording."""
+        return self.source.dtype
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Frames stored together."""
+        return self.source.frames_per_chunk
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of the recording."""
+        return self.source.paths
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """What several recordings have together."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Largest number of frames stored together."""
+        return max(source.frames_per_chunk for source in self.sources)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of all recordings."""
+        return tuple(path for source in self.sources for path in source.paths)
+
+
+@dataclass(frozen=True)
+class BinnedSource(_View):
+    """A recording whose frames are means of ``bin_size`` successive frames.
+
+    Means are taken in float64; integer types are rounded half to even, not truncated. The last
+    bin averages the frames that exist.
+
+    Attributes
+    ----------
+    source : Source
+        The recording.
+    bin_size : int
+        Frames in one bin.
+    """
+
+    bin_size: int
+
+    def __post_init__(self) -> None:
+        if _whole(self.bin_size, "bin_size") < 1:
+            raise InputError(f"bin_size={self.bin_size}: a bin needs at least one frame.")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(ceil(T / bin_size), H, W, C)``."""
+        frames, height, width, channels = self.source.shape
+        return -(-frames // self.bin_size), height, width, channels
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Facts of the recording, times averaged as the frames."""
+        old = self.source.metadata
+        times = old.frame_times_s
+        size = self.bin_size
+        if times is not None:
+            starts = range(0, len(times), size)
+            times = tuple(float(np.mean(times[start : start + size])) for start in starts)
+        interval = None if old.frame_interval_s is None else old.frame_interval_s * size
+        origins = (*old.origins, ("bin_size", f"{size} frames averaged, bin_size= argument"))
+        return replace(old, frame_times_s=times, frame_interval_s=interval, origins=origins)
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Bins that one chunk of the recording touches."""
+        return -(-self.source.frames_per_chunk // self.bin_size)
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"{self.source.description}, mean of {self.bin_size} frames"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return binned frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
+        check_frame_range(start, stop, self.shape[0], self.description)
+        frames = self.source.shape[0]
+        binned = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        # Chunk by chunk: none is decoded for each bin, and memory stays that of one chunk.
+        step = self.frames_per_chunk
+        for begin in range(start, stop, step):
+            end = min(begin + step, stop)
+            first = begin * self.bin_size
+            raw = self.source.read(first, min(end * self.bin_size, frames))
+            for bin_number in range(begin, end):
+                offset = bin_number * self.bin_size - first
+                mean = raw[offset : offset + self.bin_size].mean(axis=0, dtype=np.float64)
+                binned[bin_number - start] = np.rint(mean) if self.dtype.kind in "biu" else mean
+        return binned
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {"kind": "binned", "bin_size": self.bin_size, "source": self.source.identity()}
+
+
+@dataclass(frozen=True)
+class ChannelSelection(_View):
+    """Some channels of a recording, in any order.
+
+    Attributes
+    ----------
+    source : Source
+        The recording.
+    channels : tuple of int
+        Channel numbers from 0.
+    """
+
+    channels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        count = self.source.shape[3]
+        if not self.channels:
+            raise InputError(f"{self.source.description}: no channel was selected; name one.")
+        for channel in self.channels:
+            if not 0 <= _whole(channel, "a channel") < count:
+                raise InputError(
+                    f"{self.source.description}: there is no channel {channel}; "
+                    f"its channels are 0 to {count - 1}."
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(T, H, W, len(channels))``."""
+        return (*self.source.shape[:3], len(self.channels))
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Facts of the recording, names of the selected channels."""
+        names = self.source.metadata.channel_names
+        if names is not None:
+            names = tuple(names[channel] for channel in self.channels)
+        return replace(self.source.metadata, channel_names=names)
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"{self.source.description}, channels {', '.join(map(str, self.channels))}"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return frames ``start`` to ``stop``, shape ``(n, H, W, len(channels))``."""
+        return np.ascontiguousarray(self.source.read(start, stop)[..., list(self.channels)])
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        channels = [int(channel) for channel in self.channels]
+        return {"kind": "channels", "channels": channels, "source": self.source.identity()}
+
+
+@dataclass(frozen=True)
+class FrameSelection(_View):
+    """Some frames of a recording, in any order.
+
+    Attributes
+    ----------
+    source : Source
+        The recording.
+    frames : tuple of int
+        Frame numbers from 0.
+    """
+
+    frames: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        count = self.source.shape[0]
+        if not self.frames:
+            raise InputError(f"{self.source.description}: no frame was selected; name one.")
+        for frame in self.frames:
+            if not 0 <= _whole(frame, "a frame") < count:
+                raise InputError(
+                    f"{self.source.description}: there is no frame {frame}; "
+                    f"its frames are 0 to {count - 1}."
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(len(frames), H, W, C)``."""
+        return (len(self.frames), *self.source.shape[1:])
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Facts of the recording, times of the selected frames."""
+        old = self.source.metadata
+        times = old.frame_times_s
+        if times is not None:
+            times = tuple(times[frame] for frame in self.frames)
+        steps = {b - a for a, b in zip(self.frames, self.frames[1:], strict=False)}
+        interval = old.frame_interval_s
+        if interval is not None:
+            step = steps.pop() if len(steps) == 1 else 0
+            interval = interval * step if step > 0 else None
+        origins = (*old.origins, ("selection", f"{len(self.frames)} frames selected"))
+        return replace(old, frame_times_s=times, frame_interval_s=interval, origins=origins)
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"{self.source.description}, {len(self.frames)} selected frames"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return selected frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
+        check_frame_range(start, stop, self.shape[0], self.description)
+        wanted = self.frames[start:stop]
+        selected = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        begin = 0
+        while begin < len(wanted):
+            end = begin + 1
+            while end < len(wanted) and wanted[end] == wanted[end - 1] + 1:
+                end += 1
+            selected[begin:end] = self.source.read(wanted[begin], wanted[end - 1] + 1)
+            begin = end
+        return selected
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        frames = [int(frame) for frame in self.frames]
+        return {"kind": "frames", "frames": frames, "source": self.source.identity()}
+
+
+def _check_equal(sources: Sequence[Source], what: str, axes: slice) -> None:
+    if not sources:
+        raise InputError("The list of recordings is empty; give at least one.")
+    first = sources[0]
+    for source in sources[1:]:
+        if source.shape[axes] != first.shape[axes]:
+            raise InputError(
+                f"{source.description} has {what} {source.shape[axes]}, but {first.description} "
+                f"has {first.shape[axes]}. They must be equal to be one recording; give files "
+                "that belong together."
+            )
+
+
+@dataclass(frozen=True)
+class StackedChannels(_Joined):
+    """Recordings of the same frames as channels of one, such as one file for each channel.
+
+    Attributes
+    ----------
+    sources : tuple of Source
+        Recordings of equal ``(T, H, W)``; types are promoted.
+    """
+
+    def __post_init__(self) -> None:
+        _check_equal(self.sources, "(frames, height, width)", slice(0, 3))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(T, H, W, C)``, channels added up."""
+        return (*self.sources[0].shape[:3], sum(source.shape[3] for source in self.sources))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Promoted type."""
+        return np.result_type(*(source.dtype for source in self.sources))
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Facts of the first recording, names of all channels."""
+        names = [source.metadata.channel_names for source in self.sources]
+        joined = None
+        if all(name is not None for name in names):
+            joined = tuple(text for name in names for text in name or ())
+        first = self.sources[0].metadata
+        origins = (*first.origins, ("channel files", f"{len(self.sources)} recordings stacked"))
+        return replace(first, channel_names=joined, origins=origins)
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"channels of {len(self.sources)} recordings: {self.sources[0].description}, …"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
+        check_frame_range(start, stop, self.shape[0], self.description)
+        stacked = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        channel = 0
+        for source in self.sources:
+            stacked[..., channel : channel + source.shape[3]] = source.read(start, stop)
+            channel += source.shape[3]
+        return stacked
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {"kind": "stacked", "sources": [source.identity() for source in self.sources]}
+
+
+@dataclass(frozen=True)
+class ConcatenatedFrames(_Joined):
+    """Recordings that follow each other in time, such as a folder of TIFF files.
+
+    Attributes
+    ----------
+    sources : tuple of Source
+        Recordings of equal ``(H, W, C)`` and type, in order of time.
+    """
+
+    def __post_init__(self) -> None:
+        _check_equal(self.sources, "(height, width, channels)", slice(1, 4))
+        first = self.sources[0]
+        for source in self.sources[1:]:
+            if source.dtype != first.dtype:
+                raise InputError(
+                    f"{source.description} has type {source.dtype}, but {first.description} has "
+                    f"{first.dtype}. Files of one recording need one type; check for a file of "
+                    "another recording."
+                )
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(accumulate(source.shape[0] for source in self.sources))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(T, H, W, C)``, frames added up."""
+        return (self._ends[-1], *self.sources[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of all recordings."""
+        return self.sources[0].dtype
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Facts of the first recording; times only where all recordings have a common clock."""
+        first = self.sources[0].metadata
+        origins = (
+            *(pair for pair in first.origins if pair[0] != "frame_count"),
+            ("frame_count", f"sum of {len(self.sources)} files"),
+        )
+        return replace(first, frame_times_s=None, origins=origins)
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"{len(self.sources)} files in order of time: {self.sources[0].description}, …"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
+        check_frame_range(start, stop, self.shape[0], self.description)
+        frames = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        position = start
+        number = bisect_right(self._ends, start)
+        while position < stop:
+            end = min(self._ends[number], stop)
+            begin = self._ends[number] - self.sources[number].shape[0]
+            part = self.sources[number].read(position - begin, end - begin)
+            frames[position - start : end - start] = part
+            position, number = end, number + 1
+        return frames
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {"kind": "concatenated", "sources": [source.identity() for source in self.sources]}

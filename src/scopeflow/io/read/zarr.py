@@ -1,0 +1,320 @@
+"""Recordings in zarr arrays, plain or in an OME-Zarr group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.io.locations import (
+    Location,
+    RemotePath,
+    is_access_error,
+    location,
+    reaching,
+)
+from scopeflow.io.metadata import VideoMetadata, micrometres, seconds
+from scopeflow.io.read.axes import (
+    AxisLayout,
+    check_frame_range,
+    check_video,
+    default_axes,
+    parse_axes,
+    resolve_layout,
+)
+from scopeflow.io.read.discovery import choose_datasets
+from scopeflow.io.read.files import FileStamp, stamp_folder
+from scopeflow.io.zarr.stores import zarr_store
+
+__all__ = ["ZarrSource", "is_zarr", "open_zarr"]
+
+_MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+_NAMES = {"t": "T", "time": "T", "frame": "T", "frames": "T", "c": "C", "channel": "C"} | {
+    "z": "Z", "y": "Y", "x": "X", "height": "Y", "width": "X", "row": "Y", "column": "X"
+}  # fmt: skip
+
+
+def is_zarr(path: Location) -> bool:
+    """Return whether a folder is a zarr array or group."""
+    if isinstance(path, RemotePath) and path.has_folders and path.is_file():
+        return False
+    return any((path / marker).is_file() for marker in _MARKERS)
+
+
+def _open_node(path: str) -> Any:
+    place = location(path)
+    try:
+        with reaching(place):
+            return zarr.open(zarr_store(place), mode="r")
+    except UnreadableFileError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"{path}: cannot be opened as zarr ({type(error).__name__}: {error}). "
+            "Its metadata files are damaged or of an unknown version (2 and 3 are read)."
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _open_array(stamp: FileStamp) -> Any:
+    # The whole stamp is the key: an array that was replaced at one path is opened anew.
+    return _open_node(stamp.path)
+
+
+@dataclass(frozen=True)
+class ZarrSource:
+    """One zarr array, format 2 or 3, sharded or not.
+
+    Attributes
+    ----------
+    stamp : FileStamp
+        Folder of the array, with the sum of its chunk files.
+    layout : AxisLayout
+        Its axis order.
+    dtype : numpy.dtype
+        Native type.
+    metadata : VideoMetadata
+        Facts and origins.
+    frames_per_chunk : int
+        Frames of one chunk (the inner chunk of a shard).
+    """
+
+    stamp: FileStamp
+    layout: AxisLayout
+    dtype: np.dtype[Any]
+    metadata: VideoMetadata
+    frames_per_chunk: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape ``(T, H, W, C)``."""
+        return self.layout.video_shape
+
+    @property
+    def description(self) -> str:
+        """Short name for people."""
+        return f"zarr {self.stamp.path}"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Folder of the array."""
+        return (self.stamp.path,)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
+
+        Raises
+        ------
+        InputError
+            A range outside the recording.
+        UnreadableFileError
+            A damaged chunk.
+        """
+        check_frame_range(start, stop, self.shape[0], self.description)
+        array = _open_array(self.stamp)
+        try:
+            block = np.asarray(array[self.layout.index(start, stop)])
+        except Exception as error:
+            place = location(self.stamp.path)
+            if isinstance(place, RemotePath) and is_access_error(error):
+                with reaching(place):
+                    raise
+            raise UnreadableFileError(
+                f"{self.stamp.path}: frames {start} to {stop} cannot be read "
+                f"({type(error).__name__}: {error}). A chunk is damaged; restore the folder."
+            ) from error
+        return self.layout.to_video(block, owned=True)
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {
+            "kind": "zarr",
+            **self.stamp.facts(),
+            "axes": self.layout.axes,
+            "fixed": [list(pair) for pair in self.layout.fixed],
+            "shape": list(self.shape),
+            "dtype": self.dtype.str,
+        }
+
+
+def _walk(group: Any, prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, item in sorted(group.members()):
+        if isinstance(item, zarr.Array):
+            found[prefix + key] = item
+        else:
+            found.update(_walk(item, f"{prefix}{key}/"))
+    return found
+
+
+def _multiscale(group: Any) -> Mapping[str, Any] | None:
+    attributes = group.attrs.asdict()
+    ome = attributes.get("ome", attributes)
+    scales = ome.get("multiscales")
+    return scales[0] if scales else None
+
+
+def _axis_name(axis: Any) -> Any:
+    """Name of an OME-Zarr axis; that of channels is free, so their type counts."""
+    if not isinstance(axis, Mapping):
+        return axis
+    return "c" if axis.get("type") == "channel" else axis["name"]
+
+
+def _named_axes(names: list[Any], where: str) -> str:
+    letters = []
+    for name in names:
+        text = str(name).lower()
+        letters.append(_NAMES.get(text, "Q" if len(text) != 1 else text.upper()))
+    if len(set(letters) - {"Q"}) != len([letter for letter in letters if letter != "Q"]):
+        raise InputError(f"{where}: axis names {names} repeat. Pass axes= to say which is which.")
+    return "".join(letters)
+
+
+def _scales(multiscale: Mapping[str, Any], letters: str) -> dict[str, tuple[float, str]]:
+    """Return ``{letter: (step, unit)}`` of level 0."""
+    steps = [1.0] * len(letters)
+    transforms = list(multiscale["datasets"][0].get("coordinateTransformations", []))
+    transforms += list(multiscale.get("coordinateTransformations", []))
+    for transform in transforms:
+        if transform.get("type") == "scale" and len(transform["scale"]) == len(steps):
+            steps = [a * float(b) for a, b in zip(steps, transform["scale"], strict=True)]
+    units = [
+        str(axis.get("unit", "")) if isinstance(axis, Mapping) else ""
+        for axis in multiscale.get("axes", [])
+    ]
+    units += [""] * (len(letters) - len(units))
+    return {letter: (step, unit) for letter, step, unit in zip(letters, steps, units, strict=True)}
+
+
+def open_zarr(
+    path: str | Path | RemotePath,
+    *,
+    axes: str | None = None,
+    dataset: str | None = None,
+    z: int | None = None,
+) -> ZarrSource:
+    """Open a recording in a zarr array or group; no pixel is read.
+
+    In an OME-Zarr group the first multiscales image at full resolution is the recording, with the
+    axes named there. Other groups are searched by :func:`choose_datasets`. Arrays without axis
+    names are ``(T, H, W)`` or ``(T, H, W, C)``.
+
+    Parameters
+    ----------
+    path : str, Path or RemotePath
+        Folder of the array or group, or its address.
+    axes : str, optional
+        One letter for each axis; overrides names in the file.
+    dataset : str, optional
+        Path of the array inside the group.
+    z : int, optional
+        Plane to read where there are several.
+
+    Returns
+    -------
+    ZarrSource
+        The recording.
+
+    Raises
+    ------
+    UnreadableFileError, DatasetNotFoundError, InputError
+        The folder, its arrays or their axes cannot be used.
+    """
+    folder = location(path)
+    name = str(folder if isinstance(folder, RemotePath) else path)
+    node = _open_node(str(folder))
+    multiscale = None
+    key = ""
+    reason = "the array itself"
+    if isinstance(node, zarr.Group):
+        multiscale = _multiscale(node)
+        level = str(multiscale["datasets"][0]["path"]) if multiscale else None
+        if level is not None and (dataset is None or dataset.strip("/") == level.strip("/")):
+            key, reason = level, "level 0 of multiscales"
+            try:
+                array = node[key]
+            except KeyError:
+                raise UnreadableFileError(
+                    f"{name}: its OME metadata name the array {key!r}, which is missing. "
+                    "The folder is incomplete; copy it again."
+                ) from None
+        else:
+            multiscale = None
+            arrays = _walk(node)
+            shapes = {k: tuple(a.shape) for k, a in arrays.items()}
+            chosen, reason = choose_datasets(shapes, name, dataset)
+            if len(chosen) > 1:
+                raise InputError(
+                    f"{name}: several arrays may be the recording: {', '.join(chosen)}. "
+                    "Choose one with dataset=."
+                )
+            key = chosen[0]
+            array = arrays[key]
+    else:
+        array = node
+        if dataset is not None:
+            raise InputError(f"{name}: is an array, not a group; leave dataset={dataset!r} out.")
+    where = f"{name}, {key}" if key else name
+    shape = tuple(int(n) for n in array.shape)
+    names = getattr(array.metadata, "dimension_names", None)
+    names = names or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
+    if axes is not None:
+        letters, origin = parse_axes(axes, len(shape), where), "axes= argument"
+    elif multiscale is not None and multiscale.get("axes"):
+        listed = [_axis_name(axis) for axis in multiscale["axes"]]
+        letters, origin = _named_axes(listed, where), "OME-Zarr axes"
+    elif multiscale is not None and len(shape) == 5:
+        letters, origin = "TCZYX", "OME-Zarr before 0.3"
+    elif names and all(names):
+        letters, origin = _named_axes(list(names), where), "dimension names"
+    else:
+        letters = default_axes(len(shape), shape, where)
+        origin = f"default for {len(shape)} axes"
+    if len(letters) != len(shape):
+        raise UnreadableFileError(
+            f"{where}: {len(letters)} axes are named ({letters}), but the array has {len(shape)}. "
+            "Its metadata are inconsistent; pass axes=."
+        )
+    layout, note = resolve_layout(letters, shape, where, z=z)
+    dtype = check_video(layout.video_shape, array.dtype, where)
+    per_chunk = 1
+    if "T" in layout.axes:
+        per_chunk = min(int(array.chunks[layout.axes.index("T")]), layout.size("T"))
+    origins = [
+        ("axes", f"{letters}, {origin}" + (f"; {note}" if note else "")),
+        ("dataset", f"{key or '.'} ({reason})"),
+        ("shape", "zarr metadata"),
+        ("dtype", "zarr metadata"),
+    ]
+    pixel = interval = None
+    if multiscale is not None:
+        scales = _scales(multiscale, letters)
+        sizes = [micrometres(*scales[letter]) for letter in "YX"]
+        if sizes[0] is not None and sizes[1] is not None:
+            pixel = (sizes[0], sizes[1])
+            origins.append(("pixel_size", "OME-Zarr scale"))
+        if "T" in scales:
+            interval = seconds(*scales["T"])
+            if interval is not None:
+                origins.append(("frame_interval", "OME-Zarr scale"))
+    channels = _channel_names(node, layout.video_shape[3]) if multiscale is not None else None
+    if channels is not None:
+        origins.append(("channels", "omero metadata"))
+    metadata = VideoMetadata(pixel, None, interval, channels, tuple(origins))
+    stamp = stamp_folder(folder / key)
+    return ZarrSource(stamp, layout, dtype, metadata, max(1, per_chunk))
+
+
+def _channel_names(group: Any, count: int) -> tuple[str, ...] | None:
+    attributes = group.attrs.asdict()
+    omero = attributes.get("ome", attributes).get("omero", {})
+    names = tuple(str(c.get("label", "")) for c in omero.get("channels", []))
+    return names if len(names) == count and all(names) else None

@@ -1,1 +1,0 @@
-"""Displacement methods besides the built-in solver; each needs a package and is imported late."""

@@ -1,0 +1,139 @@
+"""What travels into a block of frames and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow._shapes import VideoTYXC
+from scopeflow.flow.backends.device import device_method
+from scopeflow.flow.pyramid import motion_grid_shape
+from scopeflow.images.temporal import temporal_radius
+from scopeflow.motion.block.preprocess import FrameFunction, Normalization, PreprocessStage
+from scopeflow.motion.parameters import CorrectionParameters
+
+DisplacementFunction = Callable[..., NDArray[Any]]
+"""``f(reference (H,W,C), moving (H,W,C), *, uv, weight) -> (H,W,2)``, given by the user."""
+
+
+STATISTICS = ("mean_disp", "max_disp", "mean_div", "mean_translation")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The image that frames are registered to, raw and as the solver sees it.
+
+    Attributes
+    ----------
+    raw : ndarray of float64, shape (H, W, C)
+        In units of the recording; fills pixels that move in from outside.
+    processed : ndarray of float32, shape (H, W, C)
+        Normalised and filtered.
+    normalization : Normalization
+        Range of the raw reference; frames are normalised with it.
+    weight : ndarray of float32, shape (H, W, C)
+        Weight of each channel in the data term.
+    """
+
+    raw: NDArray[np.float64]
+    processed: NDArray[np.float32]
+    normalization: Normalization
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BatchStart:
+    """What a batch takes over from the batch before.
+
+    Attributes
+    ----------
+    motion : ndarray of float32, shape (h, w, 2), or None
+        Initial displacement on the solver's finest grid; None starts from zero.
+    processed_reference : ndarray of float32, shape (H, W, C), or None
+        Renewed reference; None keeps the first one.
+    """
+
+    motion: NDArray[np.float32] | None = None
+    processed_reference: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class BlockRequest:
+    """What to compute besides the registered frames, and with which user functions.
+
+    Attributes
+    ----------
+    parameters : CorrectionParameters
+        Everything that decides the numbers.
+    output_dtype : str
+        dtype of the registered frames.
+    non_finite : {"error", "mask"}
+        NaN and infinite pixels raise, or are replaced by the reference and become invalid.
+    sum_registered : bool
+        Also sum the registered frames (float64), for a reference.
+    register : bool
+        False computes displacements only: no frame is resampled.
+    prefilter : PreprocessStage or None
+        Extra filter while a reference is built.
+    displacement_function, frame_function : callable or None
+        User functions in place of the solver, and before normalisation.
+    """
+
+    parameters: CorrectionParameters
+    output_dtype: str
+    non_finite: str = "error"
+    sum_registered: bool = False
+    register: bool = True
+    prefilter: PreprocessStage | None = None
+    displacement_function: DisplacementFunction | None = None
+    frame_function: FrameFunction | None = None
+
+    def motion_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the grid that motion is kept on."""
+        function = self.displacement_function
+        if function is not None and device_method(function) is None:
+            return height, width
+        return motion_grid_shape((height, width), self.parameters.flow)
+
+    @property
+    def halo(self) -> int:
+        """Frames on either side that temporal filters need."""
+        halo = temporal_radius(self.parameters.preprocess.sigma)
+        if self.prefilter is not None:
+            halo += temporal_radius(self.prefilter.parameters.sigma)
+        return halo
+
+
+@dataclass
+class BlockResult:
+    """Everything that one block computes.
+
+    Attributes
+    ----------
+    registered : ndarray, shape (n, H, W, C)
+        Corrected frames in the output dtype.
+    motion : ndarray of float32, shape (n, h, w, 2)
+        Displacements on the solver's finest grid, in full-resolution pixels.
+    valid : ndarray of bool, shape (n, H, W)
+        True where the pixel comes from inside the raw frame.
+    statistics : dict of str to ndarray of float64, shape (n,)
+        Mean and largest displacement, mean divergence, mean translation.
+    clipped : ndarray of int64, shape (n,)
+        Values of each frame that did not fit the output dtype and were clipped.
+    tail : dict of str to ndarray
+        Sums that the next batch depends on; empty outside the tail of a batch.
+    registered_sum : ndarray of float64, shape (H, W, C), or None
+        Sum of the registered frames before the cast, if asked for.
+    """
+
+    registered: VideoTYXC
+    motion: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    statistics: dict[str, NDArray[np.float64]]
+    clipped: NDArray[np.int64]
+    tail: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    registered_sum: NDArray[np.float64] | None = None

@@ -1,0 +1,1 @@
+"""Which tasks there are, in which order; never computes, knows no format."""

@@ -1,0 +1,1 @@
+"""What a user asks for, and the frozen parameters made from it."""

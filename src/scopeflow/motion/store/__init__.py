@@ -1,0 +1,1 @@
+"""The result of a recording: its arrays, its records, its exports."""

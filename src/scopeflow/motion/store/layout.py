@@ -1,0 +1,308 @@
+"""The native result: one zarr v3 store with OME-NGFF 0.5 metadata. Names, shapes, shards, codecs.
+
+::
+
+    compensated.zarr/
+        registered        (T, C, Y, X)  corrected frames, the multiscale image of the group
+        motion            (T, 2, h, w)  float32, u and v on the solver's finest grid, in pixels
+        valid             (T, Y, X)     bool, True where a pixel comes from inside the raw frame
+        stats/<name>      (T,)          float64, statistics of each frame
+        reference/raw, reference/processed   (C, Y, X)
+
+One block of frames is one shard, so one task writes one file of each array and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from scopeflow.errors import UnreadableFileError
+from scopeflow.io.files import remove_tree, writing
+from scopeflow.io.locations import Location, location, reaching
+from scopeflow.io.zarr.shards import read_shard, write_shard
+from scopeflow.io.zarr.stores import zarr_store
+
+REGISTERED = "registered"
+MOTION = "motion"
+VALID = "valid"
+STATISTICS = "stats"
+REFERENCE = "reference"
+FORMAT_VERSION = 1
+
+_FRAMES_PER_CHUNK = 4
+_LARGEST_SMALL_CHUNK = 2**20  # bytes; frames that are smaller share a chunk
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Shapes of one result store.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(T, H, W, C)`` of the registered video.
+    dtype : str
+        dtype of the registered video.
+    motion_shape : tuple of int
+        Rows and columns of the motion grid.
+    block_length : int
+        Frames of one shard.
+    arrays : tuple of str
+        Which of ``registered``, ``motion`` and ``valid`` are kept.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: str
+    motion_shape: tuple[int, int]
+    block_length: int
+    arrays: tuple[str, ...] = (REGISTERED, MOTION, VALID)
+
+    def array_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of every kept array, as stored."""
+        frames, height, width, channels = self.shape
+        known: dict[str, tuple[tuple[int, ...], str]] = {
+            REGISTERED: ((frames, channels, height, width), self.dtype),
+            MOTION: ((frames, 2, *self.motion_shape), "float32"),
+            VALID: ((frames, height, width), "bool"),
+        }
+        return {name: known[name] for name in self.arrays}
+
+
+def _codec(dtype: np.dtype[Any]) -> BloscCodec:
+    # As small as zstd on noisy frames, at three times its speed both ways.
+    return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=max(1, dtype.itemsize))
+
+
+def _frames_per_chunk(layout: StoreLayout) -> int:
+    """Frames that are read together, the same number for all arrays."""
+    frame_bytes = math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
+    most = max(_FRAMES_PER_CHUNK, _LARGEST_SMALL_CHUNK // max(1, frame_bytes))
+    return max(n for n in range(1, most + 1) if layout.block_length % n == 0)
+
+
+def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+    """Create the empty arrays of a result; replaces whatever stands at `path`.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        Folder of the store.
+    layout : StoreLayout
+        Shapes and shards.
+    attributes : mapping
+        Attributes of the group (OME-NGFF metadata and provenance).
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    with writing(path):
+        remove_tree(path)
+        group = zarr.create_group(zarr_store(path), zarr_format=3, attributes=dict(attributes))
+        for name, (shape, dtype) in layout.array_shapes().items():
+            shard = (layout.block_length, *shape[1:])
+            chunk = (_frames_per_chunk(layout), *shape[1:])
+            group.create_array(
+                name,
+                shape=shape,
+                dtype=dtype,
+                shards=shard,
+                chunks=chunk,
+                compressors=_codec(np.dtype(dtype)),
+                dimension_names={
+                    REGISTERED: ("t", "c", "y", "x"),
+                    MOTION: ("t", "component", "y", "x"),
+                    VALID: ("t", "y", "x"),
+                }[name],
+                attributes=(
+                    {"full_resolution_shape": list(layout.shape[1:3]), "unit": "pixel"}
+                    if name == MOTION
+                    else {}
+                ),
+            )
+
+
+def read_layout(path: Location) -> StoreLayout | None:
+    """Return the layout of an existing store, or None if it is missing or incomplete."""
+    store = zarr_store(path)
+    try:
+        with reaching(path):
+            group = zarr.open_group(store, mode="r", zarr_format=3)
+        recorded: Any = group.attrs["scopeflow"]
+        found = recorded["layout"]
+        layout = StoreLayout(
+            tuple(found["shape"]),
+            found["dtype"],
+            tuple(found["motion_shape"]),
+            found["block_length"],
+            tuple(found["arrays"]),
+        )
+        arrays = {
+            name: zarr.open_array(store, path=name, mode="r", zarr_format=3)
+            for name in layout.arrays
+        }
+    except UnreadableFileError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    for name, (shape, dtype) in layout.array_shapes().items():
+        if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
+            return None
+        if arrays[name].chunks[0] != _frames_per_chunk(layout):
+            return None
+    return layout
+
+
+def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
+    """Return the layout as JSON-able attributes, for :func:`read_layout`."""
+    return {
+        "shape": list(layout.shape),
+        "dtype": layout.dtype,
+        "motion_shape": list(layout.motion_shape),
+        "block_length": layout.block_length,
+        "arrays": list(layout.arrays),
+    }
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """Reads and writes blocks of a result store; small, picklable, opened in each process.
+
+    Attributes
+    ----------
+    path : str
+        Folder of the store, path or address.
+    layout : StoreLayout
+        Shapes and shards.
+    """
+
+    path: str
+    layout: StoreLayout
+
+    @property
+    def _zarr(self) -> Any:
+        return zarr_store(location(self.path))
+
+    def _shard(self, name: str, start: int) -> str:
+        """Return the file of the shard that begins with a frame, relative to the store."""
+        length = self.layout.block_length
+        others = len(self.layout.array_shapes()[name][0]) - 1
+        return "/".join([name, "c", str(start // length), *["0"] * others])
+
+    def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
+        """Write one whole shard and return its file, relative to the store.
+
+        Parameters
+        ----------
+        name : str
+            ``registered``, ``motion`` or ``valid``.
+        start, stop : int
+            Frames; exactly one shard.
+        values : ndarray
+            Channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
+        """
+        length = self.layout.block_length
+        if start % length or stop != min(start + length, self.layout.shape[0]):
+            raise ValueError(
+                f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
+            )
+        shard = self._shard(name, start)
+        if values.ndim == 4:
+            values = np.moveaxis(values, -1, 1)
+        shape, dtype = self.layout.array_shapes()[name]
+        if values.shape != (stop - start, *shape[1:]) or values.dtype != np.dtype(dtype):
+            raise ValueError(
+                f"{values.dtype} values of shape {values.shape} are no frames of '{name}', which "
+                f"has {shape[1:]} {dtype}"
+            )
+        write_shard(
+            location(self.path) / shard,
+            values,
+            _codec(values.dtype),
+            length=length,
+            per_chunk=_frames_per_chunk(self.layout),
+        )
+        return shard
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Read frames of one array, channel-last."""
+        (_, *frame), dtype = self.layout.array_shapes()[name]
+        values = np.empty((stop - start, *frame), dtype)
+        length = self.layout.block_length
+        for first in range(start // length * length, stop, length):
+            begin, end = max(first, start), min(first + length, stop)
+            read_shard(
+                location(self.path) / self._shard(name, first),
+                begin - first,
+                end - first,
+                values[begin - start : end - start],
+                length=length,
+                per_chunk=_frames_per_chunk(self.layout),
+            )
+        return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
+
+    def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
+        """Write the statistics of all frames, one small array for each."""
+        with writing(self.path):
+            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(STATISTICS)
+            for name, values in statistics.items():
+                group.create_array(name, data=np.asarray(values), overwrite=True)
+
+    def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
+        """Write the reference images, given channel-last ``(H, W, C)``."""
+        with writing(self.path):
+            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(REFERENCE)
+            for name, image in (("raw", raw), ("processed", processed)):
+                if image is None:
+                    continue
+                group.create_array(
+                    name, data=np.ascontiguousarray(np.moveaxis(image, -1, 0)), overwrite=True
+                )
+
+    def read_statistics(self) -> dict[str, NDArray[Any]]:
+        """Return the statistics of all frames by name; empty while the store is incomplete."""
+        try:
+            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r", zarr_format=3)
+        except (OSError, ValueError):
+            return {}
+        return {name: np.asarray(array[:]) for name, array in group.arrays()}
+
+    def read_reference(self) -> NDArray[np.float64] | None:
+        """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
+        try:
+            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r", zarr_format=3)
+        except (OSError, ValueError):
+            return None
+        return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the group."""
+        return dict(zarr.open_group(self._zarr, mode="r", zarr_format=3).attrs)
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Add attributes to the group."""
+        with writing(self.path):
+            zarr.open_group(self._zarr, mode="r+", zarr_format=3).attrs.update(attributes)
+
+
+def open_result(path: Location) -> ResultStore:
+    """Open an existing result store.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is not a complete result of ours.
+    """
+    layout = read_layout(path)
+    if layout is None:
+        raise UnreadableFileError(f"{path} is not a result store of scopeflow")
+    return ResultStore(str(path), layout)

@@ -1,0 +1,338 @@
+"""Which files a correction writes, what may already stand there, and what makes a run the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scopeflow.engine.fingerprint import diff_settings, fingerprint
+from scopeflow.engine.ledger import Ledger
+from scopeflow.errors import OptionsError, OutputError, OutputExistsError
+from scopeflow.io.files import file_proof, load_json, remove_tree, save_json, writing
+from scopeflow.io.formats import OutputFormat
+from scopeflow.io.locations import Location, RemotePath, location
+from scopeflow.io.write.exports import video_paths
+from scopeflow.motion.options.enums import NamingConvention
+from scopeflow.motion.options.of_options import OFOptions
+
+STATE_FOLDER = ".scopeflow"
+
+REMOTE_FORMATS = (OutputFormat.ZARR, OutputFormat.NULL)
+"""Formats that are written block by block, and so to remote stores too."""
+
+EXTENSIONS = {
+    OutputFormat.ZARR: "zarr",
+    OutputFormat.HDF5: "hdf5",
+    OutputFormat.TIFF: "tiff",
+    OutputFormat.MAT: "mat",
+    OutputFormat.OME_TIFF: "ome.tiff",
+    OutputFormat.SUITE2P_TIFF: "tif",
+    OutputFormat.MULTIFILE_TIFF: "tiff",
+    OutputFormat.MULTIFILE_HDF5: "hdf5",
+    OutputFormat.MULTIFILE_MAT: "mat",
+    OutputFormat.CAIMAN_HDF5: "hdf5",
+}
+
+SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Names of everything that one correction writes.
+
+    Attributes
+    ----------
+    folder : Path or RemotePath
+        ``output_path``.
+    target : Path or RemotePath
+        The registered video; for formats without one, or with one file a channel, a name for the
+        state only.
+    format : OutputFormat
+        Format of the target.
+    side_prefix : str
+        Start of the names of side files, where several recordings share a folder.
+    channels : int
+        Channels of the registered video.
+    """
+
+    folder: Location
+    target: Location
+    format: OutputFormat
+    side_prefix: str = ""
+    channels: int = 1
+
+    @property
+    def video_files(self) -> list[Location]:
+        """Files or folder of the registered video; none for ``NULL``."""
+        if self.format is OutputFormat.NULL:
+            return []
+        if isinstance(self.target, RemotePath):
+            return [self.target]
+        return [*video_paths(self.target, self.format, self.channels)]
+
+    @property
+    def state(self) -> Location:
+        """Folder of records and unfinished work, beside the target."""
+        return self.target.parent / STATE_FOLDER / self.target.name
+
+    @property
+    def store(self) -> Location:
+        """The zarr store that blocks are written to."""
+        return self.target if self.format is OutputFormat.ZARR else self.state / "work.zarr"
+
+    @property
+    def settings(self) -> Location:
+        """Settings of the run whose records stand in the state folder."""
+        return self.state / "settings.json"
+
+    @property
+    def finished(self) -> Location:
+        """Proof that the run was completed, with digests of the exported files."""
+        return self.state / "finished.json"
+
+    @property
+    def reference(self) -> Location:
+        """The reference of the run."""
+        return self.state / "reference.npz"
+
+    def side_file(self, name: str) -> Location:
+        """Return the path of a side file such as ``statistics.npz``."""
+        return self.folder / f"{self.side_prefix}{name}"
+
+    def named_files(self) -> list[Location]:
+        """Return every file that a run may write under its final name, outside of the state."""
+        return [self.target, *self.video_files, *(self.side_file(name) for name in SIDE_FILES)]
+
+    def ledger(self, mark: str) -> Ledger:
+        """Return the ledger for settings with the fingerprint `mark`."""
+        return Ledger(str(self.state / "ledger"), str(self.store), mark)
+
+
+def output_files(options: OFOptions, input_paths: Iterable[str], channels: int = 1) -> OutputFiles:
+    """Work out the names of a run's output.
+
+    Parameters
+    ----------
+    options : OFOptions
+        Folder, format, naming convention, explicit file name.
+    input_paths : iterable of str
+        Files of the recording; the first gives the stem for the batch convention.
+    channels : int, optional
+        Channels of the registered video.
+
+    Returns
+    -------
+    OutputFiles
+        Absolute names; nothing is created.
+
+    Raises
+    ------
+    OptionsError
+        If a format that is not written block by block is to go to a remote store.
+    """
+    folder = location(options.output_path).absolute()
+    output_format = options.output_format
+    prefix = ""
+    extension = EXTENSIONS.get(output_format, output_format.value.lower())
+    if options.output_file_name:
+        target = location(options.output_file_name).absolute()
+    else:
+        first = next(iter(input_paths), None)
+        if options.naming_convention is NamingConvention.BATCH and first is not None:
+            prefix = f"{_stem(first)}_"
+        target = folder / f"{prefix}compensated.{extension}"
+    if isinstance(target, RemotePath) and output_format not in REMOTE_FORMATS:
+        raise OptionsError(
+            f"{target}: {output_format.value} cannot be written block by block to a remote store. "
+            "Choose output_format ZARR, or a folder on this machine"
+        )
+    return OutputFiles(folder, target, output_format, prefix, channels)
+
+
+def _stem(path: str) -> str:
+    name = Path(path).name
+    for double in (".ome.tif", ".ome.tiff", ".ome.zarr"):
+        if name.lower().endswith(double):
+            return name[: -len(double)]
+    return Path(name).stem
+
+
+def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed: int) -> None:
+    """Refuse outputs that would harm the input or cannot be written; creates nothing.
+
+    Parameters
+    ----------
+    files : OutputFiles
+        Where the run would write.
+    input_paths : iterable of str
+        Files and folders of the recording.
+    bytes_needed : int
+        Least bytes that the results will take.
+
+    Raises
+    ------
+    OutputError
+        If input and output contain each other, permission is missing, the disk is too full, or a
+        remote store cannot be reached.
+    """
+    folders: set[Location] = {files.folder, files.target.parent}
+    for given in input_paths:
+        source = location(given).absolute().resolve()
+        for folder in (folder.resolve() for folder in folders):
+            if source == folder or folder in source.parents:
+                raise OutputError(
+                    f"the input {given} lies inside the output folder {folder}; choose another "
+                    f"output folder, for instance {folder / 'corrected'}"
+                )
+            if source in folder.parents and source.is_dir():
+                raise OutputError(
+                    f"the output folder {folder} lies inside the input {given}; choose a folder "
+                    "outside of it"
+                )
+    for folder in folders:
+        if isinstance(folder, RemotePath):
+            with writing(folder):
+                folder.check_reachable()
+            continue
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise OutputError(f"cannot write to {folder}: {existing} is a file, not a folder")
+        effective = os.access in os.supports_effective_ids
+        if not os.access(existing, os.W_OK | os.X_OK, effective_ids=effective):
+            raise OutputError(
+                f"cannot write to {folder}: permission is denied for {existing}; choose a folder "
+                "that you may write to"
+            )
+        free = shutil.disk_usage(existing).free
+        if bytes_needed > free:
+            raise OutputError(
+                f"cannot write to {folder}: at least {bytes_needed / 1e9:.2f} GB are needed and "
+                f"{free / 1e9:.2f} GB are free; free some space or choose another output folder"
+            )
+
+
+def check_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> bool:
+    """Refuse outputs that stand there already; touches nothing.
+
+    Parameters
+    ----------
+    files : OutputFiles
+        Where the run writes.
+    settings : dict
+        Everything that decides the results, JSON-able.
+    resume : bool
+        Continue a run of the same settings, or replace our own old results.
+
+    Returns
+    -------
+    bool
+        Whether records of an earlier run of ours stand there.
+
+    Raises
+    ------
+    OutputExistsError
+        If results of other settings, or files that are not ours, stand there.
+    """
+    existing = load_json(files.settings)
+    if existing is None:
+        foreign = [path for path in files.named_files() if path.exists()]
+        ours = sorted(path.parent.name for path in files.state.parent.glob("*/settings.json"))
+        if foreign and ours:
+            raise OutputExistsError(
+                f"{foreign[0]} belongs to the results {', '.join(ours)} in the same folder; choose "
+                "another output folder, or naming_convention='batch' for other recordings"
+            )
+        if foreign:
+            raise OutputExistsError(
+                f"{foreign[0]} exists and there is no record that scopeflow wrote it; move it "
+                "away or choose another output folder"
+            )
+        return False
+    if resume and existing.get("fingerprint") != fingerprint(settings):
+        changes = diff_settings(existing["settings"], settings)
+        raise OutputExistsError(
+            f"{files.target} was made with other settings ({'; '.join(changes)}). "
+            "Use resume=False (--no-resume) to replace it, or choose another output folder"
+        )
+    return True
+
+
+def claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
+    """Take possession of an output: fresh, to be continued, or to be replaced.
+
+    Parameters
+    ----------
+    files, settings, resume
+        As in :func:`check_claim`.
+
+    Returns
+    -------
+    str
+        Fingerprint of the settings, for the ledger.
+
+    Raises
+    ------
+    OutputExistsError
+        As :func:`check_claim`.
+    """
+    mark = fingerprint(settings)
+    exists = check_claim(files, settings, resume=resume)
+    if exists and not resume:
+        discard(files)
+    if not (exists and resume):
+        save_json(files.settings, {"fingerprint": mark, "settings": settings})
+    sweep(files)
+    return mark
+
+
+def discard(files: OutputFiles) -> None:
+    """Remove the results and records of an earlier run of ours."""
+    with writing(files.target):
+        for path in (*files.named_files(), files.state):
+            remove_tree(path)
+
+
+def sweep(files: OutputFiles) -> None:
+    """Remove partly written files that a killed run left behind; remote stores have none."""
+    for folder, pattern in (
+        (files.state, "**/*.partial"),
+        (files.store, "**/*.partial"),
+        (files.folder, ".*.partial"),
+    ):
+        if isinstance(folder, Path) and folder.is_dir():
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def record_finished(files: OutputFiles, written: Iterable[Location], **facts: Any) -> None:
+    """Record that the run is complete, with a digest of every exported file.
+
+    Parameters
+    ----------
+    files : OutputFiles
+        The output.
+    written : iterable of Path or RemotePath
+        Exported files; the zarr store proves itself through the ledger.
+    **facts
+        JSON-able facts to keep.
+    """
+    proofs = {str(path): list(file_proof(path)) for path in written}
+    save_json(files.finished, {"files": proofs, **facts})
+
+
+def find_finished(files: OutputFiles) -> dict[str, Any] | None:
+    """Return the facts of a finished run whose exported files are still the same, else None."""
+    facts = load_json(files.finished)
+    if not isinstance(facts, dict):
+        return None
+    for name, (size, digest) in facts["files"].items():
+        path = location(name)
+        if not path.is_file() or file_proof(path) != (size, digest):
+            return None
+    return facts

@@ -1,0 +1,95 @@
+"""What a run leaves as a record of itself: versions, options, input, place, timings."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from scopeflow._version import __version__
+from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.engine.executor import Executor
+from scopeflow.engine.fingerprint import settings_dict
+from scopeflow.io.recording import Recording
+from scopeflow.motion.options.of_options import OFOptions
+
+_PACKAGES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "h5py", "tifffile", "nd2")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of scopeflow and of what its results rest on."""
+    versions = {"scopeflow": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def cpu_name() -> str:
+    """Return the name of the processor; results have the same bits on processors of one family."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def run_facts(
+    options: OFOptions,
+    recording: Recording,
+    executor: Executor,
+    *,
+    settings: dict[str, Any],
+    started: float,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Return the contents of ``run.json``.
+
+    Parameters
+    ----------
+    options : OFOptions
+        What was asked for.
+    recording : Recording
+        What was corrected.
+    executor : Executor
+        Where it ran.
+    settings : dict
+        What the fingerprint was made of.
+    started : float
+        When the run began, seconds since the epoch.
+    **facts
+        More JSON-able facts.
+
+    Returns
+    -------
+    dict
+        JSON-able.
+    """
+    now = time.time()
+    frames, height, width, channels = recording.video.shape
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "seconds": round(now - started, 3),
+        "recording": {
+            "paths": list(recording.paths),
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "dtype": str(recording.video.dtype),
+        },
+        "options": settings_dict(
+            options.model_dump(mode="json", exclude={"reference_frames", "weight", "input_file"})
+        ),
+        "settings": settings,
+        "executor": {"name": executor.name, "n_workers": executor.n_workers},
+        "kernel_version": KERNEL_VERSION,
+        "cpu": cpu_name(),
+        "versions": package_versions(),
+        **facts,
+    }

@@ -1,0 +1,355 @@
+"""Motion on disk: a zarr store written block by block with records, and every place it is found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.engine.progress import FrameProgress
+from scopeflow.engine.sharing import shared_video
+from scopeflow.errors import UnreadableFileError
+from scopeflow.io.files import remove_tree, writing
+from scopeflow.io.formats import OutputFormat
+from scopeflow.io.lazy import lazy_array
+from scopeflow.io.locations import Location, location, open_bytes
+from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.read.files import not_found, stamp_folder
+from scopeflow.io.zarr.ngff import motion_attributes
+from scopeflow.motion.block.apply import result_of_motion
+from scopeflow.motion.block.values import STATISTICS
+from scopeflow.motion.graph.block_task import BlockOutcome
+from scopeflow.motion.graph.correct import CorrectionJob, grid_of
+from scopeflow.motion.graph.lazy import is_solved_when_read
+from scopeflow.motion.graph.run import batches_ahead, run_job, tasks_per_window
+from scopeflow.motion.grid import Block, Grid, choose_block_length, make_grid
+from scopeflow.motion.store.displacements import StoredMotion, open_motion
+from scopeflow.motion.store.layout import (
+    MOTION,
+    ResultStore,
+    StoreLayout,
+    create_store,
+    layout_attributes,
+    open_result,
+    read_layout,
+)
+from scopeflow.motion.store.outputs import OutputFiles, claim
+from scopeflow.motion.store.provenance import package_versions
+from scopeflow.motion.store.sinks import LedgerSink, StoreSink
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+_FRAMES_READ_TOGETHER = 4
+_FRAMES_SUBMITTED = 1000
+
+
+@dataclass(frozen=True)
+class MotionFacts:
+    """What belongs to displacements besides their numbers.
+
+    Attributes
+    ----------
+    frame_shape : tuple of int
+        ``(H, W)`` of the frames.
+    reference : ndarray of float64, shape (H, W, C), or None
+        The image that was registered to.
+    interpolation, non_finite : str
+        How frames are resampled, and what NaN pixels do.
+    metadata : VideoMetadata
+        Pixel size and times, where known.
+    """
+
+    frame_shape: tuple[int, int]
+    reference: NDArray[np.float64] | None
+    interpolation: str = "cubic"
+    non_finite: str = "error"
+    metadata: VideoMetadata = field(default_factory=VideoMetadata)
+
+
+@dataclass(frozen=True)
+class OpenedMotion:
+    """Motion found on disk.
+
+    Attributes
+    ----------
+    array : dask.array.Array of float32, shape (T, h, w, 2)
+        The displacements, lazy.
+    facts : MotionFacts
+        What belongs to them.
+    settings : callable
+        Returns what identifies them.
+    statistics : dict or None
+        Statistics of each frame, where kept.
+    """
+
+    array: da.Array
+    facts: MotionFacts
+    settings: Callable[[], dict[str, Any]]
+    statistics: dict[str, NDArray[Any]] | None
+
+
+def save_motion(
+    path: Location,
+    array: da.Array,
+    facts: MotionFacts,
+    settings: Callable[[], dict[str, Any]],
+    job: CorrectionJob | None,
+    config: RegistrationConfig,
+) -> None:
+    """Write motion as a zarr store; continues what an interrupted call has begun.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        Folder of the store.
+    array : dask.array.Array
+        The displacements, ``(T, h, w, 2)``.
+    facts : MotionFacts
+        What belongs to them.
+    settings : callable
+        Returns everything that decides the bytes.
+    job : CorrectionJob or None
+        How to solve them in blocks; None evaluates `array`.
+    config : RegistrationConfig
+        Where, and how many frames at once.
+    """
+    target = path.expanduser().absolute()
+    # The store is all that is written here: other results in the folder are no concern of it.
+    files = OutputFiles(target.parent, target, OutputFormat.ZARR, side_prefix=f".{target.name}.")
+    everything = {
+        "motion": settings(),
+        "interpolation": facts.interpolation,
+        "non_finite": facts.non_finite,
+    }
+    mark = claim(files, everything, resume=config.resume)
+    ledger = files.ledger(mark)
+    store, grid = _open_store(files, array, facts, job, config, everything)
+    sink = StoreSink(store, ledger)
+    with (
+        contextlib.ExitStack() as stack,
+        open_executor(config) as executor,
+        FrameProgress(grid.n_frames, "computing motion", config.progress) as progress,
+    ):
+
+        def on_finish(block: Block, outcome: BlockOutcome) -> None:
+            progress.advance(block.length, reused=outcome.reused)
+
+        if job is None:
+            outcomes = _evaluate(array, facts.frame_shape, grid, sink, executor, on_finish)
+        else:
+            video = stack.enter_context(shared_video(job.video, executor))
+            job = replace(
+                job,
+                video=video,
+                grid=grid,
+                sink=sink,
+                seed_sink=LedgerSink(ledger, "first-start"),
+                tasks_per_window=tasks_per_window(executor.n_workers),
+                batches_ahead=batches_ahead(grid, executor.n_workers),
+            )
+            outcomes = run_job(job, executor, on_finish)
+    store.write_statistics(
+        {name: np.concatenate([part.statistics[name] for part in outcomes]) for name in STATISTICS}
+    )
+    if facts.reference is not None:
+        store.write_reference(facts.reference)
+    # Last: a store without this is not complete.
+    store.set_attributes(
+        **motion_attributes(
+            target.stem, MOTION, store.layout.shape[1:3], store.layout.motion_shape, facts.metadata
+        )
+    )
+
+
+def _open_store(
+    files: OutputFiles,
+    array: da.Array,
+    facts: MotionFacts,
+    job: CorrectionJob | None,
+    config: RegistrationConfig,
+    settings: dict[str, Any],
+) -> tuple[ResultStore, Grid]:
+    """Continue the store that stands there, with its block length, or create it."""
+    frames, rows, columns, _ = array.shape
+    channels = 1 if facts.reference is None else facts.reference.shape[2]
+    shape = (frames, *facts.frame_shape, channels)
+    batch = frames if job is None else job.request.parameters.batch_length
+    # Raw frames are in memory while displacements are solved.
+    bytes_per_frame = int(np.prod(shape[1:])) * 8
+    length = choose_block_length(frames, batch, bytes_per_frame, config.block_length)
+    wanted = StoreLayout(shape, "float32", (rows, columns), length, (MOTION,))
+    existing = read_layout(files.store)
+    if existing is not None and replace(existing, block_length=length) == wanted:
+        wanted = existing
+    else:
+        with writing(files.target):
+            remove_tree(files.ledger("").folder)
+        metadata = asdict(facts.metadata)
+        del metadata["origins"]
+        attributes = {
+            "layout": layout_attributes(wanted),
+            "settings": settings,
+            "versions": package_versions(),
+            "motion": {
+                "interpolation": facts.interpolation,
+                "non_finite": facts.non_finite,
+                "metadata": metadata,
+            },
+        }
+        create_store(files.store, wanted, {"scopeflow": attributes})
+    length = wanted.block_length
+    if job is None:
+        grid = make_grid(frames, frames, length, seed_tail=0)
+    else:
+        grid = grid_of(frames, length, job.request, job.request.parameters)
+    return ResultStore(str(files.store), wanted), grid
+
+
+def _evaluate(
+    array: da.Array,
+    shape: tuple[int, int],
+    grid: Grid,
+    sink: StoreSink,
+    executor: Executor,
+    on_finish: Callable[[Block, BlockOutcome], None],
+) -> list[BlockOutcome]:
+    outcomes: dict[int, BlockOutcome] = {}
+    left = []
+    for block in grid.blocks:
+        finished = sink.find(block)
+        if finished is None:
+            left.append(block)
+            continue
+        outcomes[block.index] = finished
+        on_finish(block, finished)
+    # A few blocks at a time, because a graph has several tasks for each frame; but all together
+    # where displacements are solved on the way, whose starts are shared.
+    at_once = max(2 * executor.n_workers, _FRAMES_SUBMITTED // max(1, grid.block_length))
+    at_once = len(grid.blocks) if is_solved_when_read(array) else at_once
+    for first in range(0, len(left), at_once):
+        blocks = left[first : first + at_once]
+        tasks = [
+            delayed(_save_block, pure=False)(array[block.start : block.stop], block, shape, sink)
+            for block in blocks
+        ]
+
+        def take(
+            position: int, outcome: BlockOutcome, blocks: Sequence[Block] = tuple(blocks)
+        ) -> None:
+            outcomes[outcome.index] = outcome
+            on_finish(blocks[position], outcome)
+
+        executor.run(tasks, take)
+    return [outcomes[block.index] for block in grid.blocks]
+
+
+def _save_block(
+    motion: NDArray[np.float32], block: Block, shape: tuple[int, int], sink: StoreSink
+) -> BlockOutcome:
+    return sink.save(block, result_of_motion(np.asarray(motion), shape))
+
+
+def open_stored(path: Location) -> OpenedMotion:
+    """Find motion on disk, see `Motion.open`.
+
+    Raises
+    ------
+    InputNotFoundError, UnreadableFileError
+        If there is none, or it is incomplete or damaged.
+    """
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise not_found(path)
+    if path.is_dir() and read_layout(path) is not None:
+        return _from_store(path)
+    if path.is_dir() and (path / "motion.zarr").is_dir():
+        return _from_store(path / "motion.zarr")
+    found = open_motion(path)
+    if found is None:
+        raise UnreadableFileError(
+            f"{path} holds no motion. Give what Motion.save wrote, or results that keep "
+            "displacements: compensated.zarr, w.h5 (save_w=True) or motion.h5 (save_motion=True)"
+        )
+    place = location(found.stamp.path)
+    if place.name == MOTION:
+        return _from_store(place.parent)
+    return _from_file(found)
+
+
+def _from_store(path: Location) -> OpenedMotion:
+    store = open_result(path)
+    attributes = store.attributes()
+    if MOTION not in store.layout.arrays:
+        raise UnreadableFileError(f"{path} is a result without displacements")
+    if "ome" not in attributes:
+        raise UnreadableFileError(
+            f"{path} is not complete: its run was interrupted. Repeat the call that writes it; it "
+            "goes on where it stopped"
+        )
+    recorded = attributes["scopeflow"]
+    layout = store.layout
+    own = recorded.get("motion")
+    settings = recorded.get("settings", {})
+    if own is None:  # the result of a correction
+        kept = MotionFacts(
+            layout.shape[1:3],
+            store.read_reference(),
+            settings.get("interpolation", "cubic"),
+            settings.get("non_finite", "error"),
+        )
+    else:
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in own["metadata"].items()
+        }
+        kept = MotionFacts(
+            layout.shape[1:3],
+            store.read_reference(),
+            own["interpolation"],
+            own["non_finite"],
+            VideoMetadata(**known),
+        )
+    shape = (layout.shape[0], *layout.motion_shape, 2)
+    stored = StoredMotion(stamp_folder(path / MOTION), shape)
+    statistics = store.read_statistics()
+    return OpenedMotion(
+        _lazy(stored),
+        kept,
+        stored.identity,
+        statistics if set(STATISTICS) <= set(statistics) else None,
+    )
+
+
+def _from_file(stored: StoredMotion) -> OpenedMotion:
+    """Displacements in HDF5, whose neighbours say what belongs to them."""
+    path = location(stored.stamp.path)
+    kind = "motion.h5" if path.name.endswith("motion.h5") else "w.h5"
+    # With naming_convention="batch" both names begin with that of the recording.
+    image = path.with_name(path.name.removesuffix(kind) + "reference_frame.npy")
+    reference = None
+    if path.name.endswith(kind) and image.is_file():
+        with open_bytes(image) as stream:
+            reference = np.asarray(np.load(stream), np.float64)
+        reference = reference[..., None] if reference.ndim == 2 else reference
+    if reference is None and kind == "motion.h5":
+        raise UnreadableFileError(
+            f"{path} is kept on the solver's grid, and the size of the frames is not known: "
+            f"{image.name} is missing beside it. Restore it, or use w.h5 or compensated.zarr"
+        )
+    rows, columns = stored.shape[1:3] if reference is None else reference.shape[:2]
+    return OpenedMotion(
+        _lazy(stored), MotionFacts((rows, columns), reference), stored.identity, None
+    )
+
+
+def _lazy(stored: StoredMotion) -> da.Array:
+    together = min(_FRAMES_READ_TOGETHER, stored.shape[0])
+    return lazy_array(stored, together).rechunk({0: 1})

@@ -1,1 +1,0 @@
-"""The story of each job, readable from top to bottom."""

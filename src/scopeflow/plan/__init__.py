@@ -1,1 +1,0 @@
-"""Integers only: blocks, batches, spine, memory. No data, no dask, no files."""

@@ -1,1 +1,0 @@
-"""Where work runs: clients, clusters, submission, progress. The only importer of distributed."""

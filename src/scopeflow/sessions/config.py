@@ -1,0 +1,438 @@
+"""What a session is and how its recordings become one data set; opens no recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+
+from scopeflow.errors import InputNotFoundError, OptionsError, nearest_name
+from scopeflow.io.addresses import local_path
+from scopeflow.motion.options.enums import ConstancyAssumption, QualitySetting
+from scopeflow.motion.options.json_files import read_options
+from scopeflow.motion.options.of_options import OFOptions
+from scopeflow.sessions.files import check_parameter_names, read_session_file
+from scopeflow.strict import options_error, plain_integer
+
+_Count = Annotated[StrictInt, BeforeValidator(plain_integer), Field(ge=1)]
+
+ROUTING_OPTIONS = (
+    "input_file",
+    "output_path",
+    "output_format",
+    "output_file_name",
+    "naming_convention",
+)
+"""Options of `OFOptions` that the session decides for each recording."""
+
+TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX")
+"""Where batch systems put the number of a task, counted from 1, in the order of looking."""
+
+
+class SessionConfig(BaseModel):
+    """Many recordings of one field of view that become one aligned data set.
+
+    Names and defaults are those that PyFlowReg documents for sessions; the fields from
+    `sigma_refine` on are ours. Values are checked at construction and at assignment, unknown names
+    are refused.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the recordings; it must exist.
+    pattern : str
+        Which files and folders below `root` are recordings, such as ``*.tif``, ``*.zarr`` or
+        ``*/movie.h5``. Recordings are counted in the order of their sorted paths.
+    center : str, optional
+        Recording that the others are aligned to: a file name or a path relative to `root`;
+        ``"auto"`` takes the one most similar to all others; None the middle one.
+    output_root, final_results : Path
+        Folders of the results of each recording and of the session, relative to `root`.
+    resume : bool
+        Keep what an earlier run has finished; False computes everything anew.
+    scheduler : {"local", "array", "dask"}
+        Where stage 1 runs: here, one recording for each task of an array job, or on a dask
+        cluster.
+    n_workers : int
+        Tasks at the same time where ``scheduler="local"``; -1 uses every available processor.
+    flow_backend : str
+        Registered solver of stages 1 and 2.
+    backend_params : dict
+        Arguments of the solver's factory.
+    flow_options : dict or path, optional
+        Options of `OFOptions` for stage 1, or a JSON file of them, relative to `root`.
+    stage1_quality_setting : QualitySetting, optional
+        ``quality_setting`` of stage 1, where `flow_options` does not give it.
+    cc_upsample : int
+        Rigid shifts between averages are found to 1/`cc_upsample` pixel of the images that are
+        correlated, which have at most 256 × 256 px.
+    sigma_smooth : float
+        Gaussian width before the flow between averages, pixels.
+    alpha_between : float
+        Smoothness weight of the flow.
+    iterations_between : int
+        Its iterations on each level.
+    stage2_constancy_assumption : ConstancyAssumption
+        Its data term: gc (gradient), gray (brightness) or cs (census).
+    align_chunk_size : int
+        Frames that are aligned together.
+    align_output_format : {"TIFF", "HDF5", "MAT"}
+        Format of the aligned recordings.
+    sigma_refine : float, optional
+        Gaussian width before a second flow between averages that refines the first, pixels; None
+        (``false`` in files) leaves it out, as PyFlowReg does.
+    exclude : list of str
+        Recordings that match `pattern` and are left out: file names or relative paths.
+    stage1_output_format : {"HDF5", "ZARR"}
+        Format of the corrected recordings. PyFlowReg and MATLAB read HDF5.
+    align_method : {"one_step", "two_step"}
+        ``one_step`` composes the motion within and between recordings and interpolates the raw
+        frames once; ``two_step`` interpolates the corrected frames a second time, as documented
+        for PyFlowReg.
+    mismatch : {"report", "exclude"}
+        What becomes of a recording that does not match the reference: it is only reported, or
+        left out of the final mask too.
+    min_similarity : float
+        Correlation with the reference average, after alignment and without the slow background,
+        below which a recording does not match; -1 to 1.
+    max_loop_error : float
+        Mean distance by which the displacement there and back again misses its start, pixels;
+        beyond it a recording does not match.
+
+    Raises
+    ------
+    OptionsError
+        For an unknown name or a value that cannot be used; a `ValueError` too.
+    InputNotFoundError
+        When `root` or a file of options does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> config = SessionConfig(root=tempfile.mkdtemp(), pattern="rec_*.tif", alpha_between=30)
+    >>> config.alpha_between, config.resolve_output_paths()[1].name
+    (30.0, 'final_results')
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    root: Path
+    pattern: str = Field(default="*.tif", min_length=1)
+    center: str | None = None
+    output_root: Path = Path("compensated_outputs")
+    final_results: Path = Path("final_results")
+    resume: StrictBool = True
+    scheduler: Literal["local", "array", "dask"] = "local"
+    n_workers: Annotated[StrictInt, BeforeValidator(plain_integer)] = -1
+    flow_backend: str = Field(default="flowreg", min_length=1)
+    backend_params: dict[str, Any] = Field(default_factory=dict)
+    flow_options: dict[str, Any] | Path | None = None
+    stage1_quality_setting: QualitySetting | None = None
+    cc_upsample: _Count = 4
+    sigma_smooth: float = Field(default=6.0, ge=0, allow_inf_nan=False)
+    alpha_between: float = Field(default=25.0, gt=0, allow_inf_nan=False)
+    iterations_between: _Count = 100
+    stage2_constancy_assumption: ConstancyAssumption = ConstancyAssumption.GRADIENT
+    align_chunk_size: _Count = 64
+    align_output_format: Literal["TIFF", "HDF5", "MAT"] = "TIFF"
+    sigma_refine: float | None = Field(default=1.0, ge=0, allow_inf_nan=False)
+    exclude: list[str] = Field(default_factory=list)
+    stage1_output_format: Literal["HDF5", "ZARR"] = "HDF5"
+    align_method: Literal["one_step", "two_step"] = "one_step"
+    mismatch: Literal["report", "exclude"] = "report"
+    min_similarity: float = Field(default=0.4, ge=-1, le=1, allow_inf_nan=False)
+    max_loop_error: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise self._error(error) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).model_fields:
+            hint = nearest_name(name, type(self).model_fields)
+            raise OptionsError(f"SessionConfig: unknown option '{name}'.{hint}")
+        before = dict(self.__dict__)
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            self.__dict__.update(before)
+            raise self._error(error) from None
+        except (OptionsError, InputNotFoundError):
+            self.__dict__.update(before)
+            raise
+
+    @classmethod
+    def _error(cls, error: ValidationError) -> OptionsError:
+        return options_error(error, cls.model_fields, "SessionConfig")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal_forms(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        given = dict(data)
+        options = given.get("flow_options")
+        if isinstance(options, str):
+            given["flow_options"] = Path(options) if options.strip() else None
+        if given.get("sigma_refine") is False:
+            given["sigma_refine"] = None  # TOML has no word for None
+        for name in ("align_output_format", "stage1_output_format"):
+            if isinstance(given.get(name), str):
+                given[name] = given[name].strip().upper()
+        return given
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        # Through __dict__: assignment would validate, and so call this, again.
+        fields = self.__dict__
+        for name in ("root", "output_root", "final_results"):
+            fields[name] = local_path(getattr(self, name), f"SessionConfig: {name}")
+        fields["root"] = self.root.absolute()
+        if not self.root.exists():
+            raise InputNotFoundError(f"Root directory does not exist: {self.root}")
+        if not self.root.is_dir():
+            raise OptionsError(f"Root path is not a directory: {self.root}")
+        if self.n_workers == 0 or self.n_workers < -1:
+            raise OptionsError(
+                f"SessionConfig: n_workers is {self.n_workers}; it must be a positive whole "
+                "number, or -1 for every available processor"
+            )
+        if Path(self.pattern).is_absolute() or ".." in Path(self.pattern).parts:
+            raise OptionsError(
+                f"SessionConfig: pattern {self.pattern!r} leaves root; give a pattern relative to "
+                "root, such as '*.tif' or '*/movie.h5'"
+            )
+        output, final = self.resolve_output_paths()
+        if output == final or self.root in (output, final):
+            raise OptionsError(
+                f"SessionConfig: root {self.root}, output_root {output} and final_results {final} "
+                "must be three different folders"
+            )
+        check_parameter_names(self.backend_params, type(self).model_fields)
+        self.stage1_options()
+        return self
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file; `root` is relative to the folder of the file.
+
+        Keys of the session that stand below ``[backend_params]``, where TOML gives them to that
+        table, are taken for what they are.
+
+        Raises
+        ------
+        InputNotFoundError
+            When the file does not exist.
+        OptionsError
+            When it is no TOML file, or for a name or a value that cannot be used.
+        """
+        return cls._from_file(path, "toml")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a YAML file; as :meth:`from_toml`."""
+        return cls._from_file(path, "yaml")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        r"""Read a ``.toml``, ``.yaml`` or ``.yml`` file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "session.toml").write_text('root = "."\ncenter = "auto"\n')
+        >>> SessionConfig.from_file(folder / "session.toml").center
+        'auto'
+        """
+        return cls._from_file(path, None)
+
+    @classmethod
+    def _from_file(cls, path: str | Path, kind: str | None) -> Self:
+        data = read_session_file(Path(path), kind, cls.model_fields)
+        try:
+            return cls(**data)
+        except OptionsError as error:
+            raise OptionsError(f"{path}: {error}") from None
+
+    def resolve_output_paths(self) -> tuple[Path, Path]:
+        """Return the absolute folders ``(output_root, final_results)``."""
+        return (
+            (self.root / self.output_root.expanduser()).absolute(),
+            (self.root / self.final_results.expanduser()).absolute(),
+        )
+
+    def get_flow_options_override(self) -> dict[str, Any]:
+        """Return the options of stage 1 that `flow_options` gives, inline or in its file.
+
+        Raises
+        ------
+        InputNotFoundError
+            When the file does not exist.
+        OptionsError
+            When the file is no option file.
+        """
+        if self.flow_options is None:
+            return {}
+        if isinstance(self.flow_options, Path):
+            path = self.root / self.flow_options.expanduser()
+            if not path.is_file():
+                raise InputNotFoundError(f"Flow options file not found: {path}")
+            # A file names every option; those that the session decides are not meant by it.
+            decided = (*ROUTING_OPTIONS, "save_valid_idx")
+            return {k: v for k, v in read_options(path).items() if k not in decided}
+        return dict(self.flow_options)
+
+    def stage1_options(self, override: Mapping[str, Any] | None = None) -> OFOptions:
+        """Return the options that every recording is corrected with, without input and output.
+
+        Parameters
+        ----------
+        override : mapping, optional
+            Options that win over `flow_options`.
+
+        Returns
+        -------
+        OFOptions
+            Checked.
+
+        Raises
+        ------
+        OptionsError
+            For an option that does not exist, that the session decides, or a value that cannot
+            be used.
+        """
+        options: dict[str, Any] = {
+            "output_format": self.stage1_output_format,
+            "save_valid_idx": True,
+            "flow_backend": self.flow_backend,
+            "backend_params": self.backend_params,
+        }
+        if self.stage1_quality_setting is not None:
+            options["quality_setting"] = self.stage1_quality_setting
+        inline = self.get_flow_options_override()
+        for given in (inline, dict(override or {})):
+            self._check_not_decided(given)
+            if "quality_setting" in given and "min_level" not in given:
+                options.pop("min_level", None)
+            options.update(given)
+        options["save_motion"] = self.stage1_output_format != "ZARR"
+        try:
+            return OFOptions(**options)
+        except OptionsError as error:
+            raise OptionsError(f"flow_options: {error}") from None
+
+    def _check_not_decided(self, given: Mapping[str, Any]) -> None:
+        for name in ROUTING_OPTIONS:
+            if name in given and not (
+                name == "output_format"
+                and str(getattr(given[name], "value", given[name])).upper()
+                == self.stage1_output_format
+            ):
+                raise OptionsError(
+                    f"flow_options: {name} is decided by the session; leave it out"
+                    + (" and use stage1_output_format" if name == "output_format" else "")
+                )
+        if given.get("save_valid_idx") is False:
+            raise OptionsError(
+                "flow_options: save_valid_idx=False leaves stage 3 without masks; leave it out"
+            )
+
+    def resolve_center_file(self, files: list[Path]) -> tuple[int, Path]:
+        """Return position and path of the center; not for ``center="auto"``.
+
+        Parameters
+        ----------
+        files : list of Path
+            The recordings in order.
+
+        Raises
+        ------
+        OptionsError
+            When no recording, or more than one, has the name of `center`, or it needs stage 2.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> config = SessionConfig(root=tempfile.mkdtemp())
+        >>> config.resolve_center_file([Path("a.tif"), Path("b.tif"), Path("c.tif")])[0]
+        1
+        """
+        if not files:
+            raise OptionsError("there are no recordings to choose a center from")
+        if self.center is None:
+            index = (len(files) + 1) // 2 - 1
+            return index, files[index]
+        if self.center == "auto":
+            raise OptionsError("center='auto' is decided by stage 2, from the averages")
+        found = self.find_recordings(self.center, files)
+        if len(found) == 1:
+            return found[0], files[found[0]]
+        names = [str(_relative(file, self.root)) for file in files]
+        if found:
+            named = ", ".join(names[n] for n in found)
+            raise OptionsError(
+                f"Specified center file {self.center!r} may be {named}; give the path relative to "
+                "root"
+            )
+        raise OptionsError(
+            f"Specified center file {self.center!r} not found among {len(files)} recordings."
+            + (nearest_name(self.center, names) or f" They are: {', '.join(names)}")
+        )
+
+    def find_recordings(self, name: str, files: list[Path]) -> list[int]:
+        """Return the positions of the recordings with a file name or a path relative to root."""
+        return [
+            n
+            for n, file in enumerate(files)
+            if name in (file.name, str(file), _relative(file, self.root).as_posix())
+        ]
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def get_array_task_id() -> int | None:
+    """Return the number of this task of an array job, counted from 1; None outside of one.
+
+    Returns
+    -------
+    int or None
+        From ``SLURM_ARRAY_TASK_ID``, else ``SGE_TASK_ID``, else ``PBS_ARRAY_INDEX``. SGE writes
+        "undefined" in jobs that are no array.
+
+    Raises
+    ------
+    OptionsError
+        When the variable holds no whole number.
+
+    Examples
+    --------
+    >>> import os
+    >>> os.environ["SGE_TASK_ID"] = "3"
+    >>> get_array_task_id()
+    3
+    >>> del os.environ["SGE_TASK_ID"]
+    """
+    for name in TASK_VARIABLES:
+        text = os.environ.get(name, "").strip()
+        if text and text != "undefined":
+            if not text.isdecimal():
+                raise OptionsError(f"{name} is {text!r}; the number of a task is needed there")
+            return int(text)
+    return None

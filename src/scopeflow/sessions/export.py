@@ -1,0 +1,220 @@
+"""One recording of a session aligned to the reference: what it is made from, and its file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.errors import InputError, InputNotFoundError
+from scopeflow.images.interpolation import Interpolation
+from scopeflow.io.files import load_json
+from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.open import Source, open_source
+from scopeflow.io.recording import open_recording
+from scopeflow.io.write.exports import open_writer
+from scopeflow.motion.store.displacements import StoredMotion, open_motion
+from scopeflow.sessions.align import align_corrected_frames, align_raw_frames
+from scopeflow.sessions.config import SessionConfig
+from scopeflow.sessions.recordings import SessionRecording
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = {"TIFF": "tif", "HDF5": "hdf5", "MAT": "mat"}
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedExport:
+    """Everything that the task of one aligned recording needs; picklable.
+
+    Attributes
+    ----------
+    name : str
+        The recording.
+    path : Path
+        File to write.
+    file_format : str
+        TIFF, HDF5 or MAT.
+    chunk : int
+        Frames that are aligned together.
+    frames : Source
+        Raw frames where `motion` is given, else corrected frames.
+    motion : StoredMotion or None
+        Displacements within the recording, ``(T, h, w, 2)``.
+    between, fill : ndarray
+        Displacement against the reference ``(H, W, 2)``, and the reference average ``(H, W, C)``.
+    dtype : str
+        Of the aligned frames.
+    interpolation : {"cubic", "linear", "nearest"}
+        Of raw frames.
+    mark : str
+        Fingerprint of all that decides the bytes of the file.
+    metadata : VideoMetadata
+        Physical sizes, where known.
+    """
+
+    name: str
+    path: Path
+    file_format: str
+    chunk: int
+    frames: Source
+    motion: StoredMotion | None
+    between: NDArray[Any]
+    fill: NDArray[Any]
+    dtype: str
+    interpolation: Interpolation
+    mark: str
+    metadata: VideoMetadata = field(default_factory=VideoMetadata)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the recording."""
+        return self.frames.shape[0]
+
+
+def plan_export(
+    config: SessionConfig,
+    recording: SessionRecording,
+    between: NDArray[Any],
+    reference: NDArray[np.float64],
+    folder: Path,
+) -> AlignedExport:
+    """Work out how a recording is aligned; reads headers only.
+
+    Parameters
+    ----------
+    config : SessionConfig
+        Method, format, frames at a time.
+    recording : SessionRecording
+        Which.
+    between : ndarray, shape (H, W, 2)
+        Its displacement against the reference, pixels.
+    reference : ndarray, shape (H, W, C)
+        Average of the center.
+    folder : Path
+        Where the file goes.
+
+    Returns
+    -------
+    AlignedExport
+        For :func:`write_aligned`.
+
+    Raises
+    ------
+    ScopeflowError
+        When products of stage 1 are missing or do not fit together.
+    """
+    target = recording.corrected()
+    if target is None:
+        raise InputNotFoundError(f"Missing {recording.folder / 'compensated.hdf5'}. Run Stage 1")
+    corrected = open_source(target)
+    if corrected.shape[1:] != reference.shape:
+        raise InputError(
+            f"{target} has frames {corrected.shape[1:]}, the reference {reference.shape}. Run "
+            "Stage 1 again"
+        )
+    frames: Source = corrected
+    motion: StoredMotion | None = None
+    interpolation = "cubic"
+    if config.align_method == "one_step":
+        motion = open_motion(recording.folder)
+        if motion is None:
+            logger.warning(
+                "%s: stage 1 has not kept its displacements, so the corrected frames are "
+                "interpolated again (align_method two_step).",
+                recording.name,
+            )
+    if motion is not None:
+        frames, interpolation = _open_raw(config, recording)
+        if frames.shape != corrected.shape or motion.shape[0] != frames.shape[0]:
+            raise InputError(
+                f"the raw recording {frames.shape}, its displacements {motion.shape} and the "
+                f"corrected frames {corrected.shape} do not fit together. Run Stage 1 again"
+            )
+    file_format = config.align_output_format
+    mark = fingerprint(
+        {
+            "frames": frames.identity(),
+            "motion": None if motion is None else motion.identity(),
+            "between": between,
+            "fill": reference,
+            "dtype": str(corrected.dtype),
+            "interpolation": interpolation,
+            "format": file_format,
+            "kernel_version": KERNEL_VERSION,
+        }
+    )
+    return AlignedExport(
+        recording.name,
+        folder / f"aligned_{recording.name}.{EXTENSIONS[file_format]}",
+        file_format,
+        config.align_chunk_size,
+        frames,
+        motion,
+        np.asarray(between),
+        reference,
+        str(corrected.dtype),
+        interpolation,  # type: ignore[arg-type]
+        mark,
+        frames.metadata,
+    )
+
+
+def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, str]:
+    """Open the raw recording as stage 1 did, and return its interpolation too."""
+    facts = load_json(recording.folder / "run.json")
+    if isinstance(facts, dict) and isinstance(facts.get("options"), dict):
+        options = facts["options"]
+    else:
+        options = config.stage1_options().model_dump(mode="json", exclude={"reference_frames"})
+    channels = options["channel_idx"]
+    video = open_recording(
+        recording.path,
+        bin_size=options["bin_size"],
+        channels=[channels] if isinstance(channels, int) else channels,
+    ).video
+    return video.source, options["interpolation_method"]  # type: ignore[union-attr]
+
+
+def write_aligned(export: AlignedExport) -> int:
+    """Write an aligned recording, which appears complete or not at all; runs inside a task.
+
+    Returns
+    -------
+    int
+        Values that did not fit the dtype and were clipped.
+    """
+    clipped = 0
+    frames, height, width, channels = export.frames.shape
+    with open_writer(
+        export.path,
+        export.file_format,
+        shape=(frames, height, width, channels),
+        dtype=export.dtype,
+        metadata=export.metadata,
+    ) as writer:
+        for start in range(0, frames, export.chunk):
+            stop = min(start + export.chunk, frames)
+            block = export.frames.read(start, stop)
+            if export.motion is None:
+                aligned, count = align_corrected_frames(
+                    block, export.between, export.fill, export.dtype
+                )
+            else:
+                aligned, count = align_raw_frames(
+                    block,
+                    export.motion.read(start, stop),
+                    export.between,
+                    export.fill,
+                    export.dtype,
+                    export.interpolation,
+                )
+            writer.write(aligned)
+            clipped += count
+    return clipped

@@ -1,0 +1,356 @@
+"""Stage 1 of a session: correct every recording, average it, and write down what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.engine.progress import FrameProgress
+from scopeflow.errors import InputError, OptionsError, ScopeflowError, SessionError
+from scopeflow.io.files import atomic_save_npy
+from scopeflow.io.open import open_source
+from scopeflow.io.recording import open_recording
+from scopeflow.motion.correct import BatchMotionCorrector
+from scopeflow.motion.options.of_options import OFOptions
+from scopeflow.motion.plan import CorrectionPlan, plan_correction
+from scopeflow.sessions.config import TASK_VARIABLES, SessionConfig, get_array_task_id
+from scopeflow.sessions.graph import Failure, reason_of, temporal_mean
+from scopeflow.sessions.recordings import (
+    AVERAGE,
+    SessionRecording,
+    execution_of,
+    find_session_recordings,
+    has_foreign_stage1,
+    load_average,
+    odd_shapes,
+    set_stage1_aside,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RecordingJob:
+    """One recording of stage 1, planned.
+
+    Attributes
+    ----------
+    recording : SessionRecording
+        Which.
+    plan : CorrectionPlan or None
+        What is to be computed; None keeps what another program has finished.
+    """
+
+    recording: SessionRecording
+    plan: CorrectionPlan | None
+
+
+class _StopWork(BaseException):
+    """Ends the thread of a recording when the run is given up; no error of that recording."""
+
+
+def run_stage1(
+    config: SessionConfig,
+    of_options_override: Mapping[str, Any] | None = None,
+    task_index: int | None = None,
+    *,
+    execution: RegistrationConfig | None = None,
+) -> list[Path]:
+    """Correct the motion within each recording of a session, and average each.
+
+    Several recordings are in work at the same time and share the workers, so that one recording's
+    chain of batches never leaves workers idle. A recording that fails does not stop the others.
+
+    Parameters
+    ----------
+    config : SessionConfig
+        The session.
+    of_options_override : mapping, optional
+        Options of `OFOptions` that win over ``config.flow_options``.
+    task_index : int, optional
+        Only this recording, counted from 0.
+    execution : RegistrationConfig, optional
+        Where to compute, in place of ``config.scheduler`` and ``config.n_workers``.
+
+    Returns
+    -------
+    list of Path
+        Folder of each recording, with ``compensated.hdf5`` (or ``.zarr``), ``idx.hdf``,
+        ``motion.h5``, ``temporal_average.npy``, ``statistics.npz``, ``reference_frame.npy`` and
+        ``status.json``.
+
+    Raises
+    ------
+    OptionsError
+        When `task_index` is out of range or an option cannot be used; nothing is written.
+    SessionError
+        When recordings failed; the others are finished.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, tifffile
+    >>> from scopeflow import SessionConfig
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("a.tif", "b.tif"):
+    ...     frames = np.random.default_rng(0).integers(90, 110, (6, 24, 32)).astype(np.uint16)
+    ...     tifffile.imwrite(root / name, frames, photometric="minisblack")
+    >>> config = SessionConfig(root=root, stage1_quality_setting="fast")
+    >>> [folder.name for folder in run_stage1(config)]
+    ['a', 'b']
+    """
+    recordings = find_session_recordings(config)
+    chosen = recordings if task_index is None else [_chosen(recordings, task_index)]
+    jobs, failures = plan_stage1(config, chosen, of_options_override, execution=execution)
+    failures.update(_run_jobs(jobs, execution_of(config, execution)))
+    for recording in chosen:
+        if recording.name in failures:
+            recording.set_failure(1, failures[recording.name])
+    if failures:
+        raise stage_error(1, failures, len(chosen))
+    return [recording.folder for recording in chosen]
+
+
+def run_stage1_array(
+    config: SessionConfig,
+    of_options_override: Mapping[str, Any] | None = None,
+    *,
+    execution: RegistrationConfig | None = None,
+) -> list[Path]:
+    """Correct the recording of this task of an array job (SLURM, SGE, PBS).
+
+    Tasks count from 1, in the order of the sorted paths. They need no network between them and may
+    run in any order and at the same time; submitting the array again resumes.
+
+    Parameters
+    ----------
+    config, of_options_override, execution
+        As for :func:`run_stage1`.
+
+    Returns
+    -------
+    list of Path
+        The folder of the recording.
+
+    Raises
+    ------
+    SessionError
+        When no task number is found in the environment, or the recording failed.
+    OptionsError
+        When there is no such recording.
+    """
+    task = get_array_task_id()
+    if task is None:
+        raise SessionError(
+            f"No array task ID found in environment. Set {', '.join(TASK_VARIABLES[:-1])}, or "
+            f"{TASK_VARIABLES[-1]}."
+        )
+    return run_stage1(config, of_options_override, task - 1, execution=execution)
+
+
+def stage_error(stage: int, failures: dict[str, str], count: int) -> SessionError:
+    """Return the error of a stage that some recordings failed."""
+    listing = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    return SessionError(
+        f"stage {stage} failed for {len(failures)} of {count} recordings ({listing}). The others "
+        "are finished; run it again to resume",
+        failures,
+    )
+
+
+def _chosen(recordings: list[SessionRecording], task_index: int) -> SessionRecording:
+    if not 0 <= task_index < len(recordings):
+        raise OptionsError(f"Task index {task_index} out of range [0, {len(recordings) - 1}]")
+    return recordings[task_index]
+
+
+def plan_stage1(
+    config: SessionConfig,
+    recordings: list[SessionRecording],
+    override: Mapping[str, Any] | None = None,
+    *,
+    execution: RegistrationConfig | None = None,
+    dry_run: bool = False,
+) -> tuple[list[RecordingJob], dict[str, str]]:
+    """Check every recording and work out what stage 1 will do; computes nothing.
+
+    Parameters
+    ----------
+    config, override, execution
+        As for :func:`run_stage1`.
+    recordings : list of SessionRecording
+        Which.
+    dry_run : bool, optional
+        Leave unfinished results of other programs where they are.
+
+    Returns
+    -------
+    jobs : list of RecordingJob
+        Recordings that can be corrected.
+    failures : dict of str to str
+        Why others cannot, by name.
+
+    Raises
+    ------
+    OptionsError
+        When the options cannot be used for any recording.
+    """
+    options = config.stage1_options(override)
+    run_config = execution_of(config, execution)
+    jobs: list[RecordingJob] = []
+    failures: dict[str, str] = {}
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for recording in recordings:
+        try:
+            shape, plan = _plan(recording, options, run_config, dry_run)
+        except (ScopeflowError, OSError) as error:
+            failures[recording.name] = reason_of(error)
+            continue
+        shapes.append((recording.name, shape))
+        jobs.append(RecordingJob(recording, plan))
+    odd = odd_shapes(shapes)
+    failures.update(odd)
+    return [job for job in jobs if job.recording.name not in odd], failures
+
+
+def _plan(
+    recording: SessionRecording, options: OFOptions, run_config: RegistrationConfig, dry_run: bool
+) -> tuple[tuple[int, ...], CorrectionPlan | None]:
+    mine = options.copy()
+    mine.input_file = str(recording.path)
+    mine.output_path = recording.folder
+    if has_foreign_stage1(recording):
+        shape = _finished_elsewhere(recording, mine)
+        if shape is not None and run_config.resume:
+            logger.info("%s: stage 1 was finished by another program.", recording.name)
+            return shape, None
+        if dry_run:
+            raise InputError(
+                "results of another program that are not complete stand in its folder; they would "
+                "be moved aside and computed anew"
+            )
+        set_stage1_aside(recording)
+    plan = plan_correction(mine, run_config)
+    return plan.recording.video.shape[1:], plan
+
+
+def _finished_elsewhere(recording: SessionRecording, options: OFOptions) -> tuple[int, ...] | None:
+    """Return (H, W, C) of a recording that another program has corrected completely, else None."""
+    corrected = recording.corrected()
+    masks = recording.folder / "idx.hdf"
+    if corrected is None or not masks.is_file() or not recording.stage_done(1):
+        return None
+    channels = options.channel_idx
+    raw = open_recording(
+        recording.path,
+        bin_size=options.bin_size,
+        channels=[channels] if isinstance(channels, int) else channels,
+    ).video.shape
+    try:
+        found = open_source(corrected).shape
+        average = load_average(recording)
+    except (ScopeflowError, OSError):
+        return None
+    return found[1:] if found == raw and average.shape == found[1:] else None
+
+
+def _run_jobs(jobs: list[RecordingJob], run_config: RegistrationConfig) -> dict[str, str]:
+    """Carry out planned recordings, several at a time; return why some failed."""
+    planned = [job for job in jobs if job.plan is not None]
+    if not planned:
+        return {}
+    total = sum(job.plan.grid.n_frames for job in planned if job.plan is not None)
+    with (
+        open_executor(run_config) as executor,
+        FrameProgress(total, "correcting recordings", run_config.progress) as progress,
+    ):
+        work = _Work(executor, dataclasses.replace(run_config, progress=False), progress)
+        # One more than there are workers: its export and its average overlap with computing.
+        at_once = 1 if executor.n_workers == 1 else min(len(planned), executor.n_workers + 1)
+        if at_once == 1:
+            failures = {job.recording.name: work.run(job) for job in planned}
+        else:
+            failures = work.run_together(planned, at_once)
+    return {name: reason for name, reason in failures.items() if reason is not None}
+
+
+class _Work:
+    """What the threads of the recordings share."""
+
+    def __init__(
+        self, executor: Executor, config: RegistrationConfig, progress: FrameProgress
+    ) -> None:
+        self._executor = executor
+        self._config = config
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def run_together(self, jobs: list[RecordingJob], at_once: int) -> dict[str, str | None]:
+        """Run recordings in threads of their own; their tasks share the executor."""
+        failures: dict[str, str | None] = {}
+        with ThreadPoolExecutor(at_once, thread_name_prefix="recording") as pool:
+            futures = {pool.submit(self.run, job): job.recording.name for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    failures[futures[future]] = future.result()
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return failures
+
+    def run(self, job: RecordingJob) -> str | None:
+        """Correct one recording; return why it failed, or None."""
+        recording, plan = job.recording, job.plan
+        assert plan is not None
+        counted = 0
+
+        def count(*_: int) -> None:
+            nonlocal counted
+            counted += 1
+            self._advance(1)
+
+        try:
+            if not (self._config.resume and recording.stage_done(1)):
+                recording.set_stage(1, done=False)
+            corrector = BatchMotionCorrector(plan.options, self._config)
+            corrector.register_progress_callback(count)
+            corrector.run_plan(plan, self._executor)
+            self._average(recording, plan)
+            recording.set_stage(1, done=True)
+            self._advance(plan.grid.n_frames - counted, reused=True)
+        except Exception as error:
+            # Whatever it is, it must not stop the other recordings.
+            logger.debug("%s: what led to the failure:", recording.name, exc_info=True)
+            return reason_of(error)
+        logger.info("%s: stage 1 is done.", recording.name)
+        return None
+
+    def _advance(self, frames: int, *, reused: bool = False) -> None:
+        if self._stopped.is_set():
+            raise _StopWork
+        if frames:
+            with self._lock:
+                self._progress.advance(frames, reused=reused)
+
+    def _average(self, recording: SessionRecording, plan: CorrectionPlan) -> None:
+        """Average the corrected frames, unless that is done."""
+        assert plan.files is not None
+        ledger = recording.ledger(fingerprint(plan.settings))
+        if self._config.resume and ledger.find(AVERAGE) is not None:
+            return
+        average = self._executor.compute(temporal_mean(open_recording(plan.files.target).video))
+        if isinstance(average, Failure):
+            raise SessionError(average.reason)
+        recording.begin(AVERAGE, ledger.fingerprint)
+        atomic_save_npy(recording.average, average)
+        ledger.complete(AVERAGE, {}, [recording.average.name])

@@ -1,0 +1,342 @@
+"""Stage 3 of a session: masks, their intersection, and the recordings aligned to the reference."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.engine.progress import FrameProgress
+from scopeflow.errors import InputError, InputNotFoundError, ScopeflowError
+from scopeflow.images.warp import warp_mask
+from scopeflow.io.lazy import LazyVideo
+from scopeflow.io.read.hdf5 import open_hdf5
+from scopeflow.io.recording import open_recording
+from scopeflow.sessions.config import SessionConfig
+from scopeflow.sessions.export import (
+    AlignedExport,
+    plan_export,
+    write_aligned,
+)
+from scopeflow.sessions.final import (
+    FinalFiles,
+    FinalResults,
+    finished_elsewhere,
+    save_pictures,
+)
+from scopeflow.sessions.graph import Failure, product, reason_of, valid_everywhere
+from scopeflow.sessions.recordings import (
+    SessionRecording,
+    execution_of,
+    find_session_recordings,
+    is_undamaged,
+    load_averages,
+)
+from scopeflow.sessions.stage1 import stage_error
+from scopeflow.sessions.stage2 import (
+    match_numbers,
+    mismatch_reason,
+    required_displacements,
+    stored_center,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What stage 3 starts from."""
+
+    recordings: list[SessionRecording]
+    averages: list[NDArray[np.float64]]
+    center: int
+    displacements: list[NDArray[Any]]
+
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        return self.averages[self.center]
+
+
+def run_stage3(
+    config: SessionConfig,
+    middle_idx: int | None = None,
+    displacement_fields: list[NDArray[Any]] | None = None,
+    *,
+    execution: RegistrationConfig | None = None,
+) -> NDArray[np.bool_]:
+    """Find the pixels that are valid in the whole session, and export the aligned recordings.
+
+    Pixels of a recording are valid where they are in all of its frames. That mask is moved to the
+    reference of the session, and the masks of all recordings are intersected.
+
+    Parameters
+    ----------
+    config : SessionConfig
+        The session; stages 1 and 2 are done.
+    middle_idx : int, optional
+        Position of the center, as :func:`run_stage2` returned it.
+    displacement_fields : list of ndarray, shape (H, W, 2), optional
+        Displacements of the recordings; read from ``w_to_reference.npz`` by default.
+    execution : RegistrationConfig, optional
+        Where to compute.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+        The final mask. ``final_results`` holds it as ``final_valid_idx.png``, ``.npz`` and
+        ``.mat``, with the masks of the recordings, ``aligned_<recording>.<ext>``, an overlay of
+        each recording before and after, and ``session_report.json``.
+
+    Raises
+    ------
+    InputNotFoundError, OptionsError, SessionError
+        When products of earlier stages are missing, or recordings failed; the products of the
+        others are finished.
+    """
+    recordings = find_session_recordings(config)
+    files = FinalFiles(config.resolve_output_paths()[1])
+    if config.resume and (kept := finished_elsewhere(files)) is not None:
+        logger.info("%s: stage 3 was finished by another program.", files.folder)
+        return kept
+    averages = load_averages(recordings)
+    center = _center(config, recordings, middle_idx)
+    shape = averages[0].shape[0], averages[0].shape[1]
+    fields = required_displacements(recordings, displacement_fields, center, shape)
+    inputs = _Inputs(recordings, averages, center, fields)
+    run_config = execution_of(config, execution)
+    with open_executor(run_config) as executor:
+        files.prepare(recordings, config.align_output_format)
+        masks, failures = _masks(config, inputs, files, executor)
+        pictures = []
+        if not failures:
+            results = _intersect(config, inputs, masks, executor)
+            pictures = _pictures(inputs, results, files)
+        failures.update(_export(config, inputs, files, pictures, executor, run_config.progress))
+    if failures:
+        files.set_done(done=False)
+        for recording in recordings:
+            if recording.name in failures:
+                recording.set_failure(3, failures[recording.name])
+        raise stage_error(3, failures, len(recordings))
+    files.save(results, resume=config.resume)
+    for recording in recordings:
+        recording.set_failure(3, None)
+    return results.final_valid
+
+
+def _center(config: SessionConfig, recordings: list[SessionRecording], given: int | None) -> int:
+    if given is not None:
+        if not 0 <= given < len(recordings):
+            raise InputError(
+                f"middle_idx {given} is no recording; there are {len(recordings)}, from 0"
+            )
+        return int(given)
+    if config.center != "auto":
+        return config.resolve_center_file([recording.path for recording in recordings])[0]
+    stored = stored_center(config, recordings)
+    if stored is None:
+        raise InputNotFoundError("center='auto' is decided by stage 2. Run Stage 2 first")
+    return stored
+
+
+# -- masks ----------------------------------------------------------------------------------------
+
+
+def _open_masks(recording: SessionRecording, shape: tuple[int, int]) -> LazyVideo:
+    """Open ``idx.hdf``, also as MATLAB writes it: dataset ``idx``, frames last."""
+    path = recording.folder / "idx.hdf"
+    if not path.is_file():
+        raise InputNotFoundError(f"Missing {path}. Run Stage 1 with save_valid_idx=True")
+    errors = []
+    # In MATLAB's own order the axes of a file appear reversed.
+    for axes in (None, "YXT", "TXY"):
+        try:
+            source = open_hdf5(path, axes=axes)
+        except ScopeflowError as error:
+            errors.append(reason_of(error))
+            continue
+        if source.shape[1:] == (*shape, 1):
+            return open_recording(source).video
+    raise InputError(
+        f"{path} does not hold masks of (H, W) = {shape}"
+        + (f": {errors[0]}" if errors else "")
+        + ". Run Stage 1 again"
+    )
+
+
+def _damages(recordings: list[SessionRecording]) -> list[str | None]:
+    """Say why files of stage 1 cannot be used; None where they can, and for those of others."""
+
+    def look(recording: SessionRecording) -> str | None:
+        try:
+            stage1 = recording.output_files()
+            if stage1 is None or is_undamaged(stage1):
+                return None
+        except (ScopeflowError, OSError) as error:
+            return reason_of(error)
+        return "a file of stage 1 is missing or was changed. Run Stage 1 again"
+
+    with ThreadPoolExecutor(min(len(recordings), 8)) as pool:  # reading and hashing, side by side
+        return list(pool.map(look, recordings))
+
+
+def _masks(
+    config: SessionConfig, inputs: _Inputs, files: FinalFiles, executor: Executor
+) -> tuple[list[NDArray[np.bool_]], dict[str, str]]:
+    """Return the pixels of each recording that are valid in all of its frames."""
+    shape = inputs.reference.shape[0], inputs.reference.shape[1]
+    masks: list[Any] = [None] * len(inputs.recordings)
+    failures: dict[str, str] = {}
+    waiting: list[tuple[int, str]] = []
+    tasks = []
+    damages = _damages(inputs.recordings)
+    for n, (recording, damage) in enumerate(zip(inputs.recordings, damages, strict=True)):
+        if damage is not None:
+            failures[recording.name] = damage
+            continue
+        try:
+            source = _open_masks(recording, shape)
+            path = recording.folder / "idx.hdf"
+            stamp = path.stat()
+            mark = fingerprint({"path": path, "size": stamp.st_size, "time": stamp.st_mtime_ns})
+            record = files.ledger(mark).find(f"mask_{recording.name}") if config.resume else None
+            if record is not None and record.arrays["mask"].shape == shape:
+                masks[n] = record.arrays["mask"]
+                continue
+            tasks.append(valid_everywhere(source))
+            waiting.append((n, mark))
+        except (ScopeflowError, OSError) as error:
+            failures[recording.name] = reason_of(error)
+
+    def keep(position: int, value: Any) -> None:
+        n, mark = waiting[position]
+        name = inputs.recordings[n].name
+        if isinstance(value, Failure):
+            failures[name] = value.reason
+            return
+        masks[n] = value
+        files.ledger(mark).complete(f"mask_{name}", {}, arrays={"mask": value})
+
+    executor.run(tasks, keep)
+    return masks, failures
+
+
+def _intersect(
+    config: SessionConfig,
+    inputs: _Inputs,
+    masks: list[NDArray[np.bool_]],
+    executor: Executor,
+) -> FinalResults:
+    numbers = match_numbers(
+        config, inputs.recordings, inputs.averages, inputs.displacements, inputs.center, executor
+    )
+    mismatches = [
+        None if n == inputs.center else mismatch_reason(config, values)
+        for n, values in enumerate(numbers)
+    ]
+    included = np.array([why is None or config.mismatch == "report" for why in mismatches])
+    for recording, why in zip(inputs.recordings, mismatches, strict=True):
+        if why is not None:
+            logger.warning(
+                "%s does not match the reference (%s)%s.",
+                recording.name,
+                why,
+                "" if config.mismatch == "report" else "; it is left out of the final mask",
+            )
+    aligned = [
+        warp_mask(mask, np.asarray(w, np.float32))
+        for mask, w in zip(masks, inputs.displacements, strict=True)
+    ]
+    final = np.logical_and.reduce([m for m, kept in zip(aligned, included, strict=True) if kept])
+    if not final.any():
+        logger.warning("No pixel is valid in all recordings; look at the table of the session.")
+    return FinalResults(
+        inputs.recordings,
+        inputs.center,
+        inputs.averages,
+        inputs.displacements,
+        masks,
+        aligned,
+        final,
+        included,
+        numbers,
+        mismatches,
+    )
+
+
+def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list[Delayed]:
+    """Return a task for the pictures of each recording."""
+    return [
+        product(
+            "session-pictures",
+            save_pictures,
+            files.folder,
+            recording.name,
+            results.masks[n],
+            results.aligned_masks[n],
+            inputs.averages[n],
+            inputs.displacements[n],
+            inputs.reference,
+        )
+        for n, recording in enumerate(inputs.recordings)
+    ]
+
+
+# -- aligned recordings ---------------------------------------------------------------------------
+
+
+def _export(
+    config: SessionConfig,
+    inputs: _Inputs,
+    files: FinalFiles,
+    pictures: list[Delayed],
+    executor: Executor,
+    show: bool | None,
+) -> dict[str, str]:
+    """Write the aligned recordings, one task each, and pictures; return why some failed."""
+    failures: dict[str, str] = {}
+    exports: list[AlignedExport] = []
+    for n, recording in enumerate(inputs.recordings):
+        try:
+            export = plan_export(
+                config, recording, inputs.displacements[n], inputs.reference, files.folder
+            )
+        except (ScopeflowError, OSError) as error:
+            failures[recording.name] = reason_of(error)
+            continue
+        name = f"aligned_{recording.name}"
+        if config.resume and files.ledger(export.mark).find(name) is not None:
+            continue
+        files.set_done(done=False)
+        files.ledger(export.mark).begin(name)
+        exports.append(export)
+    total = sum(export.n_frames for export in exports)
+    with FrameProgress(total, "aligning recordings", show if exports else False) as progress:
+
+        def keep(position: int, value: Any) -> None:
+            if position >= len(exports):
+                if isinstance(value, Failure):
+                    failures[inputs.recordings[position - len(exports)].name] = value.reason
+                return
+            export = exports[position]
+            if isinstance(value, Failure):
+                failures[export.name] = value.reason
+                return
+            files.ledger(export.mark).complete(
+                f"aligned_{export.name}", {"clipped": value}, [export.path.name]
+            )
+            if value:
+                logger.info("%s: %d aligned values were clipped.", export.name, value)
+            progress.advance(export.n_frames)
+
+        aligned = [product("session-align", write_aligned, e) for e in exports]
+        executor.run([*aligned, *pictures], keep)
+    return failures

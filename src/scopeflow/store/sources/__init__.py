@@ -1,1 +1,0 @@
-"""One module per input format; each holds a frozen, picklable source class."""
