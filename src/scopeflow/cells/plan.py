@@ -10,14 +10,13 @@ from typing import Any
 
 from scopeflow._version import __version__
 from scopeflow.cells.config import WorkflowConfig, load_config
-from scopeflow.cells.methods.features import resolve_features
+from scopeflow.cells.methods.features import feature_facts, resolve_features
 from scopeflow.cells.methods.registered import (
     check_method,
     method_facts,
     preprocessor_facts,
     tracking_facts,
 )
-from scopeflow.cells.methods.registry import identity
 from scopeflow.cells.store.arrays import fov_folder
 from scopeflow.cells.store.counts import check_pixels, count_factors
 from scopeflow.cells.store.fovs import open_fovs, recording_name
@@ -114,7 +113,7 @@ class FovPlan:
         made: dict[str, str] = {}
 
         def add(name: str, *parts: Any) -> None:
-            made[name] = fingerprint([__version__, KERNEL_VERSION, CELLS_VERSION, name, *parts])
+            made[name] = fingerprint([KERNEL_VERSION, CELLS_VERSION, name, *parts])
 
         for name, channel in self.copied().items():
             factor = dict(self.factors).get(channel)
@@ -134,14 +133,14 @@ class FovPlan:
         weight = params.background_weight if params.corrected_crops else None
         add("crops", everything, params.crop_min_frames, shown, weight)
         channels = self.config.channels.model_dump(mode="json")
-        features = [str(f) for f in self._feature_identities()]
+        features = [[name, facts] for name, facts in self._feature_identities()]
         weights = [params.background_weight, params.mask_margin]
         add("measure", everything, channels, features, weights)
         add("traces", made["measure"], params.min_frames, params.border_margin)
         return made
 
-    def _feature_identities(self) -> list[tuple[str, str]]:
-        found = []
+    def _feature_identities(self) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
         chosen = [(self.config.channels.pc, "phase")]
         chosen += [(fl, "fluorescence") for fl in self.config.channels.fl]
         for one, kind in chosen:
@@ -151,7 +150,7 @@ class FovPlan:
                 features = resolve_features(one.features or (), kind)
             except OptionsError as error:
                 raise OptionsError(f"features of channel {one.channel}: {error}") from None
-            found += [(name, identity(function)) for name, function in features.items()]
+            found += [(name, feature_facts(name, function)) for name, function in features.items()]
         return found
 
     def ledger(self, name: str, made: Mapping[str, str]) -> Ledger:

@@ -42,7 +42,7 @@ class Fov:
     def piece(self, of: str, name: str, function: Any, *arguments: Any, frames: int = 0) -> Piece:
         """Return a piece of work that makes a part of ``of``."""
         ledger = self.plan.ledger(of, self.made)
-        return Piece(self.plan.fov, name, ledger, function, arguments, frames)
+        return Piece(name, function, arguments, ledger, self.plan.fov, frames)
 
     def create(self, of: str, level: str, dtype: Any, shape: Any = None) -> None:
         """Make the empty array of a level of a stack."""
@@ -76,25 +76,25 @@ class Run:
     def do(self, step: str, pieces: list[Piece]) -> list[Outcome]:
         """Run pieces; outcomes are in their order."""
         outcomes: list[Outcome] = [Outcome(cancelled=True)] * len(pieces)
-        totals: dict[int, int] = {}
+        totals: dict[Any, int] = {}
         for piece in pieces:
-            totals[piece.fov] = totals.get(piece.fov, 0) + piece.frames
+            totals[piece.group] = totals.get(piece.group, 0) + piece.frames
         done = dict.fromkeys(totals, 0)
 
         def take(position: int, outcome: Outcome) -> None:
             outcomes[position] = outcome
             piece = pieces[position]
-            if outcome.error is not None:
-                self.failed.setdefault(piece.fov, f"{step}: {outcome.error}")
-            done[piece.fov] += piece.frames
+            if outcome.failure is not None:
+                self.failed.setdefault(piece.group, f"{step}: {outcome.failure}")
+            done[piece.group] += piece.frames
             if self.progress is not None and not outcome.cancelled:
-                message = "reused" if outcome.reused else outcome.error or ""
+                message = "reused" if outcome.reused else str(outcome.failure or "")
                 self.progress(
                     {
                         "step": step,
-                        "fov": piece.fov,
-                        "t": done[piece.fov],
-                        "T": totals[piece.fov],
+                        "fov": piece.group,
+                        "t": done[piece.group],
+                        "T": totals[piece.group],
                         "message": message,
                     }
                 )

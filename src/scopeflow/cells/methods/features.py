@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from scopeflow.cells.methods.regionprops import INTENSITY_FEATURES, SHAPE_FEATURES
+from scopeflow.cells.methods.registry import function_facts
 from scopeflow.errors import OptionsError, nearest_name
 
 __all__ = [
@@ -122,6 +123,16 @@ FLUORESCENCE_FEATURES: dict[str, Feature] = {
     **INTENSITY_FEATURES,
 }
 """Features of fluorescence channels by name; add a function ``f(image, mask, context)``."""
+
+
+_BUILT_IN = {"phase": dict(PHASE_FEATURES), "fluorescence": dict(FLUORESCENCE_FEATURES)}
+
+
+def feature_facts(name: str, function: Feature) -> Any:
+    """Return what the values of a feature depend on; built-in ones are known by their name."""
+    if any(functions.get(name) is function for functions in _BUILT_IN.values()):
+        return "built in"
+    return function_facts(function)
 
 
 def register_feature(name: str, function: Feature, kind: str) -> None:

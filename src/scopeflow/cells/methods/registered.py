@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scopeflow.cells.config import ProcessingParams
 from scopeflow.cells.methods.cellpose import segment_cellpose
 from scopeflow.cells.methods.laptrack import link_laptrack
-from scopeflow.cells.methods.registry import Registry, identity
+from scopeflow.cells.methods.registry import Registry, function_facts
 from scopeflow.cells.methods.segmentation import LogStdOptions
 from scopeflow.cells.methods.tracking import link_iou
 from scopeflow.errors import OptionsError
@@ -171,10 +171,7 @@ def _check_sizes(options: Mapping[str, Any]) -> None:
 def tracking_facts(params: ProcessingParams) -> list[Any]:
     """Return what numbers of cells depend on, for their fingerprint."""
     name, options = params.tracking_method, params.tracking_options
-    facts = _TRACKING.facts(name, options)
-    if name == "iou":  # known by its name: the code of the package is in every fingerprint
-        facts = [name, "None", sorted(options.items()), None]
-    return [facts, params.min_iou, params.iou, params.drift_correction]
+    return [_TRACKING.facts(name, options), params.min_iou, params.iou, params.drift_correction]
 
 
 def segmentation_method(
@@ -210,9 +207,9 @@ def method_facts(params: ProcessingParams) -> Any:
     return _SEGMENTATION.facts(params.segmentation_method, params.segmentation_options)
 
 
-def preprocessor_facts() -> list[str]:
+def preprocessor_facts() -> list[dict[str, str]]:
     """Return the identity of the preprocessors, for fingerprints."""
-    return [identity(one) for one in _PREPROCESSORS]
+    return [function_facts(one) for one in _PREPROCESSORS]
 
 
 @dataclass(frozen=True)

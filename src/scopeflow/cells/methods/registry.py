@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
-from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-import numpy as np
-
-from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.identity import NOT_IDENTIFIED, identity_or_reason
 from scopeflow.errors import OptionsError, nearest_name
 
-__all__ = ["Registry", "identity"]
+__all__ = ["Registry", "function_facts"]
 
 Method = Callable[..., Any]
 
@@ -141,77 +139,12 @@ Did you mean 'least'? It has: least
                 made_by = version(package)
             except PackageNotFoundError:
                 made_by = "unknown"
-        return [name, identity(self.get(name, options)), sorted(options.items()), made_by]
+        method = self.get(name, {})
+        known = "built in" if name in self.built_in else function_facts(method)
+        return [name, known, sorted(options.items()), made_by]
 
 
-def identity(method: Any) -> str:
-    """Return text that changes when a function, or what it depends on, changes.
-
-    Its code with constants and names, those of functions inside, defaults of arguments, values
-    that it closes over, and of an object the attributes and the methods of its class.
-
-    Examples
-    --------
-    >>> identity(print)
-    'builtins.print'
-    >>> def brighter_than(least):
-    ...     return lambda frame: frame > least
-    >>> identity(brighter_than(3)) == identity(brighter_than(3))
-    True
-    >>> identity(brighter_than(3)) == identity(brighter_than(4))
-    False
-    """
-    text = _describe(method, 0)
-    return text if len(text) < 200 else f"{_name(method)} {fingerprint(text)}"
-
-
-def _name(method: Any) -> str:
-    if isinstance(method, partial):
-        return _name(method.func)
-    named = method if hasattr(method, "__qualname__") else type(method)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def _describe(value: Any, depth: int) -> str:
-    if depth > 6:  # what refers to itself, or is deeper than settings are
-        return type(value).__qualname__
-    if isinstance(value, partial):
-        options = [_describe(one, depth + 1) for one in (*value.args, value.keywords)]
-        return f"partial({_describe(value.func, depth + 1)}, {options})"
-    if isinstance(value, CodeType):
-        constants = [_describe(one, depth + 1) for one in value.co_consts]
-        return f"{value.co_code.hex()} {value.co_names} {constants}"
-    if isinstance(value, MethodType):
-        return f"{_describe(value.__func__, depth + 1)} of {_describe(value.__self__, depth + 1)}"
-    if isinstance(value, FunctionType):
-        closed = [_cell(cell, depth) for cell in value.__closure__ or ()]
-        defaults = _describe([value.__defaults__, value.__kwdefaults__], depth + 1)
-        code = _describe(value.__code__, depth + 1)
-        return f"{_name(value)} {code} {defaults} {closed}"
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return fingerprint(value)
-    if value is None or isinstance(value, str | bytes | int | float | complex | np.generic):
-        return repr(value)
-    if isinstance(value, Mapping):
-        items = [(str(key), _describe(one, depth + 1)) for key, one in value.items()]
-        return str(sorted(items))
-    if isinstance(value, set | frozenset):
-        return str(sorted(_describe(one, depth + 1) for one in value))
-    if isinstance(value, list | tuple):
-        return str([_describe(one, depth + 1) for one in value])
-    if isinstance(value, type):
-        own = {k: v for k, v in vars(value).items() if isinstance(v, FunctionType)}
-        return f"{value.__module__}.{value.__qualname__} {_describe(own, depth + 1)}"
-    if hasattr(value, "__dict__") and not hasattr(value, "__qualname__"):
-        if isinstance(value, ModuleType):
-            return value.__name__
-        inner = _describe(type(value), depth + 1)
-        return f"{inner} {_describe(vars(value), depth + 1)}"
-    return _name(value)
-
-
-def _cell(cell: Any, depth: int) -> str:
-    try:
-        return _describe(cell.cell_contents, depth + 1)
-    except ValueError:  # not filled yet
-        return ""
+def function_facts(function: Any) -> dict[str, str]:
+    """Return what a function of a user is; what cannot be identified is never the same again."""
+    facts = identity_or_reason(function)
+    return {**facts, "run": uuid.uuid4().hex} if NOT_IDENTIFIED in facts else facts

@@ -108,7 +108,7 @@ def _counted(
                 owners.append(key)
     outcomes: dict[Key, list[Outcome]] = {}
     for key, outcome in zip(owners, run.do(step, pieces), strict=True):
-        if outcome.error is None:
+        if outcome.failure is None:
             outcomes.setdefault(key, []).append(outcome)
     return {key: _summed(found) for key, found in outcomes.items()}
 

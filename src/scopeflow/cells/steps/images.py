@@ -78,7 +78,7 @@ def segment(run: Run, step: str, fovs: list[Fov]) -> None:
             owners.append(fov)
     tables: dict[int, list[NDArray[np.int64]]] = {}
     for fov, outcome in zip(owners, run.do(step, pieces), strict=True):
-        if outcome.error is None:
+        if outcome.failure is None:
             tables.setdefault(fov.plan.fov, []).append(outcome.arrays["regions"])
             for key in fov.removed:
                 fov.removed[key] += outcome.values[key]

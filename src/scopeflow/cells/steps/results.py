@@ -132,8 +132,8 @@ def crop(run: Run, step: str, fovs: list[Fov]) -> None:
 
     for fov, piece in zip(chosen, first, strict=True):
         outcome = run_piece(piece)
-        if outcome.error is not None:
-            run.failed.setdefault(fov.plan.fov, f"{step}: {outcome.error}")
+        if outcome.failure is not None:
+            run.failed.setdefault(fov.plan.fov, f"{step}: {outcome.failure}")
         if not groups[fov.plan.fov]:
             logger.warning("FOV %d: no cell was found, so there are no crops", fov.plan.fov)
     pieces = []

@@ -35,7 +35,7 @@ def track(run: Run, step: str, fovs: list[Fov]) -> None:
         pieces.append(fov.piece(str(plan.tracked), "links", links.link_regions, *what))
     lineages: dict[int, NDArray[np.int64]] = {}
     for fov, outcome in zip(owners, run.do(step, pieces), strict=True):
-        if outcome.error is None:
+        if outcome.failure is None:
             fov.cells = outcome.arrays["cells"]
             lineages[fov.plan.fov] = outcome.arrays["lineage"]
     pieces = []

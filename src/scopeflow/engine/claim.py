@@ -1,0 +1,130 @@
+"""May this output be continued, and with which settings? The one answer for all that is written.
+
+An output has a settings file, written before anything else. Results of other settings are never
+continued and never mixed with new ones; what decides the results but cannot be compared from one
+run to the next, such as a function that holds a lock, is never continued either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scopeflow.engine.fingerprint import diff_settings, fingerprint
+from scopeflow.engine.identity import NOT_IDENTIFIED
+from scopeflow.errors import OutputExistsError
+from scopeflow.io.files import load_json, save_json
+from scopeflow.io.locations import Location
+
+__all__ = ["Claim", "changed_settings"]
+
+REPLACE = "Use resume=False (--no-resume) to replace it, or choose another output folder"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One output and the settings that it is made with.
+
+    Attributes
+    ----------
+    target : Path or RemotePath
+        What the user knows the output by.
+    settings_file : Path or RemotePath
+        Where the settings of its results stand.
+    settings : dict
+        Everything that decides the results, JSON-able.
+    """
+
+    target: Location
+    settings_file: Location
+    settings: dict[str, Any]
+
+    @property
+    def mark(self) -> str:
+        """Fingerprint of the settings, for ledgers."""
+        return fingerprint(self.settings)
+
+    def check(self, *, resume: bool, strangers: Callable[[], Iterable[str]] = tuple) -> bool:
+        """Refuse an output that may not be written; touches nothing.
+
+        Parameters
+        ----------
+        resume : bool
+            Continue a run of the same settings, else replace our own old results.
+        strangers : callable, optional
+            Returns why what stands there without settings of ours has to stay.
+
+        Returns
+        -------
+        bool
+            Whether results of ours stand there.
+
+        Raises
+        ------
+        OutputExistsError
+            If results of other settings, or files that are not ours, stand there.
+        """
+        existing = load_json(self.settings_file)
+        if existing is None:
+            for reason in strangers():
+                raise OutputExistsError(reason)
+            return False
+        if not resume:
+            return True
+        changes = changed_settings(existing.get("settings", {}), self.settings)
+        if changes or existing.get("fingerprint") != self.mark:
+            raise OutputExistsError(
+                f"{self.target} was made with other settings ({'; '.join(changes)}). {REPLACE}"
+            )
+        return True
+
+    def take(
+        self,
+        *,
+        resume: bool,
+        discard: Callable[[], None],
+        strangers: Callable[[], Iterable[str]] = tuple,
+    ) -> str:
+        """Take possession of the output: fresh, to be continued, or to be replaced.
+
+        Parameters
+        ----------
+        resume, strangers
+            As in :meth:`check`.
+        discard : callable
+            Removes our old results and records.
+
+        Returns
+        -------
+        str
+            The mark for its ledger.
+        """
+        exists = self.check(resume=resume, strangers=strangers)
+        if exists and not resume:
+            discard()
+        if not (exists and resume):
+            save_json(self.settings_file, {"fingerprint": self.mark, "settings": self.settings})
+        return self.mark
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each setting that differs or cannot be compared; none if all hold."""
+    lost = [*_not_identified(new)]
+    changed = [line for line in diff_settings(old, new) if NOT_IDENTIFIED not in line]
+    return [*changed, *lost]
+
+
+def _not_identified(settings: Any, place: str = "") -> Iterable[str]:
+    if isinstance(settings, Mapping):
+        if NOT_IDENTIFIED in settings:
+            yield (
+                f"{place}: {settings.get('name', 'it')} {NOT_IDENTIFIED} in a later run: "
+                f"{settings[NOT_IDENTIFIED]}"
+            )
+            return
+        for name, one in settings.items():
+            yield from _not_identified(one, f"{place}.{name}" if place else str(name))
+    elif isinstance(settings, (list, tuple)):
+        for n, one in enumerate(settings):
+            yield from _not_identified(one, f"{place}[{n}]")

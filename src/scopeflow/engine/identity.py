@@ -1,0 +1,534 @@
+"""What a function of a user is, in facts that change whenever its results can change.
+
+A resumed run may keep results only if the functions that made them are the same. Their names are
+no proof: an edited script, another `functools.partial`, a closure over another value, an object
+with another attribute and a global that was set anew all keep the name. What is looked at here is
+what Python runs: byte code with its constants, defaults, values closed over, attributes, and the
+globals and modules that the code reads, each followed in the same way. What scopeflow and other
+installed packages define is known by name and version; everything else is the user's.
+
+The byte code of one Python version is not that of another, so results of functions of a user are
+made again after Python was changed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any
+
+import numpy as np
+
+from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.errors import ScopeflowError
+
+__all__ = ["UnidentifiedError", "identity", "identity_or_reason"]
+
+NOT_IDENTIFIED = "cannot be identified"
+"""Fact that :func:`identity_or_reason` gives in place of an identity."""
+
+_LONGEST = 60
+_BETWEEN = {"CACHE", "EXTENDED_ARG", "PUSH_NULL", "PRECALL", "NOP", "RESUME"}
+_UNSEEN = {"eval", "exec", "globals", "__import__", "compile"}
+# What every class has, or what says nothing of what it does.
+_OF_CLASSES = {
+    "__annotations__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__qualname__",
+    "__static_attributes__", "__weakref__", "__annotate_func__", "__annotations_cache__",
+}  # fmt: skip
+
+
+class UnidentifiedError(ScopeflowError):
+    """A function depends on something whose equality cannot be told from one run to the next."""
+
+
+def identity(function: Any) -> dict[str, str]:
+    """Return what a function of a user is, as flat facts that can be stored and compared.
+
+    Parameters
+    ----------
+    function : callable
+        Function, lambda, method, partial, class or object with ``__call__``.
+
+    Returns
+    -------
+    dict of str to str
+        Facts by place, such as ``{"name": "__main__.shift", "global STEP": "2", …}``; equal exactly
+        when nothing that was looked at has changed.
+
+    Raises
+    ------
+    UnidentifiedError
+        If it depends on something without an identity, such as a lock, an open file, or code that
+        is made while it runs (``eval``).
+
+    Examples
+    --------
+    >>> def brighter_than(least):
+    ...     return lambda frame: frame > least
+    >>> identity(brighter_than(3)) == identity(brighter_than(3))
+    True
+    >>> identity(brighter_than(3))["closure least"], identity(brighter_than(4))["closure least"]
+    ('3', '4')
+    """
+    facts = _Facts()
+    try:
+        facts.add("", function)
+    except RecursionError:
+        raise UnidentifiedError("what it depends on is nested too deeply") from None
+    return facts.found
+
+
+def identity_or_reason(function: Any) -> dict[str, str]:
+    """Return :func:`identity`, or the name of the function and why it has none."""
+    try:
+        return identity(function)
+    except UnidentifiedError as error:
+        return {"name": _name(function), NOT_IDENTIFIED: str(error)}
+
+
+class _Facts:
+    """Facts about one function; values that several parts share are described once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self._seen: dict[int, tuple[str, Any]] = {}
+
+    def add(self, place: str, value: Any) -> None:
+        """Note what `value` is under the name of its place."""
+        text = _leaf(value)
+        if text is not None:
+            self.found[place] = text if len(text) <= _LONGEST else _digest(text)
+            return
+        # Kept beside its name, so that its id is not given to another object meanwhile.
+        before = self._seen.setdefault(id(value), (place, value))
+        if before[0] != place:
+            self.found[place] = f"as {before[0] or 'itself'}"
+            return
+        for name, part in self._parts(place, value):
+            self.add(f"{place}.{name}" if place else name, part)
+
+    def _parts(self, place: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """Yield what a value consists of, with names that tell where it was found."""
+        if isinstance(value, FunctionType):
+            yield from _of_function(value)
+        elif isinstance(value, (BuiltinFunctionType, MethodWrapperType)):
+            yield "method", _Text(value.__name__)
+            yield "self", value.__self__
+        elif isinstance(value, _Imported):
+            yield from _of_module(value.name, _origin(value.name), set())
+        elif isinstance(value, CodeType):
+            yield from _of_code(value)
+        elif isinstance(value, functools.partial):
+            yield "partial", _Text(_name(value.func))
+            yield "function", value.func
+            yield from ((f"argument {n}", one) for n, one in enumerate(value.args))
+            yield from ((f"argument {name}", one) for name, one in sorted(value.keywords.items()))
+        elif isinstance(value, MethodType):
+            yield "method", value.__func__
+            yield "self", value.__self__
+        elif isinstance(value, ModuleType):
+            yield from _of_module(value.__name__, getattr(value, "__file__", None), set())
+        elif isinstance(value, type):
+            yield from _of_class(value)
+        elif isinstance(value, (staticmethod, classmethod)):
+            yield "function", value.__func__
+        elif isinstance(value, property):
+            yield from (("get", value.fget), ("set", value.fset), ("delete", value.fdel))
+        elif isinstance(value, functools.cached_property):
+            yield "get", value.func
+        elif hasattr(value, "py_func"):  # compiled by numba
+            yield "compiled", value.py_func
+            yield "compiled with", _Text(repr(getattr(value, "targetoptions", None)))
+        elif hasattr(value, "__wrapped__"):
+            yield "type", _Text(type(value).__qualname__)
+            yield "wrapped", value.__wrapped__
+            yield from _state(vars(value) if hasattr(value, "__dict__") else {}, {"__wrapped__"})
+        elif isinstance(value, Enum):
+            yield "type", _Text(_name(type(value)))
+            yield "value", value.value
+        elif isinstance(value, Mapping):
+            # In their order, which a function can depend on.
+            for n, (key, one) in enumerate(value.items()):
+                label = repr(key) if isinstance(key, (str, int)) else f"key {n}"
+                if not isinstance(key, (str, int)):
+                    yield f"[{label}] is", key
+                yield f"[{label}]", one
+            yield "type", _Text(f"{type(value).__qualname__} of {len(value)}")
+        elif isinstance(value, (set, frozenset)):
+            yield "type", _Text(type(value).__qualname__)
+            yield "values", _Text(_digest("\n".join(sorted(_flat(one) for one in value))))
+        elif isinstance(value, (list, tuple)):
+            yield "type", _Text(f"{type(value).__qualname__} of {len(value)}")
+            yield from ((f"[{n}]", one) for n, one in enumerate(value))
+        elif isinstance(value, np.ndarray):
+            yield "shape", _Text(str(value.shape))
+            yield "values", value.tolist()
+        else:
+            yield from self._of_object(place, value)
+
+    def _of_object(self, place: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the class and the state of an object, as it would be copied or sent."""
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception:
+            where = f"{place} is" if place else "it is"
+            raise UnidentifiedError(
+                f"{where} a {_name(type(value))}, which cannot be compared from one run to the next"
+            ) from None
+        if isinstance(reduced, str):  # a global of that name
+            yield "type", _Text(f"{_name(type(value))} {reduced}")
+            return
+        yield "type", type(value)
+        _, arguments, state, *items = (*reduced, None, None, None)[:5]
+        for n, argument in enumerate(arguments):
+            if argument is not type(value):
+                yield f"made of {n}", argument
+        if isinstance(state, Mapping):
+            yield from _state(state)
+        elif state is not None:
+            yield "state", state
+        for name, each in zip(("item", "entry"), items, strict=True):
+            for n, one in enumerate(each or ()):
+                yield f"{name} {n}", one
+
+
+def _leaf(value: Any) -> str | None:
+    """Return the text of a value that has no parts, else None."""
+    if value is None or value is Ellipsis or isinstance(value, (bool, int, float, complex)):
+        return repr(value)
+    if isinstance(value, (str, bytes)):
+        return repr(value)
+    if isinstance(value, np.dtype | np.generic) or (
+        isinstance(value, np.ndarray) and not value.dtype.hasobject
+    ):
+        return _numbers(value)
+    if isinstance(value, np.ufunc):
+        return f"numpy.{value.__name__} {np.__version__}"
+    if isinstance(value, (MemberDescriptorType, GetSetDescriptorType, WrapperDescriptorType)):
+        return value.__qualname__
+    if isinstance(value, _Text):
+        return str(value)
+    if isinstance(value, (ModuleType, type, FunctionType)):
+        return None if _takes_along(value) else _installed(value)
+    if isinstance(value, BuiltinFunctionType) and not _takes_along(value):
+        return _installed(value)
+    if isinstance(value, (tuple, list, set, frozenset, Mapping)):
+        return _plain(value)
+    if hasattr(value, "__dask_tokenize__"):  # arrays that are computed later
+        from dask.base import tokenize
+
+        return f"{type(value).__qualname__} {tokenize(value)}"
+    return None
+
+
+class _Text(str):
+    """A fact that is known already."""
+
+    __slots__ = ()
+
+
+def _state(state: Mapping[str, Any], without: set[str] | None = None) -> Iterator[tuple[str, Any]]:
+    for name, one in sorted(state.items(), key=lambda item: str(item[0])):
+        if name not in (without or ()):
+            yield f"attribute {name}", one
+
+
+def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    code = function.__code__
+    installed = _installed(function)
+    yield "name", _Text(installed or _name(function))
+    if installed is None:
+        yield "code", code
+    for n, one in enumerate(function.__defaults__ or ()):
+        yield f"default {n}", one
+    for name, one in sorted((function.__kwdefaults__ or {}).items()):
+        yield f"default {name}", one
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield f"closure {name}", cell.cell_contents
+        except ValueError:  # not filled yet
+            yield f"closure {name}", _Text("nothing yet")
+    yield from _state(vars(function))
+    if installed is None:
+        yield from _of_globals(code, function.__globals__)
+
+
+def _takes_along(value: Any) -> bool:
+    """Tell whether a function holds values of whoever made it, as decorators and methods do."""
+    if isinstance(value, FunctionType):
+        return bool(value.__closure__ or vars(value))
+    owner = getattr(value, "__self__", None)
+    return isinstance(value, BuiltinFunctionType) and not (
+        owner is None or isinstance(owner, (ModuleType, type))
+    )
+
+
+def _of_code(code: CodeType) -> Iterator[tuple[str, Any]]:
+    """Yield what the instructions are; those of functions inside come as constants."""
+    constants = list(code.co_consts)
+    has_text = constants and isinstance(constants[0], str) and code.co_flags & 0x2
+    if has_text and not _reads_constant(code, 0):
+        constants[0] = None  # its documentation
+    plain = [one for one in constants if not isinstance(one, CodeType)]
+    facts = [
+        code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
+        code.co_argcount, code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags,
+        getattr(code, "co_exceptiontable", b"").hex(), [_constant(one) for one in plain],
+    ]  # fmt: skip
+    yield "instructions", _Text(_digest(repr(facts)))
+    for n, one in enumerate(one for one in constants if isinstance(one, CodeType)):
+        yield f"inside {n} {one.co_name}", one
+
+
+def _reads_constant(code: CodeType, number: int) -> bool:
+    return any(
+        one.opname.startswith(("LOAD_CONST", "RETURN_CONST")) and one.arg == number
+        for one in dis.get_instructions(code)
+    )
+
+
+def _constant(value: Any) -> str:
+    # Sets have no order of their own.
+    if isinstance(value, frozenset):
+        return "frozenset " + repr(sorted(map(_constant, value)))
+    return f"{type(value).__name__} {value!r}"
+
+
+def _of_globals(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the globals and modules that instructions read, also those of functions inside."""
+    read: dict[str, Any] = {}
+    for module in _imports(code, known.get("__package__")):
+        if _is_users(_origin(module)):
+            read[f"module {module}"] = _Imported(module)
+    for name, *attributes in _globals_read(code):
+        if name not in known:
+            is_built_in = hasattr(builtins, name)
+            if is_built_in and name in _UNSEEN:
+                raise UnidentifiedError(
+                    f"it calls {name}(), and what that makes is not known before it runs"
+                )
+            read.setdefault(f"global {name}", _Text("built in" if is_built_in else "not set"))
+            continue
+        value, path = known[name], [name]
+        # helpers.scale.factor: of a module only what is read counts, not all that it holds.
+        for attribute in attributes:
+            if not isinstance(value, ModuleType) or not hasattr(value, attribute):
+                break
+            value = getattr(value, attribute)
+            path.append(attribute)
+        read[f"global {'.'.join(path)}"] = value
+    yield from sorted(read.items(), key=lambda item: item[0])
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield instructions and those of the functions inside."""
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
+
+
+def _globals_read(code: CodeType) -> Iterator[list[str]]:
+    """Yield names that are read as globals, each with the attributes that are taken of it."""
+    for each in _codes(code):
+        chain: list[str] = []
+        for one in dis.get_instructions(each):
+            if chain and one.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                chain.append(str(one.argval))
+            elif one.opname not in _BETWEEN:
+                if chain:
+                    yield chain
+                chain = [str(one.argval)] if one.opname in ("LOAD_GLOBAL", "LOAD_NAME") else []
+
+
+def _imports(code: CodeType, package: str | None) -> Iterator[str]:
+    """Yield the names of modules that are imported while the code runs."""
+    for each in _codes(code):
+        before: list[Any] = [None, None]
+        for one in dis.get_instructions(each):
+            if one.opname == "IMPORT_NAME":
+                level, wanted = before if isinstance(before[0], int) else (0, before[1])
+                name = str(one.argval)
+                if level:
+                    try:
+                        name = importlib.util.resolve_name("." * level + name, package or "")
+                    except ImportError:
+                        continue
+                yield name
+                # What is imported from a package can be a module of its own.
+                yield from (f"{name}.{part}" for part in wanted or () if part != "*")
+            elif one.opname not in _BETWEEN:
+                before = [before[1], one.argval]
+
+
+class _Imported:
+    """A module that is imported while a function runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _of_module(name: str, file: str | None, seen: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the text of a module of the user, and of those of the user that it imports."""
+    if file is None or file in seen or not Path(file).is_file():
+        return
+    seen.add(file)
+    text = Path(file).read_bytes()
+    yield f"file {name}", _Text(_digest(text))
+    if not file.endswith(".py"):
+        return
+    package = name if Path(file).name == "__init__.py" else name.rpartition(".")[0]
+    for imported in _imports(compile(text, file, "exec", dont_inherit=True), package):
+        origin = _origin(imported)
+        if _is_users(origin):
+            yield from _of_module(imported, origin, seen)
+
+
+def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
+    yield "name", _Text(_name(kind))
+    for n, base in enumerate(kind.__bases__):
+        if base is not object:
+            yield f"base {n}", base
+    for name, one in sorted(vars(kind).items()):
+        if name not in _OF_CLASSES and not name.startswith("_abc_"):
+            yield name, dict(one) if isinstance(one, MappingProxyType) else one
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, np.dtype):
+        return f"dtype {value.str if value.names is None else value.descr}"
+    if isinstance(value, np.generic) and not value.dtype.hasobject:
+        return f"{value.dtype.name} {value!r}"
+    # The same numbers are the same in every layout of memory.
+    array = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+    return f"array {array.dtype.str} {np.shape(value)} {_digest(array.tobytes())}"
+
+
+def _installed(value: Any) -> str | None:
+    """Return name and version of what scopeflow, Python or a package brings; None if a user's."""
+    if isinstance(value, ModuleType):
+        module, name = value.__name__, ""
+    elif isinstance(value, FunctionType):
+        # `functools.wraps` copies the name of a module, but not its globals.
+        module, name = str(value.__globals__.get("__name__")), f" {value.__qualname__}"
+    else:
+        module, name = str(value.__module__ or "builtins"), f" {value.__qualname__}"
+    top = module.partition(".")[0]
+    if top == "scopeflow":
+        # Not where it stands: that may change, and what it computes has a version of its own.
+        return f"scopeflow{name or f' {module}'} (kernels {KERNEL_VERSION})"
+    if top in ("__main__", "__mp_main__") or _is_users(_file_of(value, top)):
+        return None
+    return f"{module}{name}{_version(top)}"
+
+
+def _file_of(value: Any, module: str) -> str | None:
+    if isinstance(value, FunctionType):
+        return value.__code__.co_filename
+    if isinstance(value, ModuleType):
+        return getattr(value, "__file__", None)
+    return _origin(module)
+
+
+def _plain(value: Any) -> str | None:
+    """Return the text of a collection of plain values; None if it holds anything else."""
+    kind = type(value).__qualname__
+    parts: list[str | None]
+    if isinstance(value, Mapping):
+        parts = [_plain([*value.keys()]), _plain([*value.values()])]
+    else:
+        parts = [
+            repr(one) if one is None or isinstance(one, (bool, int, float, complex, str, bytes))
+            else _plain(one) if isinstance(one, (tuple, list, set, frozenset, Mapping)) else None
+            for one in value
+        ]  # fmt: skip
+    if any(part is None for part in parts):
+        return None
+    if isinstance(value, (set, frozenset)):
+        parts = [*sorted(map(str, parts))]
+    return f"{kind}({', '.join(map(str, parts))})"
+
+
+@functools.cache
+def _version(top: str) -> str:
+    if top in sys.stdlib_module_names:
+        return ""
+    for distribution in packages_distributions().get(top, ()):
+        try:
+            return f" {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def _origin(module: str) -> str | None:
+    """Return the file of a module without importing it."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        spec = getattr(loaded, "__spec__", None)
+        return getattr(loaded, "__file__", None) or (spec.origin if spec else None)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec else None
+
+
+def _is_users(file: str | None) -> bool:
+    """Tell whether a file is neither Python's nor that of an installed package."""
+    if file is None or file in ("built-in", "frozen"):
+        return False
+    if file.startswith("<"):  # a notebook, an interactive session, or code made while running
+        return not file.startswith(("<frozen", "<__array_function__"))
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(folder) for folder in _installed_folders())
+
+
+@functools.cache
+def _installed_folders() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {Path(place).resolve() for n in names if (place := sysconfig.get_path(n))}
+    # Folders of packages that an environment sees besides its own.
+    folders |= {
+        Path(p).resolve() for p in sys.path if p.endswith(("site-packages", "dist-packages"))
+    }
+    return tuple(folders)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return _name(value.func)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _flat(value: Any) -> str:
+    facts = _Facts()
+    facts.add("", value)
+    return repr(sorted(facts.found.items()))
+
+
+def _digest(text: str | bytes) -> str:
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return "#" + hashlib.blake2b(data, digest_size=12).hexdigest()
