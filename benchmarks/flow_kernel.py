@@ -29,6 +29,7 @@ from scopeflow.flow.parameters import FlowParameters
 from scopeflow.images.resize import upsample_flow
 from scopeflow.motion.block.correct import correct_block, make_reference
 from scopeflow.motion.block.values import BatchStart, BlockRequest
+from scopeflow.motion.grid import Block
 from scopeflow.motion.parameters import CorrectionParameters, PreprocessParameters
 from scopeflow.report.metrics import endpoint_error
 from scopeflow.testing import synthetic_recording
@@ -63,13 +64,11 @@ class Ours:
         start = time.perf_counter()
         result = correct_block(
             block,
-            read_start=0,
-            start=0,
-            stop=count,
-            filter_limits=(0, count),
-            reference=self._reference,
-            batch_start=BatchStart(),
-            request=self._request,
+            Block(0, 0, count, 0, count, 0, count, count),
+            (0, count),
+            self._reference,
+            BatchStart(),
+            self._request,
         )
         seconds = (time.perf_counter() - start) / count
         self.flow = upsample_flow(result.motion[-1], self._video.shape[1:3])

@@ -9,14 +9,14 @@ from scopeflow import OFOptions, RegistrationConfig, compute_motion
 from scopeflow.testing.synthetic import synthetic_recording
 
 calls = 0
-dies_after = 10**9
 
 
 def count(frame):
-    """Pass a frame on; the process ends, without any clean-up, after ``dies_after`` frames."""
+    """Pass a frame on; the process ends, without any clean-up, after ``DIES_AFTER`` frames."""
     global calls
     calls += 1
-    if calls > dies_after:
+    # Not a global: the function that goes on has to be the one that began.
+    if calls > int(os.environ.get("DIES_AFTER", "1000000000")):
         os._exit(9)
     return frame
 
@@ -36,5 +36,5 @@ def config():
 if __name__ == "__main__":
     import tests.faults.motion_dies as this
 
-    this.dies_after = int(sys.argv[2])
+    os.environ["DIES_AFTER"] = sys.argv[2]
     this.motion().save(sys.argv[1], this.config())

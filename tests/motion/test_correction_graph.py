@@ -36,7 +36,7 @@ def make_job(small_recording, quick_options, quiet):
 def run(job, quiet, **places):
     with open_executor(quiet(**places)) as executor:
         outcomes = run_job(job, executor)
-    return np.concatenate([outcome.result.motion for outcome in outcomes])
+    return np.concatenate([outcome.content.motion for outcome in outcomes])
 
 
 def test_windows_give_the_bits_of_one_graph(make_job, quiet):

@@ -7,8 +7,9 @@ what Python runs: byte code with its constants, defaults, values closed over, at
 globals and modules that the code reads, each followed in the same way. What scopeflow and other
 installed packages define is known by name and version; everything else is the user's.
 
-The byte code of one Python version is not that of another, so results of functions of a user are
-made again after Python was changed.
+Files, the environment and the clock that a function reads are not looked at. The byte code of one
+Python version is not that of another, so results of functions of a user are not continued after
+Python was changed.
 """
 
 from __future__ import annotations
@@ -335,8 +336,12 @@ def _of_globals(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[str,
         for attribute in attributes:
             if not isinstance(value, ModuleType) or not hasattr(value, attribute):
                 break
-            value = getattr(value, attribute)
+            owner, value = _installed(value), getattr(value, attribute)
             path.append(attribute)
+            # What a package keeps for itself, such as os.environ, belongs to the package.
+            is_data = not callable(value) and not isinstance(value, ModuleType)
+            if owner is not None and is_data and _leaf(value) is None:
+                value = _Text(f"{owner} {attribute}")
         read[f"global {'.'.join(path)}"] = value
     yield from sorted(read.items(), key=lambda item: item[0])
 

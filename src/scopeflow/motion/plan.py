@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import settings_dict
+from scopeflow.engine.identity import identity_or_reason
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError
-from scopeflow.flow.backends.registry import get_backend
+from scopeflow.flow.backends.registry import get_backend, is_built_in
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.recording import Recording, open_recording
 from scopeflow.io.write.exports import STREAMED_FORMATS, open_writer
@@ -30,7 +31,7 @@ from scopeflow.motion.options.parameters import check_supported, correction_para
 from scopeflow.motion.parameters import CorrectionParameters
 from scopeflow.motion.reference import ReferenceRequest, reference_request
 from scopeflow.motion.store.layout import MOTION, REGISTERED, VALID
-from scopeflow.motion.store.outputs import OutputFiles, check_claim, check_writable, output_files
+from scopeflow.motion.store.outputs import OutputFiles, check_writable, output_files
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def plan_correction(
         if files.format not in _OLD_NAMES:
             # Other bytes under a name that another format uses too.
             settings["output_format"] = files.format.value
-        check_claim(files, settings, resume=config.resume)
+        files.claim(settings).check(resume=config.resume, strangers=files.strangers)
     return CorrectionPlan(
         options, recording, parameters, request, weight, reference, grid, memory, files, arrays,
         settings,
@@ -262,11 +263,6 @@ def correction_settings(
     arrays: tuple[str, ...],
 ) -> dict[str, Any]:
     """Return everything that decides the bytes of a result, JSON-able; reads arrays in memory."""
-    functions = {
-        name: f"{function.__module__}.{function.__qualname__}"
-        for name in options.callables
-        if (function := getattr(options, name)) is not None and hasattr(function, "__qualname__")
-    }
     settings: dict[str, Any] = settings_dict(
         {
             "input": recording.identify(),
@@ -276,11 +272,28 @@ def correction_settings(
             },
             "weight": weight,
             "reference": reference,
-            "backend": [options.flow_backend, options.backend_params, functions],
+            # The third entry named functions of users, which say what they are below.
+            "backend": [options.flow_backend, options.backend_params, {}],
             "non_finite": options.non_finite,
             "output_dtype": request.output_dtype,
             "arrays": arrays,
             "kernel_version": KERNEL_VERSION,
         }
     )
+    functions = user_functions(options)
+    if functions:
+        settings["functions"] = functions
     return settings
+
+
+def user_functions(options: OFOptions) -> dict[str, dict[str, str]]:
+    """Return what each function of the user is that takes part; backends of ours have a name."""
+    given = {name: getattr(options, name) for name in options.callables}
+    solves_itself = options.get_displacement_impl or options.get_displacement_factory
+    if not solves_itself and not is_built_in(options.flow_backend):
+        given["flow_backend"] = get_backend(options.flow_backend)
+    return {
+        name: identity_or_reason(function)
+        for name, function in given.items()
+        if function is not None
+    }

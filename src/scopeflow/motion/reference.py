@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor
 from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.pieces import Outcome
 from scopeflow.errors import InputError
 from scopeflow.flow.parameters import FlowParameters
 from scopeflow.images.temporal import temporal_radius
@@ -28,6 +29,7 @@ from scopeflow.motion.block.preprocess import (
     measure_prefiltered,
 )
 from scopeflow.motion.block.values import BlockRequest, Reference
+from scopeflow.motion.graph.block_task import REGISTERED_SUM
 from scopeflow.motion.graph.correct import CorrectionJob, grid_of
 from scopeflow.motion.graph.run import OnBlock, run_job
 from scopeflow.motion.grid import choose_block_length, make_grid
@@ -202,9 +204,15 @@ def build_reference_image(
     job = _registration_job(selected, parameters, options, weight, sums, count, ledger)
     total = np.zeros(video.shape[1:])
     for outcome in run_job(job, executor, on_finish):
-        assert outcome.result is not None
-        total += outcome.result.registered_sum
+        total += _sum_of(outcome)
     return total / count
+
+
+def _sum_of(outcome: Outcome) -> NDArray[np.float64]:
+    """Return the sum of a block's registered frames, recorded or in memory."""
+    if outcome.content is not None:
+        return np.asarray(outcome.content.registered_sum)
+    return outcome.arrays[REGISTERED_SUM]
 
 
 def _prefilter_parameters(parameters: CorrectionParameters) -> PreprocessParameters:

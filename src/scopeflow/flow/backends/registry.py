@@ -49,6 +49,8 @@ _delivered = {
     ),
 }
 
+_ours: set[str] = set()
+
 _factories: dict[str, tuple[Callable[..., Displacement], frozenset[str]]] = {}
 
 
@@ -77,6 +79,7 @@ def register_backend(
     """
     executors = ALL_EXECUTORS if supported_executors is None else frozenset(supported_executors)
     _factories[name] = (factory, executors)
+    _ours.discard(name)
 
 
 def _entry(name: str) -> tuple[Callable[..., Displacement], frozenset[str]]:
@@ -149,6 +152,11 @@ def get_backend_executors(name: str) -> set[str]:
     return set(_entry(name)[1])
 
 
+def is_built_in(name: str) -> bool:
+    """Tell whether a method comes with scopeflow and was not replaced: its name says what it is."""
+    return name in _ours or (name in _delivered and name not in _factories)
+
+
 def list_backends() -> list[str]:
     """List the methods that can be used here, sorted.
 
@@ -182,3 +190,4 @@ def _flowreg(**backend_params: Any) -> Displacement:  # noqa: ARG001 - it has no
 
 
 register_backend("flowreg", _flowreg)
+_ours.add("flowreg")

@@ -25,6 +25,7 @@ from scopeflow.motion.block.values import (
     BlockResult,
     Reference,
 )
+from scopeflow.motion.grid import Block
 from scopeflow.motion.parameters import PreprocessParameters
 
 
@@ -65,18 +66,13 @@ def start_from(reference: Reference, start: BatchStart) -> Reference:
 
 def correct_block(
     frames: VideoTYXC,
-    *,
-    read_start: int,
-    start: int,
-    stop: int,
+    block: Block,
     filter_limits: tuple[int, int],
     reference: Reference,
     batch_start: BatchStart,
     request: BlockRequest,
-    seed_tail_start: int | None = None,
-    reference_tail_start: int | None = None,
 ) -> BlockResult:
-    """Register the frames ``[start, stop)`` of a recording to its reference.
+    """Register the frames of a block to the reference of its recording.
 
     The result of a frame depends on that frame, its temporal neighbours, the reference, the start
     and the parameters only, never on where the block begins or ends.
@@ -84,9 +80,9 @@ def correct_block(
     Parameters
     ----------
     frames : ndarray, shape (n_read, H, W, C)
-        Raw frames from `read_start` on: the block's own and the halo of temporal filters.
-    read_start, start, stop : int
-        Frame numbers in the recording.
+        Raw frames ``[block.read_start, block.read_stop)``: the block's own and the halo.
+    block : Block
+        Which frames, and which of them the next batch starts from.
     filter_limits : tuple of int
         Frames between which temporal filters reflect: the ends of the recording or of the batch.
     reference : Reference
@@ -95,8 +91,6 @@ def correct_block(
         Initial displacement of the batch, and its renewed reference.
     request : BlockRequest
         Parameters and what to compute.
-    seed_tail_start, reference_tail_start : int, optional
-        First frame whose displacement (whose preprocessed image) is summed for the next batch.
 
     Returns
     -------
@@ -109,10 +103,10 @@ def correct_block(
         If frames are not finite and not to be masked, or a user function returns a wrong shape.
     """
     height, width, channels = reference.raw.shape
-    n_frames = stop - start
+    n_frames = block.length
     reference = start_from(reference, batch_start)
     grid = request.motion_shape(height, width)
-    not_finite = non_finite_pixels(frames, read_start, request.non_finite)
+    not_finite = non_finite_pixels(frames, block.read_start, request.non_finite)
     if not_finite is not None:
         frames = np.where(not_finite[..., None], reference.raw.astype(frames.dtype), frames)
     result = BlockResult(
@@ -128,19 +122,19 @@ def correct_block(
     )
     if request.sum_registered:
         result.registered_sum = np.zeros((height, width, channels))
-    seed_from = stop if seed_tail_start is None else seed_tail_start
-    renew_from = stop if reference_tail_start is None else reference_tail_start
-    if seed_from < stop:
+    if block.seed_tail_start < block.stop:
         result.tail["motion"] = np.zeros((*grid, 2), dtype=np.int64)
-    if renew_from < stop:
+    if block.reference_tail_start < block.stop:
         result.tail["reference"] = np.zeros((height, width, channels), dtype=np.int64)
     stages = [PreprocessStage(reference.normalization, request.parameters.preprocess)]
     if request.prefilter is not None:
         stages.insert(0, request.prefilter)
-    raw = RawFrames(frames, read_start, filter_limits, tuple(stages), request.frame_function)
-    registered = registered_frames(raw, range(start, stop), reference, batch_start, request)
+    raw = RawFrames(frames, block.read_start, filter_limits, tuple(stages), request.frame_function)
+    registered = registered_frames(
+        raw, range(block.start, block.stop), reference, batch_start, request
+    )
     for position, frame in enumerate(registered):
-        index = start + position
+        index = block.start + position
         result.motion[position] = frame.motion
         valid = result.valid[position]
         if request.register:
@@ -151,12 +145,12 @@ def correct_block(
         else:
             frame.valid(valid)
         if not_finite is not None:
-            result.valid[position] &= warp_mask(~not_finite[index - read_start], frame.flow())
+            result.valid[position] &= warp_mask(~not_finite[index - block.read_start], frame.flow())
         for name, value in zip(STATISTICS, frame.statistics(), strict=True):
             result.statistics[name][position] = value
-        if index >= seed_from:
+        if index >= block.seed_tail_start:
             result.tail["motion"] += to_fixed_point(frame.motion)
-        if index >= renew_from:
+        if index >= block.reference_tail_start:
             result.tail["reference"] += to_fixed_point(frame.moving())
     return result
 

@@ -1,13 +1,15 @@
-"""What runs on a worker for one block: look into the ledger, read, compute, write, record."""
+"""One block of a recording as a piece of work: read, correct, keep, record."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.pieces import Outcome, Piece, Result
 from scopeflow.io.lazy import load_frames
 from scopeflow.motion.block.correct import correct_block
 from scopeflow.motion.block.values import (
@@ -20,110 +22,76 @@ from scopeflow.motion.block.values import (
 from scopeflow.motion.graph.shared_reference import SharedReference, load_reference
 from scopeflow.motion.grid import Block
 
+CLIPPED = "clipped"
+"""Name of the number of clipped values of each frame, recorded beside the statistics."""
+
+REGISTERED_SUM = "registered_sum"
+"""Recorded array: the sum of the registered frames of a block, ``(H, W, C)`` float64."""
+
 
 class BlockSink(Protocol):
-    """Where the arrays of a block go, and how a finished block is found again."""
+    """Where the arrays of a block go, and under which name its completion is recorded."""
 
-    def find(self, block: Block) -> BlockOutcome | None:
-        """Return the outcome of a block that was finished before, else None."""
+    @property
+    def ledger(self) -> Ledger | None:
+        """Records of finished blocks; None where nothing outlives the run."""
 
-    def save(self, block: Block, result: BlockResult) -> BlockOutcome:
-        """Keep the arrays of a block and record its completion."""
+    def name(self, block: Block) -> str:
+        """Return the name of a block's record."""
+
+    def keep(self, block: Block, result: BlockResult) -> Result:
+        """Keep the arrays of a block; return what is to be recorded."""
 
 
-@dataclass
-class BlockOutcome:
-    """What a block task returns: small, whatever the size of the frames.
+def recorded(result: BlockResult) -> dict[str, list[float]]:
+    """Return the numbers of a block's frames as a record holds them."""
+    numbers = {name: result.statistics[name].tolist() for name in STATISTICS}
+    return {**numbers, CLIPPED: result.clipped.tolist()}
 
-    Attributes
-    ----------
-    index : int
-        The block.
-    statistics : dict of str to ndarray
-        Statistics of its frames and the number of clipped values.
-    tail : dict of str to ndarray
-        What the next batch depends on; empty outside the tail.
-    result : BlockResult or None
-        The arrays themselves, where no sink on the worker keeps them.
-    reused : bool
-        Whether an earlier run had finished the block.
+
+def statistics_of(outcome: Outcome) -> dict[str, NDArray[Any]]:
+    """Return the numbers of a block's frames, by name, `CLIPPED` among them."""
+    return {name: np.asarray(outcome.values[name]) for name in (*STATISTICS, CLIPPED)}
+
+
+def all_statistics(outcomes: Iterable[Outcome], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return the numbers of all frames, by name, from the outcomes of blocks in order of time."""
+    parts = [statistics_of(outcome) for outcome in outcomes]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def block_piece(
+    block: Block, filter_limits: tuple[int, int], request: BlockRequest, sink: BlockSink | None
+) -> Piece:
+    """Return the piece that corrects a block.
+
+    It needs the frames that the block reads (or how to read them), the start of its batch, and the
+    reference. Without a sink its arrays travel as the content of the outcome. An error ends the
+    run: a recording is corrected as a whole or not at all.
     """
-
-    index: int
-    statistics: dict[str, NDArray[Any]]
-    tail: dict[str, NDArray[np.int64]]
-    result: BlockResult | None = None
-    reused: bool = False
-
-    def without_tail(self) -> BlockOutcome:
-        """Return the outcome without what only the next batch needs."""
-        return BlockOutcome(self.index, self.statistics, {}, self.result, self.reused)
+    return Piece(
+        "block" if sink is None else sink.name(block),
+        correct_and_keep,
+        (block, filter_limits, request, sink),
+        None if sink is None else sink.ledger,
+        frames=block.length,
+        isolated=False,
+    )
 
 
-def outcome_of(block: Block, result: BlockResult, *, keep_arrays: bool = False) -> BlockOutcome:
-    """Return the small outcome of a block result.
-
-    Parameters
-    ----------
-    block : Block
-        Which block.
-    result : BlockResult
-        Its arrays and statistics.
-    keep_arrays : bool, optional
-        Whether the arrays travel with the outcome.
-    """
-    statistics: dict[str, NDArray[Any]] = {name: result.statistics[name] for name in STATISTICS}
-    statistics["clipped"] = result.clipped
-    return BlockOutcome(block.index, statistics, result.tail, result if keep_arrays else None)
-
-
-def run_block(
-    frames: Any,
-    batch_start: BatchStart,
-    reference: Reference | SharedReference,
+def correct_and_keep(
     block: Block,
     filter_limits: tuple[int, int],
     request: BlockRequest,
     sink: BlockSink | None,
-) -> BlockOutcome:
-    """Correct one block and hand it to its sink; runs inside a dask task.
-
-    Parameters
-    ----------
-    frames : ndarray or FrameRange
-        The frames that the block reads, or how to read them.
-    batch_start : BatchStart
-        Start of the block's batch.
-    reference : Reference or SharedReference
-        Image to register to.
-    block : Block
-        Which frames.
-    filter_limits : tuple of int
-        Frames between which temporal filters reflect.
-    request : BlockRequest
-        Parameters and what to compute.
-    sink : BlockSink or None
-        Where arrays go; None lets them travel with the outcome.
-
-    Returns
-    -------
-    BlockOutcome
-        Statistics, tail, and the arrays if there is no sink.
-    """
-    if sink is not None and (finished := sink.find(block)) is not None:
-        return finished
+    frames: Any,
+    batch_start: BatchStart,
+    reference: Reference | SharedReference,
+) -> Result:
+    """Correct one block and hand it to its sink."""
     result = correct_block(
-        load_frames(frames),
-        read_start=block.read_start,
-        start=block.start,
-        stop=block.stop,
-        filter_limits=filter_limits,
-        reference=load_reference(reference),
-        batch_start=batch_start,
-        request=request,
-        seed_tail_start=block.seed_tail_start,
-        reference_tail_start=block.reference_tail_start,
+        load_frames(frames), block, filter_limits, load_reference(reference), batch_start, request
     )
     if sink is None:
-        return outcome_of(block, result, keep_arrays=True)
-    return sink.save(block, result)
+        return Result(values=recorded(result), arrays=result.tail, content=result)
+    return sink.keep(block, result)

@@ -8,17 +8,18 @@ numbers are those of a plain loop over the batches.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask
 from dask.delayed import Delayed, delayed
 
+from scopeflow.engine.pieces import Outcome, Result, task_of
 from scopeflow.io.lazy import LazyVideo
 from scopeflow.motion.block.correct import next_batch_start
 from scopeflow.motion.block.values import BatchStart, BlockRequest, Reference
-from scopeflow.motion.graph.block_task import BlockOutcome, BlockSink, run_block
+from scopeflow.motion.graph.block_task import REGISTERED_SUM, BlockSink, block_piece
 from scopeflow.motion.graph.shared_reference import SharedReference
 from scopeflow.motion.grid import (
     FIRST_SEED,
@@ -82,7 +83,7 @@ class Window:
     blocks : list of Block
         The blocks, in order of time.
     tasks : list of Delayed
-        One for each block; gives its :class:`BlockOutcome`.
+        One for each block; gives its :class:`~scopeflow.engine.pieces.Outcome`.
     next_start : Delayed or None
         Start of the batch after the window.
     """
@@ -117,15 +118,12 @@ def filter_limits(job: CorrectionJob, batch: int) -> tuple[int, int]:
 def _block_task(
     job: CorrectionJob, block: Block, start: Any, reference: Any, sink: BlockSink | None, name: str
 ) -> Delayed:
-    return delayed(run_block, pure=False)(
+    return task_of(
+        block_piece(block, filter_limits(job, block.batch), job.request, sink),
         job.video.frames(block.read_start, block.read_stop),
         start,
         reference,
-        block,
-        filter_limits(job, block.batch),
-        job.request,
-        sink,
-        dask_key_name=f"{name}-{block.start:09d}-{job.mark}",
+        key=f"{name}-{block.start:09d}-{job.mark}",
     )
 
 
@@ -181,10 +179,14 @@ def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchSta
     finished: dict[int, list[Delayed]] = {}
     for batch, members in enumerate(by_batch):
         computed = [_leaf_or_tail(job, block, start, reference) for block in members]
-        for_caller = [_for_caller(*pair) for pair in zip(members, computed, strict=True)]
+        # The caller needs no tail, so it need not travel.
+        for_caller = [
+            delayed(_without_tail, pure=False)(task) if block.in_tail else task
+            for block, task in zip(members, computed, strict=True)
+        ]
         window.blocks += members
         window.tasks += for_caller
-        finished[batch] = [_is_done(task) for task in for_caller]
+        finished[batch] = [delayed(_done, pure=False)(task) for task in for_caller]
         is_last = batch == job.grid.n_batches - 1
         if not is_last and any(block.in_tail for block in members):
             waits = finished.get(batch + 1 - job.batches_ahead, [])
@@ -199,14 +201,6 @@ def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchSta
 def _leaf_or_tail(job: CorrectionJob, block: Block, start: Any, reference: Any) -> Delayed:
     with dask.annotate(priority=SPINE_PRIORITY if block.in_tail else 0):
         return _block_task(job, block, start, reference, job.sink, "correct-block")
-
-
-def _for_caller(block: Block, task: Delayed) -> Delayed:
-    return delayed(_without_tail, pure=False)(task) if block.in_tail else task
-
-
-def _is_done(task: Delayed) -> Delayed:
-    return delayed(_nothing, pure=False)(task)
 
 
 def _next_start(
@@ -229,18 +223,19 @@ def _next_start(
 
 
 def start_from_outcomes(
-    outcomes: list[BlockOutcome],
+    outcomes: Sequence[Outcome | Result],
     seed_count: int,
     reference_count: int,
     waits: object = None,  # noqa: ARG001 - a dependency in time only
 ) -> BatchStart:
     """Return the start of a batch from the outcomes of the tail before it; runs inside a task."""
-    return next_batch_start([outcome.tail for outcome in outcomes], seed_count, reference_count)
+    return next_batch_start([outcome.arrays for outcome in outcomes], seed_count, reference_count)
 
 
-def _without_tail(outcome: BlockOutcome) -> BlockOutcome:
-    return outcome.without_tail()
+def _without_tail(outcome: Outcome) -> Outcome:
+    kept = {n: array for n, array in outcome.arrays.items() if n == REGISTERED_SUM}
+    return replace(outcome, arrays=kept)
 
 
-def _nothing(_: BlockOutcome) -> None:
-    return None
+def _done(_: Outcome) -> None:
+    """Stand for a finished block without its numbers."""

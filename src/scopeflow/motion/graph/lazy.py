@@ -12,6 +12,7 @@ import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from scopeflow.engine.pieces import Result
 from scopeflow.io.lazy import LazyVideo, SourceVideo, lazy_array
 from scopeflow.motion.block.apply import (
     compose_motion,
@@ -21,7 +22,7 @@ from scopeflow.motion.block.apply import (
     valid_pixels,
 )
 from scopeflow.motion.block.values import STATISTICS, BatchStart
-from scopeflow.motion.graph.block_task import BlockOutcome, run_block
+from scopeflow.motion.graph.block_task import correct_and_keep
 from scopeflow.motion.graph.correct import (
     FIRST_SEED_BLOCK,
     CorrectionJob,
@@ -153,13 +154,14 @@ def _run_frames(
     start: BatchStart,
     reference: Any,
 ) -> Any:
-    outcome = run_block(np.concatenate(frames), start, reference, block, limits, request, None)
-    return outcome if what is None else _frame_of(outcome, what)
+    whole = np.concatenate(frames)
+    result = correct_and_keep(block, limits, request, None, whole, start, reference)
+    return result if what is None else _frame_of(result, what)
 
 
-def _frame_of(outcome: BlockOutcome, offset: int) -> NDArray[np.float32]:
-    assert outcome.result is not None
-    return outcome.result.motion[offset : offset + 1]
+def _frame_of(result: Result, offset: int) -> NDArray[np.float32]:
+    motion: NDArray[np.float32] = result.content.motion
+    return motion[offset : offset + 1]
 
 
 def full_resolution(motion: da.Array, shape: tuple[int, int]) -> da.Array:

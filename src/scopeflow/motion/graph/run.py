@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from scopeflow.engine.executor import Executor
+from scopeflow.engine.pieces import Outcome
 from scopeflow.io.shared import shared_folder
 from scopeflow.motion.block.values import BatchStart, Reference
-from scopeflow.motion.graph.block_task import BlockOutcome
 from scopeflow.motion.graph.correct import CorrectionJob, Window, windows
 from scopeflow.motion.graph.shared_reference import reference_bytes, share_reference
 from scopeflow.motion.grid import Block, Grid
 
-OnBlock = Callable[[Block, BlockOutcome], None]
+OnBlock = Callable[[Block, Outcome], None]
 
 
 def run_job(
@@ -22,7 +22,8 @@ def run_job(
     executor: Executor,
     on_finish: OnBlock | None = None,
     on_block: OnBlock | None = None,
-) -> list[BlockOutcome]:
+    keep_content: bool = True,
+) -> list[Outcome]:
     """Compute all blocks of a job.
 
     Parameters
@@ -35,21 +36,23 @@ def run_job(
         ``on_finish(block, outcome)``, called as each block finishes, in any order.
     on_block : callable, optional
         ``on_block(block, outcome)``, called in the order of time while the run goes on.
+    keep_content : bool, optional
+        Whether arrays that travelled here stay in the outcomes after `on_finish`.
 
     Returns
     -------
-    list of BlockOutcome
+    list of Outcome
         In the order of time.
     """
     if executor.shares_files and isinstance(job.reference, Reference):
         with shared_folder(reference_bytes(job.reference)) as folder:
             shared = replace(job, reference=share_reference(job.reference, folder))
-            return run_job(shared, executor, on_finish, on_block)
-    outcomes: list[BlockOutcome] = []
+            return run_job(shared, executor, on_finish, on_block, keep_content)
+    outcomes: list[Outcome] = []
     generator = windows(job)
     window = next(generator, None)
     while window is not None:
-        results = _WindowResults(window, on_finish, on_block)
+        results = _WindowResults(window, on_finish, on_block, keep_content)
         tasks = [*window.tasks, *([] if window.next_start is None else [window.next_start])]
         executor.run(tasks, results.take)
         outcomes.extend(results.in_order)
@@ -63,12 +66,19 @@ def run_job(
 class _WindowResults:
     """Takes results in any order; hands blocks on in the order of time."""
 
-    def __init__(self, window: Window, on_finish: OnBlock | None, on_block: OnBlock | None) -> None:
+    def __init__(
+        self,
+        window: Window,
+        on_finish: OnBlock | None,
+        on_block: OnBlock | None,
+        keep_content: bool,
+    ) -> None:
         self._blocks = window.blocks
         self._on_finish = on_finish
         self._on_block = on_block
-        self._early: dict[int, BlockOutcome] = {}
-        self.in_order: list[BlockOutcome] = []
+        self._keep_content = keep_content
+        self._early: dict[int, Outcome] = {}
+        self.in_order: list[Outcome] = []
         self.next_start: BatchStart | None = None
 
     def take(self, position: int, value: Any) -> None:
@@ -77,7 +87,7 @@ class _WindowResults:
             return
         if self._on_finish is not None:
             self._on_finish(self._blocks[position], value)
-        self._early[position] = value
+        self._early[position] = value if self._keep_content else replace(value, content=None)
         while (due := len(self.in_order)) in self._early:
             outcome = self._early.pop(due)
             self.in_order.append(outcome)

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.engine.pieces import Outcome
 from scopeflow.errors import CallbackWarning
 from scopeflow.images.resize import upsample_flow
-from scopeflow.motion.graph.block_task import BlockOutcome
 from scopeflow.motion.grid import Block, Grid
 from scopeflow.motion.store.layout import MOTION, REGISTERED, ResultStore
 
@@ -140,7 +140,7 @@ class Delivery:
             for callback in self._callbacks.progress:
                 _call("Progress", callback, self._done, self._grid.n_frames)
 
-    def block(self, block: Block, _: BlockOutcome) -> None:
+    def block(self, block: Block, _: Outcome) -> None:
         """Take note of a block, in the order of time; deliver its batch if it is the last of it."""
         start, stop = self._grid.batch_range(block.batch)
         if block.stop != stop or not self._callbacks.want_batches:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scopeflow.engine.fingerprint import diff_settings, fingerprint
+from scopeflow.engine.claim import Claim
 from scopeflow.engine.ledger import Ledger
-from scopeflow.errors import OptionsError, OutputError, OutputExistsError
+from scopeflow.errors import OptionsError, OutputError
 from scopeflow.io.files import file_proof, load_json, remove_tree, save_json, writing
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import Location, RemotePath, location
 from scopeflow.io.write.exports import video_paths
 from scopeflow.motion.options.enums import NamingConvention
 from scopeflow.motion.options.of_options import OFOptions
+from scopeflow.motion.store.layout import (
+    ResultStore,
+    StoreLayout,
+    create_store,
+    layout_attributes,
+    read_layout,
+)
 
 STATE_FOLDER = ".scopeflow"
 
@@ -106,6 +113,26 @@ class OutputFiles:
     def named_files(self) -> list[Location]:
         """Return every file that a run may write under its final name, outside of the state."""
         return [self.target, *self.video_files, *(self.side_file(name) for name in SIDE_FILES)]
+
+    def claim(self, settings: dict[str, Any]) -> Claim:
+        """Return the answer to whether a run with these settings may write here."""
+        return Claim(self.target, self.settings, settings)
+
+    def strangers(self) -> Iterator[str]:
+        """Yield why files under our names, which no settings of ours belong to, have to stay."""
+        foreign = [path for path in self.named_files() if path.exists()]
+        if not foreign:
+            return
+        ours = sorted(path.parent.name for path in self.state.parent.glob("*/settings.json"))
+        if ours:
+            yield (
+                f"{foreign[0]} belongs to the results {', '.join(ours)} in the same folder; choose "
+                "another output folder, or naming_convention='batch' for other recordings"
+            )
+        yield (
+            f"{foreign[0]} exists and there is no record that scopeflow wrote it; move it "
+            "away or choose another output folder"
+        )
 
     def ledger(self, mark: str) -> Ledger:
         """Return the ledger for settings with the fingerprint `mark`."""
@@ -217,78 +244,36 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
             )
 
 
-def check_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> bool:
-    """Refuse outputs that stand there already; touches nothing.
+def take_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
+    """Take possession of an output, see :meth:`Claim.take`; return the mark for its ledger."""
+    mark = files.claim(settings).take(
+        resume=resume, discard=lambda: discard(files), strangers=files.strangers
+    )
+    sweep(files)
+    return mark
+
+
+def continue_store(files: OutputFiles, wanted: StoreLayout, facts: dict[str, Any]) -> ResultStore:
+    """Continue the store of an earlier run, with its block length, or create an empty one.
 
     Parameters
     ----------
     files : OutputFiles
-        Where the run writes.
-    settings : dict
-        Everything that decides the results, JSON-able.
-    resume : bool
-        Continue a run of the same settings, or replace our own old results.
-
-    Returns
-    -------
-    bool
-        Whether records of an earlier run of ours stand there.
-
-    Raises
-    ------
-    OutputExistsError
-        If results of other settings, or files that are not ours, stand there.
+        Where it stands.
+    wanted : StoreLayout
+        What this run needs; an existing store may hold more arrays.
+    facts : dict
+        Attributes of a new store, JSON-able.
     """
-    existing = load_json(files.settings)
-    if existing is None:
-        foreign = [path for path in files.named_files() if path.exists()]
-        ours = sorted(path.parent.name for path in files.state.parent.glob("*/settings.json"))
-        if foreign and ours:
-            raise OutputExistsError(
-                f"{foreign[0]} belongs to the results {', '.join(ours)} in the same folder; choose "
-                "another output folder, or naming_convention='batch' for other recordings"
-            )
-        if foreign:
-            raise OutputExistsError(
-                f"{foreign[0]} exists and there is no record that scopeflow wrote it; move it "
-                "away or choose another output folder"
-            )
-        return False
-    if resume and existing.get("fingerprint") != fingerprint(settings):
-        changes = diff_settings(existing["settings"], settings)
-        raise OutputExistsError(
-            f"{files.target} was made with other settings ({'; '.join(changes)}). "
-            "Use resume=False (--no-resume) to replace it, or choose another output folder"
-        )
-    return True
-
-
-def claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
-    """Take possession of an output: fresh, to be continued, or to be replaced.
-
-    Parameters
-    ----------
-    files, settings, resume
-        As in :func:`check_claim`.
-
-    Returns
-    -------
-    str
-        Fingerprint of the settings, for the ledger.
-
-    Raises
-    ------
-    OutputExistsError
-        As :func:`check_claim`.
-    """
-    mark = fingerprint(settings)
-    exists = check_claim(files, settings, resume=resume)
-    if exists and not resume:
-        discard(files)
-    if not (exists and resume):
-        save_json(files.settings, {"fingerprint": mark, "settings": settings})
-    sweep(files)
-    return mark
+    existing = read_layout(files.store)
+    if existing is not None and set(existing.arrays) >= set(wanted.arrays):
+        comparable = replace(existing, block_length=wanted.block_length, arrays=wanted.arrays)
+        if comparable == wanted:
+            return ResultStore(str(files.store), existing)
+    with writing(files.target):
+        remove_tree(files.ledger("").folder)
+    create_store(files.store, wanted, {"scopeflow": {"layout": layout_attributes(wanted), **facts}})
+    return ResultStore(str(files.store), wanted)
 
 
 def discard(files: OutputFiles) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, task_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
 from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import UnreadableFileError
-from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.lazy import lazy_array
 from scopeflow.io.locations import Location, location, open_bytes
@@ -25,7 +25,7 @@ from scopeflow.io.read.files import not_found, stamp_folder
 from scopeflow.io.zarr.ngff import motion_attributes
 from scopeflow.motion.block.apply import result_of_motion
 from scopeflow.motion.block.values import STATISTICS
-from scopeflow.motion.graph.block_task import BlockOutcome
+from scopeflow.motion.graph.block_task import all_statistics
 from scopeflow.motion.graph.correct import CorrectionJob, grid_of
 from scopeflow.motion.graph.lazy import is_solved_when_read
 from scopeflow.motion.graph.run import batches_ahead, run_job, tasks_per_window
@@ -35,12 +35,10 @@ from scopeflow.motion.store.layout import (
     MOTION,
     ResultStore,
     StoreLayout,
-    create_store,
-    layout_attributes,
     open_result,
     read_layout,
 )
-from scopeflow.motion.store.outputs import OutputFiles, claim
+from scopeflow.motion.store.outputs import OutputFiles, continue_store, take_claim
 from scopeflow.motion.store.provenance import package_versions
 from scopeflow.motion.store.sinks import LedgerSink, StoreSink
 
@@ -129,7 +127,7 @@ def save_motion(
         "interpolation": facts.interpolation,
         "non_finite": facts.non_finite,
     }
-    mark = claim(files, everything, resume=config.resume)
+    mark = take_claim(files, everything, resume=config.resume)
     ledger = files.ledger(mark)
     store, grid = _open_store(files, array, facts, job, config, everything)
     sink = StoreSink(store, ledger)
@@ -139,7 +137,7 @@ def save_motion(
         FrameProgress(grid.n_frames, "computing motion", config.progress) as progress,
     ):
 
-        def on_finish(block: Block, outcome: BlockOutcome) -> None:
+        def on_finish(block: Block, outcome: Outcome) -> None:
             progress.advance(block.length, reused=outcome.reused)
 
         if job is None:
@@ -156,9 +154,7 @@ def save_motion(
                 batches_ahead=batches_ahead(grid, executor.n_workers),
             )
             outcomes = run_job(job, executor, on_finish)
-    store.write_statistics(
-        {name: np.concatenate([part.statistics[name] for part in outcomes]) for name in STATISTICS}
-    )
+    store.write_statistics(all_statistics(outcomes, STATISTICS))
     if facts.reference is not None:
         store.write_reference(facts.reference)
     # Last: a store without this is not complete.
@@ -186,31 +182,22 @@ def _open_store(
     bytes_per_frame = int(np.prod(shape[1:])) * 8
     length = choose_block_length(frames, batch, bytes_per_frame, config.block_length)
     wanted = StoreLayout(shape, "float32", (rows, columns), length, (MOTION,))
-    existing = read_layout(files.store)
-    if existing is not None and replace(existing, block_length=length) == wanted:
-        wanted = existing
-    else:
-        with writing(files.target):
-            remove_tree(files.ledger("").folder)
-        metadata = asdict(facts.metadata)
-        del metadata["origins"]
-        attributes = {
-            "layout": layout_attributes(wanted),
-            "settings": settings,
-            "versions": package_versions(),
-            "motion": {
-                "interpolation": facts.interpolation,
-                "non_finite": facts.non_finite,
-                "metadata": metadata,
-            },
-        }
-        create_store(files.store, wanted, {"scopeflow": attributes})
-    length = wanted.block_length
+    metadata = asdict(facts.metadata)
+    del metadata["origins"]
+    attributes = {
+        "settings": settings,
+        "versions": package_versions(),
+        "motion": {
+            "interpolation": facts.interpolation,
+            "non_finite": facts.non_finite,
+            "metadata": metadata,
+        },
+    }
+    store = continue_store(files, wanted, attributes)
+    length = store.layout.block_length
     if job is None:
-        grid = make_grid(frames, frames, length, seed_tail=0)
-    else:
-        grid = grid_of(frames, length, job.request, job.request.parameters)
-    return ResultStore(str(files.store), wanted), grid
+        return store, make_grid(frames, frames, length, seed_tail=0)
+    return store, grid_of(frames, length, job.request, job.request.parameters)
 
 
 def _evaluate(
@@ -219,42 +206,45 @@ def _evaluate(
     grid: Grid,
     sink: StoreSink,
     executor: Executor,
-    on_finish: Callable[[Block, BlockOutcome], None],
-) -> list[BlockOutcome]:
-    outcomes: dict[int, BlockOutcome] = {}
-    left = []
-    for block in grid.blocks:
-        finished = sink.find(block)
-        if finished is None:
-            left.append(block)
-            continue
-        outcomes[block.index] = finished
-        on_finish(block, finished)
+    on_finish: Callable[[Block, Outcome], None],
+) -> list[Outcome]:
+    pieces = [
+        Piece(sink.name(block), _keep_motion, (block, shape, sink), sink.ledger, isolated=False)
+        for block in grid.blocks
+    ]
+    outcomes = [find_piece(piece) for piece in pieces]
+    for block, outcome in zip(grid.blocks, outcomes, strict=True):
+        if outcome is not None:
+            on_finish(block, outcome)
+    left = [number for number, outcome in enumerate(outcomes) if outcome is None]
     # A few blocks at a time, because a graph has several tasks for each frame; but all together
     # where displacements are solved on the way, whose starts are shared.
     at_once = max(2 * executor.n_workers, _FRAMES_SUBMITTED // max(1, grid.block_length))
     at_once = len(grid.blocks) if is_solved_when_read(array) else at_once
+    run = uuid.uuid4().hex[:8]
     for first in range(0, len(left), at_once):
-        blocks = left[first : first + at_once]
+        numbers = left[first : first + at_once]
         tasks = [
-            delayed(_save_block, pure=False)(array[block.start : block.stop], block, shape, sink)
-            for block in blocks
+            task_of(
+                pieces[number],
+                array[grid.blocks[number].start : grid.blocks[number].stop],
+                key=f"save-motion-{number:06d}-{run}",
+            )
+            for number in numbers
         ]
 
-        def take(
-            position: int, outcome: BlockOutcome, blocks: Sequence[Block] = tuple(blocks)
-        ) -> None:
-            outcomes[outcome.index] = outcome
-            on_finish(blocks[position], outcome)
+        def take(position: int, outcome: Outcome, numbers: Sequence[int] = numbers) -> None:
+            outcomes[numbers[position]] = outcome
+            on_finish(grid.blocks[numbers[position]], outcome)
 
         executor.run(tasks, take)
-    return [outcomes[block.index] for block in grid.blocks]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _save_block(
-    motion: NDArray[np.float32], block: Block, shape: tuple[int, int], sink: StoreSink
-) -> BlockOutcome:
-    return sink.save(block, result_of_motion(np.asarray(motion), shape))
+def _keep_motion(
+    block: Block, shape: tuple[int, int], sink: StoreSink, motion: NDArray[np.float32]
+) -> Result:
+    return sink.keep(block, result_of_motion(np.asarray(motion), shape))
 
 
 def open_stored(path: Location) -> OpenedMotion:

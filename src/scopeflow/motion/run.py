@@ -1,0 +1,356 @@
+"""One correction carried out: reference, blocks, results in memory or in files, exports."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.messages import debug_messages
+from scopeflow.engine.pieces import Outcome
+from scopeflow.engine.place import RegistrationConfig
+from scopeflow.engine.progress import FrameProgress
+from scopeflow.engine.sharing import shared_video
+from scopeflow.errors import OutputError
+from scopeflow.io.files import (
+    atomic_save_npz,
+    load_arrays,
+    load_json,
+    remove_tree,
+    save_json,
+    writing,
+)
+from scopeflow.io.formats import OutputFormat
+from scopeflow.io.shared import shared_folder
+from scopeflow.motion.block.correct import make_reference
+from scopeflow.motion.block.values import STATISTICS, Reference
+from scopeflow.motion.graph.block_task import CLIPPED, BlockSink, all_statistics
+from scopeflow.motion.graph.checks import finite_checks
+from scopeflow.motion.graph.correct import CorrectionJob, grid_of
+from scopeflow.motion.graph.memory import check_memory
+from scopeflow.motion.graph.run import batches_ahead, run_job, tasks_per_window
+from scopeflow.motion.grid import Block, Grid
+from scopeflow.motion.place import supported_config
+from scopeflow.motion.plan import CorrectionPlan
+from scopeflow.motion.reference import (
+    build_reference_image,
+)
+from scopeflow.motion.store.delivery import (
+    Callbacks,
+    Delivery,
+    FinishedFrames,
+    FramesInMemory,
+    StoredFrames,
+)
+from scopeflow.motion.store.exports import export_results
+from scopeflow.motion.store.layout import (
+    MOTION,
+    REGISTERED,
+    ResultStore,
+    StoreLayout,
+)
+from scopeflow.motion.store.outputs import (
+    OutputFiles,
+    continue_store,
+    find_finished,
+    record_finished,
+    take_claim,
+)
+from scopeflow.motion.store.provenance import package_versions, run_facts
+from scopeflow.motion.store.sinks import ArraySink, LedgerSink, StoreSink
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CorrectionResult:
+    """What a corrected recording leaves in memory.
+
+    Attributes
+    ----------
+    reference : ndarray of float64, shape (H, W, C)
+        The reference, in units of the recording.
+    statistics : dict of str to ndarray
+        Numbers of each frame by name, see `STATISTICS`.
+    registered, flow : ndarray or None
+        Corrected frames ``(T, H, W, C)`` and displacements ``(T, H, W, 2)`` in pixels, where the
+        results go into memory.
+    computed_frames, reused_frames : int
+        Frames that this run computed, and that an earlier run had finished.
+    clipped_values : int or None
+        Values that did not fit the type of the output; None where finished exports were found.
+    """
+
+    reference: NDArray[np.float64]
+    statistics: dict[str, NDArray[Any]]
+    registered: NDArray[Any] | None = None
+    flow: NDArray[np.float32] | None = None
+    computed_frames: int = 0
+    reused_frames: int = 0
+    clipped_values: int | None = None
+
+
+def run_correction(
+    plan: CorrectionPlan,
+    config: RegistrationConfig,
+    executor: Executor | None = None,
+    callbacks: Callbacks | None = None,
+) -> CorrectionResult:
+    """Carry out a plan of :func:`plan_correction`.
+
+    Parameters
+    ----------
+    plan : CorrectionPlan
+        What to do.
+    config : RegistrationConfig
+        How to run it.
+    executor : Executor, optional
+        Where, if a place is open already; otherwise the one that the configuration names.
+    callbacks : Callbacks, optional
+        Functions of the user to call as frames and batches finish.
+
+    Raises
+    ------
+    ScopeflowError
+        One clear error, before anything is written where that is possible.
+    """
+    started = time.time()
+    callbacks = callbacks or Callbacks()
+    if plan.files is not None and config.resume and not callbacks.want_batches:
+        finished = _finished(plan, plan.files)
+        if finished is not None:
+            return finished
+    with contextlib.ExitStack() as stack:
+        if config.verbose or plan.options.verbose:
+            stack.enter_context(debug_messages())
+        if executor is None:
+            place = supported_config(config, plan.options.flow_backend)
+            executor = stack.enter_context(open_executor(place))
+        executor.check_functions(
+            {
+                "get_displacement": plan.request.displacement_function,
+                "preproc_funct": plan.request.frame_function,
+            }
+        )
+        _check_memory(plan, config, executor)
+        video = stack.enter_context(shared_video(plan.recording.video, executor))
+        recording = dataclasses.replace(plan.recording, video=video)
+        run = _Run(dataclasses.replace(plan, recording=recording), config, executor, callbacks)
+        return run.to_arrays() if plan.files is None else run.to_files(plan.files, started)
+
+
+def _finished(plan: CorrectionPlan, files: OutputFiles) -> CorrectionResult | None:
+    """Return the result of an exported run that needs nothing more, else None."""
+    if files.format is OutputFormat.ZARR or load_json(files.settings) is None:
+        return None
+    facts = find_finished(files)
+    stored = None if facts is None else load_arrays(files.reference)
+    if facts is None or stored is None:
+        return None
+    logger.info("%s is complete; nothing to do.", files.target)
+    statistics = {name: np.asarray(facts["statistics"][name]) for name in STATISTICS}
+    return CorrectionResult(stored["raw"], statistics, reused_frames=plan.grid.n_frames)
+
+
+def _check_memory(plan: CorrectionPlan, config: RegistrationConfig, executor: Executor) -> None:
+    per_worker = executor.memory_per_worker()
+    limit = config.memory_limit_bytes
+    if per_worker is not None:
+        bytes_of_worker, threads = per_worker
+        limit = bytes_of_worker if limit is None else min(limit, bytes_of_worker)
+        check_memory(plan.memory, limit, threads)
+    elif limit is not None:
+        check_memory(plan.memory, limit, 1)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One plan in one place: the steps that results in memory and in files have in common."""
+
+    plan: CorrectionPlan
+    config: RegistrationConfig
+    executor: Executor
+    callbacks: Callbacks
+
+    def to_arrays(self) -> CorrectionResult:
+        """Correct into arrays of this process."""
+        plan, executor = self.plan, self.executor
+        self._check_finite()
+        reference = self._reference(None)
+        shape = plan.recording.video.shape
+        dtype = np.dtype(plan.request.output_dtype)
+        with contextlib.ExitStack() as stack:
+            if executor.shares_files:
+                size = int(np.prod(shape[:3])) * (shape[3] * dtype.itemsize + 8)
+                folder = stack.enter_context(shared_folder(size))
+                shared = folder.empty("registered", shape, dtype)
+                shared_flow = folder.empty("flow", (*shape[:3], 2), np.float32)
+                registered, flow = shared.open(), shared_flow.open()
+                sink = ArraySink(shared, shared_flow)
+            else:
+                registered = np.empty(shape, dtype=dtype)
+                flow = np.empty((*shape[:3], 2), dtype=np.float32)
+                sink = ArraySink(registered, flow)
+            keeps_itself = executor.shares_memory or executor.shares_files
+            job = self._job(plan.grid, reference, sink if keeps_itself else None)
+            frames = FramesInMemory(registered, flow)
+            result = self._blocks(job, frames, reference, None if keeps_itself else sink)
+            if executor.shares_files:
+                registered, flow = registered.copy(), flow.copy()  # the shared files go away
+        return dataclasses.replace(result, registered=registered, flow=flow)
+
+    def to_files(self, files: OutputFiles, started: float) -> CorrectionResult:
+        """Correct into a result store, export it, and write down what was done."""
+        plan = self.plan
+        if load_json(files.settings) is None or not self.config.resume:
+            self._check_finite()
+        mark = take_claim(files, plan.settings, resume=self.config.resume)
+        store, grid = self._store(files)
+        ledger = files.ledger(mark)
+        reference = self._stored_reference(files, ledger)
+        job = self._job(
+            grid, reference, StoreSink(store, ledger), LedgerSink(ledger, "first-start")
+        )
+        result = self._blocks(job, StoredFrames(store), reference)
+        statistics = result.statistics
+        written = export_results(
+            plan.options, files, store, reference, statistics, plan.recording.metadata
+        )
+        facts = run_facts(
+            plan.options,
+            plan.recording,
+            self.executor,
+            settings=plan.settings,
+            started=started,
+            computed_frames=result.computed_frames,
+            reused_frames=result.reused_frames,
+            block_length=grid.block_length,
+        )
+        save_json(files.side_file("run.json"), facts)
+        if files.format is not OutputFormat.ZARR:
+            proof = {name: statistics[name].tolist() for name in STATISTICS}
+            record_finished(files, written, statistics=proof)
+            for folder in (files.store, ledger.folder):
+                # Results stand; what is left of the work is no reason to fail.
+                with contextlib.suppress(OutputError), writing(folder):
+                    remove_tree(folder)
+        return result
+
+    def _job(
+        self,
+        grid: Grid,
+        reference: Reference,
+        sink: BlockSink | None,
+        seed_sink: BlockSink | None = None,
+    ) -> CorrectionJob:
+        return CorrectionJob(
+            self.plan.recording.video,
+            grid,
+            reference,
+            self.plan.request,
+            sink,
+            seed_sink,
+            tasks_per_window=tasks_per_window(self.executor.n_workers),
+            batches_ahead=batches_ahead(grid, self.executor.n_workers),
+        )
+
+    def _check_finite(self) -> None:
+        # All of it before the first block, so that hours of work are not lost to one bad frame.
+        if self.plan.options.non_finite == "error":
+            video, length = self.plan.recording.video, self.plan.grid.block_length
+            self.executor.run(finite_checks(video, length), lambda *_: None)
+
+    def _reference(self, ledger: Ledger | None) -> Reference:
+        plan = self.plan
+        n_frames = len(plan.reference.frames)
+        show = self.config.progress if n_frames > 1 else False
+        with FrameProgress(n_frames, "building the reference", show) as progress:
+            raw = build_reference_image(
+                plan.reference,
+                plan.recording.video,
+                plan.options,
+                plan.weight,
+                self.executor,
+                ledger,
+                lambda block, outcome: progress.advance(block.length, reused=outcome.reused),
+            )
+        return make_reference(raw, plan.parameters.preprocess, plan.weight)
+
+    def _stored_reference(self, files: OutputFiles, ledger: Ledger) -> Reference:
+        """Return the reference that an interrupted run had built, or build it."""
+        plan = self.plan
+        record = ledger.find("reference")
+        if record is not None:
+            return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
+        reference = self._reference(ledger)
+        ledger.complete("reference", {}, arrays={"raw": reference.raw})
+        atomic_save_npz(files.reference, raw=reference.raw)
+        return reference
+
+    def _blocks(
+        self,
+        job: CorrectionJob,
+        frames: FinishedFrames,
+        reference: Reference,
+        keep: ArraySink | None = None,
+    ) -> CorrectionResult:
+        """Compute all blocks; `keep` takes arrays that travelled here."""
+        delivery = Delivery(self.callbacks, job.grid, frames)
+        with FrameProgress(job.grid.n_frames, "correcting", self.config.progress) as progress:
+
+            def on_finish(block: Block, outcome: Outcome) -> None:
+                if keep is not None and outcome.content is not None:
+                    keep.keep(block, outcome.content)
+                progress.advance(block.length, reused=outcome.reused)
+                delivery.count(block)
+                how = "reused" if outcome.reused else "computed"
+                logger.debug("frames %d to %d %s", block.start, block.stop - 1, how)
+
+            outcomes = run_job(job, self.executor, on_finish, delivery.block, keep is None)
+        statistics = all_statistics(outcomes, (*STATISTICS, CLIPPED))
+        clipped = int(statistics[CLIPPED].sum())
+        if clipped:
+            logger.warning(
+                "%d of %d values did not fit %s after interpolation and were clipped.",
+                clipped,
+                int(np.prod(job.video.shape)),
+                job.request.output_dtype,
+            )
+        return CorrectionResult(
+            reference.raw,
+            statistics,
+            computed_frames=progress.done - progress.reused,
+            reused_frames=progress.reused,
+            clipped_values=clipped,
+        )
+
+    def _store(self, files: OutputFiles) -> tuple[ResultStore, Grid]:
+        """Continue the store that stands there, with its block length, or create it."""
+        plan = self.plan
+        arrays = plan.arrays
+        if self.callbacks.registered:
+            arrays = tuple(dict.fromkeys((*arrays, REGISTERED)))
+        if self.callbacks.displacement:
+            arrays = tuple(dict.fromkeys((*arrays, MOTION)))
+        shape = plan.recording.video.shape
+        wanted = StoreLayout(
+            shape,
+            plan.request.output_dtype,
+            plan.request.motion_shape(*shape[1:3]),
+            plan.grid.block_length,
+            arrays,
+        )
+        facts = {"settings": plan.settings, "versions": package_versions()}
+        store = continue_store(files, wanted, facts)
+        length = store.layout.block_length
+        if length == plan.grid.block_length:
+            return store, plan.grid
+        return store, grid_of(shape[0], length, plan.request, plan.parameters)
