@@ -19,6 +19,9 @@ class LoggedFrame:
     def __init__(self, log: str) -> None:
         self.log = log
 
+    def __dask_tokenize__(self):
+        return "the same frame, wherever the log is"
+
     def __call__(self, frame):
         time.sleep(float(os.environ.get("SECONDS_PER_FRAME", "0")))
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

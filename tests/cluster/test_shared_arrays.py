@@ -19,7 +19,7 @@ from scopeflow.compat.pyflowreg._executors import (
     SequentialExecutor,
     ThreadingExecutor,
 )
-from scopeflow.engine.executor import Executor
+from scopeflow.engine.executor import ClusterExecutor
 from scopeflow.errors import OptionsError
 from scopeflow.flow.backends.registry import register_backend
 from scopeflow.flow.flow import get_displacement
@@ -37,7 +37,7 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="ne
 
 @pytest.fixture
 def processes(cluster_client):
-    return Executor("multiprocessing", 2, cluster_client)
+    return ClusterExecutor("multiprocessing", 2, cluster_client)
 
 
 class Looks:

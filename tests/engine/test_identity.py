@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -334,9 +335,53 @@ def test_what_has_no_identity_is_said(source, names):
         identity(known["function"])
     reason = identity_or_reason(known["function"])
     assert names in reason[NOT_IDENTIFIED]
-    assert reason["name"] == "__main__.function"
+    assert reason["name"] == "function"
     if "FILE" in known:
         known["FILE"].close()
+
+
+def test_what_a_package_keeps_for_itself_is_not_the_function(monkeypatch):
+    source = "import os\ndef function(x):\n    return x if os.environ.get('N') else None\n"
+    before = of_source(source)
+    monkeypatch.setenv("N", "3")
+    assert of_source(source) == before
+
+
+class Lazy:
+    """An object that remembers what it has computed."""
+
+    def __init__(self, n):
+        self.n = n
+
+    @functools.cached_property
+    def table(self):
+        return np.arange(self.n)
+
+    def __call__(self, frame):
+        return frame * self.table[-1]
+
+
+def test_what_python_and_caches_note_down_changes_nothing():
+    lazy = Lazy(3)
+    before = identity(lazy)
+    assert lazy(2) == 4
+    pickle.loads(pickle.dumps(lazy))  # notes the names of slots in the class
+    assert "__slotnames__" in vars(Lazy)
+    assert identity(lazy) == before != identity(Lazy(4))
+
+
+def test_an_object_can_say_what_counts():
+    class Logged:
+        def __init__(self, log, factor):
+            self.log, self.factor = log, factor
+
+        def __dask_tokenize__(self):
+            return self.factor
+
+        def __call__(self, frame):
+            return frame * self.factor
+
+    assert identity(Logged("a", 2)) == identity(Logged("b", 2)) != identity(Logged("a", 3))
 
 
 def test_an_object_that_holds_itself_ends():

@@ -17,8 +17,6 @@ from scopeflow.flow.flow import get_displacement
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.motion.options.of_options import OFOptions
 
-SECONDS_PER_FRAME = float(os.environ.get("SECONDS_PER_FRAME", "0.05"))
-
 
 class SlowFlow:
     """The ordinary solver, with a pause and a line in a log for each frame."""
@@ -28,7 +26,7 @@ class SlowFlow:
 
     def __call__(self, reference, moving, *, uv, weight, **parameters):
         flow = get_displacement(reference, moving, uv=uv, weight=weight, **parameters)
-        time.sleep(SECONDS_PER_FRAME)
+        time.sleep(float(os.environ.get("SECONDS_PER_FRAME", "0.05")))
         # One short append is atomic, also from several processes.
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{float(np.sum(moving, dtype=np.float64)):.17g}\n".encode())

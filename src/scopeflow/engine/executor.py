@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
 import dask
@@ -44,7 +45,7 @@ _CLUSTER_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Executor:
+class Executor(ABC):
     """A place where tasks run.
 
     Attributes
@@ -53,85 +54,40 @@ class Executor:
         ``sequential``, ``threading``, ``multiprocessing`` or ``dask``.
     n_workers : int
         Tasks that run at the same time.
-    client : distributed.Client or None
-        Client of the cluster; None inside this process.
-    pool : concurrent.futures.Executor or None
-        Threads that all calls of :meth:`run` share; None makes them for each call.
     """
 
     name: str
     n_workers: int
-    client: Client | None = None
-    pool: ThreadPoolExecutor | None = None
+
+    shares_memory: ClassVar[bool]
+    """Whether tasks can write into arrays of this process."""
 
     @property
     def shares_files(self) -> bool:
         """Whether tasks run in processes of this machine, that can map the same files."""
-        return self.client is not None and self.name == "multiprocessing"
+        return self.name == "multiprocessing"
 
-    @property
-    def shares_memory(self) -> bool:
-        """Whether tasks can write into arrays of this process."""
-        return self.client is None
-
+    @abstractmethod
     def memory_per_worker(self) -> tuple[int, int] | None:
         """Return (bytes, threads) of the tightest worker, or None where there is no limit."""
-        if self.client is None:
-            return memory_limit(), self.n_workers
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        limits = [
-            (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
-        ]
-        return min(limits, key=lambda pair: pair[0] / pair[1]) if limits else None
 
+    @abstractmethod
     def check_functions(self, functions: Mapping[str, Any]) -> None:
-        """Refuse functions of the user that cannot travel to workers in other processes.
-
-        Parameters
-        ----------
-        functions : mapping of str to object
-            By the name of the option; None is skipped.
+        """Refuse functions of the user, by the name of their option, that cannot travel to workers.
 
         Raises
         ------
         OptionsError
             Names the option and what cannot be pickled.
         """
-        if self.client is None:
-            return
-        for name, function in functions.items():
-            if function is None:
-                continue
-            try:
-                cloudpickle.dumps(function)
-            except Exception as error:  # whatever the user's objects raise
-                raise OptionsError(
-                    f"{name} cannot be sent to workers in other processes: {error}. Make what it "
-                    "needs (files, locks, devices) inside the function, or give "
-                    "get_displacement_factory; or use parallelization='threading'"
-                ) from error
 
     def run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
         """Compute tasks; call ``on_result(position, value)`` in this thread as each finishes.
 
-        Parameters
-        ----------
-        tasks : sequence of Delayed
-            What to compute.
-        on_result : callable
-            Called once for every task, in order of completion.
-
-        Raises
-        ------
-        Exception
-            The first exception of a task or of `on_result`; unfinished tasks are cancelled.
+        Raises the first exception of a task or of `on_result`; unfinished tasks are cancelled.
         """
-        if not tasks:
-            return
-        if self.client is None:
-            self._run_here(tasks, on_result)
-        else:
-            self._run_on_cluster(self.client, tasks, on_result)
+        if tasks:
+            self._run(tasks, on_result)
 
     def compute(self, task: Any) -> Any:
         """Compute one task and return its value."""
@@ -139,7 +95,27 @@ class Executor:
         self.run([task], lambda _, value: values.append(value))
         return values[0]
 
-    def _run_here(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
+    @abstractmethod
+    def _run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
+        """Compute at least one task."""
+
+
+@dataclass(frozen=True)
+class LocalExecutor(Executor):
+    """One process: one thread, or the threads of `pool`, which all calls of :meth:`run` share."""
+
+    pool: ThreadPoolExecutor | None = None
+
+    shares_memory = True
+
+    def memory_per_worker(self) -> tuple[int, int] | None:
+        """Return the memory that this process may use."""
+        return memory_limit(), self.n_workers
+
+    def check_functions(self, functions: Mapping[str, Any]) -> None:
+        """Accept all: nothing travels."""
+
+    def _run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
         positions: dict[Any, list[int]] = {}
         for position, task in enumerate(tasks):
             positions.setdefault(task.key, []).append(position)
@@ -160,21 +136,48 @@ class Executor:
             callbacks=[(None, None, None, after_task, None)],
         )
 
-    def _run_on_cluster(
-        self, client: Client, tasks: Sequence[Delayed], on_result: OnResult
-    ) -> None:
+
+@dataclass(frozen=True)
+class ClusterExecutor(Executor):
+    """A dask cluster, of this machine or of many."""
+
+    client: Client
+
+    shares_memory = False
+
+    def memory_per_worker(self) -> tuple[int, int] | None:
+        """Return (bytes, threads) of the tightest worker, or None where there is no limit."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [
+            (info["memory_limit"], info["nthreads"]) for info in workers if info["memory_limit"]
+        ]
+        return min(limits, key=lambda pair: pair[0] / pair[1]) if limits else None
+
+    def check_functions(self, functions: Mapping[str, Any]) -> None:
+        """Refuse functions that cannot be pickled."""
+        for name, function in functions.items():
+            try:
+                cloudpickle.dumps(function)
+            except Exception as error:  # whatever the user's objects raise
+                raise OptionsError(
+                    f"{name} cannot be sent to workers in other processes: {error}. Make what it "
+                    "needs (files, locks, devices) inside the function, or give "
+                    "get_displacement_factory; or use parallelization='threading'"
+                ) from error
+
+    def _run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
         from distributed import as_completed
 
         # Fusing tasks would drop the priorities of the spine.
         with dask.config.set({"optimization.fuse.active": False}):
-            futures: list[Future] = client.compute(list(tasks), retries=2)
+            futures: list[Future] = self.client.compute(list(tasks), retries=2)
         positions = {future.key: position for position, future in enumerate(futures)}
         try:
-            for future, value in as_completed(futures, loop=client.loop, with_results=True):
+            for future, value in as_completed(futures, loop=self.client.loop, with_results=True):
                 on_result(positions[future.key], value)
                 future.release()
         except BaseException:
-            client.cancel(futures, force=True)
+            self.client.cancel(futures, force=True)
             raise
 
 
@@ -231,15 +234,15 @@ def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
         yield _on(client)
     elif wanted == "multiprocessing":
         with local_cluster(worker_count(config.n_jobs)) as private:
-            yield Executor("multiprocessing", worker_count(config.n_jobs), private)
+            yield ClusterExecutor("multiprocessing", worker_count(config.n_jobs), private)
     elif wanted == "sequential":
-        yield Executor("sequential", 1)
+        yield LocalExecutor("sequential", 1)
     else:
         if wanted is None:
             logger.info("No dask client is active: using threads of this process.")
         n_workers = worker_count(config.n_jobs)
         with ThreadPoolExecutor(n_workers, thread_name_prefix="scopeflow") as pool:
-            yield Executor("threading", n_workers, pool=pool)
+            yield LocalExecutor("threading", n_workers, pool)
 
 
 def _connected(address: str) -> Client:
@@ -254,11 +257,11 @@ def _connected(address: str) -> Client:
         ) from error
 
 
-def _on(client: Client) -> Executor:
+def _on(client: Client) -> ClusterExecutor:
     threads = sum(client.nthreads().values())
     if client.dashboard_link:
         logger.info("Dask dashboard: %s", client.dashboard_link)
-    return Executor("dask", max(1, threads), client)
+    return ClusterExecutor("dask", max(1, threads), client)
 
 
 @contextlib.contextmanager

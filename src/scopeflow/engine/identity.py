@@ -7,30 +7,24 @@ what Python runs: byte code with its constants, defaults, values closed over, at
 globals and modules that the code reads, each followed in the same way. What scopeflow and other
 installed packages define is known by name and version; everything else is the user's.
 
-Files, the environment and the clock that a function reads are not looked at. The byte code of one
-Python version is not that of another, so results of functions of a user are not continued after
-Python was changed.
+An object whose ``__dask_tokenize__`` says what counts is taken at its word. Files, the environment
+and the clock that a function reads are not looked at. The byte code of one Python version is not
+that of another, so results of functions of a user are not continued after Python was changed.
 """
 
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import hashlib
-import importlib.util
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
     GetSetDescriptorType,
-    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     MethodWrapperType,
@@ -42,6 +36,8 @@ from typing import Any
 import numpy as np
 
 from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.engine.byte_code import globals_read, imports, reads_constant
+from scopeflow.engine.installed import file_of, is_users, origin_of, package_version
 from scopeflow.errors import ScopeflowError
 
 __all__ = ["UnidentifiedError", "identity", "identity_or_reason"]
@@ -50,13 +46,8 @@ NOT_IDENTIFIED = "cannot be identified"
 """Fact that :func:`identity_or_reason` gives in place of an identity."""
 
 _LONGEST = 60
-_BETWEEN = {"CACHE", "EXTENDED_ARG", "PUSH_NULL", "PRECALL", "NOP", "RESUME"}
+_SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 _UNSEEN = {"eval", "exec", "globals", "__import__", "compile"}
-# What every class has, or what says nothing of what it does.
-_OF_CLASSES = {
-    "__annotations__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__qualname__",
-    "__static_attributes__", "__weakref__", "__annotate_func__", "__annotations_cache__",
-}  # fmt: skip
 
 
 class UnidentifiedError(ScopeflowError):
@@ -74,7 +65,7 @@ def identity(function: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Facts by place, such as ``{"name": "__main__.shift", "global STEP": "2", …}``; equal exactly
+        Facts by place, such as ``{"name": "shift", "global STEP": "2", …}``; equal exactly
         when nothing that was looked at has changed.
 
     Raises
@@ -137,7 +128,7 @@ class _Facts:
             yield "method", _Text(value.__name__)
             yield "self", value.__self__
         elif isinstance(value, _Imported):
-            yield from _of_module(value.name, _origin(value.name), set())
+            yield from _of_module(value.name, origin_of(value.name), set())
         elif isinstance(value, CodeType):
             yield from _of_code(value)
         elif isinstance(value, functools.partial):
@@ -190,6 +181,13 @@ class _Facts:
 
     def _of_object(self, place: str, value: Any) -> Iterator[tuple[str, Any]]:
         """Yield the class and the state of an object, as it would be copied or sent."""
+        if hasattr(value, "__dask_tokenize__"):
+            # Arrays that are computed later, and objects that say themselves what counts.
+            from dask.base import tokenize
+
+            yield "type", type(value)
+            yield "token", _Text(tokenize(value))
+            return
         try:
             reduced = value.__reduce_ex__(4)
         except Exception:
@@ -206,7 +204,8 @@ class _Facts:
             if argument is not type(value):
                 yield f"made of {n}", argument
         if isinstance(state, Mapping):
-            yield from _state(state)
+            kept = {n for k in type(value).__mro__ for n, a in vars(k).items() if _is_cache(a)}
+            yield from _state(state, kept)
         elif state is not None:
             yield "state", state
         for name, each in zip(("item", "entry"), items, strict=True):
@@ -216,9 +215,7 @@ class _Facts:
 
 def _leaf(value: Any) -> str | None:
     """Return the text of a value that has no parts, else None."""
-    if value is None or value is Ellipsis or isinstance(value, (bool, int, float, complex)):
-        return repr(value)
-    if isinstance(value, (str, bytes)):
+    if value is Ellipsis or isinstance(value, _SIMPLE):
         return repr(value)
     if isinstance(value, np.dtype | np.generic) or (
         isinstance(value, np.ndarray) and not value.dtype.hasobject
@@ -236,10 +233,6 @@ def _leaf(value: Any) -> str | None:
         return _installed(value)
     if isinstance(value, (tuple, list, set, frozenset, Mapping)):
         return _plain(value)
-    if hasattr(value, "__dask_tokenize__"):  # arrays that are computed later
-        from dask.base import tokenize
-
-        return f"{type(value).__qualname__} {tokenize(value)}"
     return None
 
 
@@ -289,7 +282,7 @@ def _of_code(code: CodeType) -> Iterator[tuple[str, Any]]:
     """Yield what the instructions are; those of functions inside come as constants."""
     constants = list(code.co_consts)
     has_text = constants and isinstance(constants[0], str) and code.co_flags & 0x2
-    if has_text and not _reads_constant(code, 0):
+    if has_text and not reads_constant(code, 0):
         constants[0] = None  # its documentation
     plain = [one for one in constants if not isinstance(one, CodeType)]
     facts = [
@@ -302,13 +295,6 @@ def _of_code(code: CodeType) -> Iterator[tuple[str, Any]]:
         yield f"inside {n} {one.co_name}", one
 
 
-def _reads_constant(code: CodeType, number: int) -> bool:
-    return any(
-        one.opname.startswith(("LOAD_CONST", "RETURN_CONST")) and one.arg == number
-        for one in dis.get_instructions(code)
-    )
-
-
 def _constant(value: Any) -> str:
     # Sets have no order of their own.
     if isinstance(value, frozenset):
@@ -319,10 +305,10 @@ def _constant(value: Any) -> str:
 def _of_globals(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the globals and modules that instructions read, also those of functions inside."""
     read: dict[str, Any] = {}
-    for module in _imports(code, known.get("__package__")):
-        if _is_users(_origin(module)):
+    for module in imports(code, known.get("__package__")):
+        if is_users(origin_of(module)):
             read[f"module {module}"] = _Imported(module)
-    for name, *attributes in _globals_read(code):
+    for name, *attributes in globals_read(code):
         if name not in known:
             is_built_in = hasattr(builtins, name)
             if is_built_in and name in _UNSEEN:
@@ -339,52 +325,11 @@ def _of_globals(code: CodeType, known: Mapping[str, Any]) -> Iterator[tuple[str,
             owner, value = _installed(value), getattr(value, attribute)
             path.append(attribute)
             # What a package keeps for itself, such as os.environ, belongs to the package.
-            is_data = not callable(value) and not isinstance(value, ModuleType)
-            if owner is not None and is_data and _leaf(value) is None:
+            is_whole = callable(value) or isinstance(value, (ModuleType, *_SIMPLE))
+            if owner is not None and not is_whole:
                 value = _Text(f"{owner} {attribute}")
         read[f"global {'.'.join(path)}"] = value
     yield from sorted(read.items(), key=lambda item: item[0])
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield instructions and those of the functions inside."""
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, CodeType):
-            yield from _codes(one)
-
-
-def _globals_read(code: CodeType) -> Iterator[list[str]]:
-    """Yield names that are read as globals, each with the attributes that are taken of it."""
-    for each in _codes(code):
-        chain: list[str] = []
-        for one in dis.get_instructions(each):
-            if chain and one.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                chain.append(str(one.argval))
-            elif one.opname not in _BETWEEN:
-                if chain:
-                    yield chain
-                chain = [str(one.argval)] if one.opname in ("LOAD_GLOBAL", "LOAD_NAME") else []
-
-
-def _imports(code: CodeType, package: str | None) -> Iterator[str]:
-    """Yield the names of modules that are imported while the code runs."""
-    for each in _codes(code):
-        before: list[Any] = [None, None]
-        for one in dis.get_instructions(each):
-            if one.opname == "IMPORT_NAME":
-                level, wanted = before if isinstance(before[0], int) else (0, before[1])
-                name = str(one.argval)
-                if level:
-                    try:
-                        name = importlib.util.resolve_name("." * level + name, package or "")
-                    except ImportError:
-                        continue
-                yield name
-                # What is imported from a package can be a module of its own.
-                yield from (f"{name}.{part}" for part in wanted or () if part != "*")
-            elif one.opname not in _BETWEEN:
-                before = [before[1], one.argval]
 
 
 class _Imported:
@@ -404,9 +349,9 @@ def _of_module(name: str, file: str | None, seen: set[str]) -> Iterator[tuple[st
     if not file.endswith(".py"):
         return
     package = name if Path(file).name == "__init__.py" else name.rpartition(".")[0]
-    for imported in _imports(compile(text, file, "exec", dont_inherit=True), package):
-        origin = _origin(imported)
-        if _is_users(origin):
+    for imported in imports(compile(text, file, "exec", dont_inherit=True), package):
+        origin = origin_of(imported)
+        if is_users(origin):
             yield from _of_module(imported, origin, seen)
 
 
@@ -416,8 +361,18 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
         if base is not object:
             yield f"base {n}", base
     for name, one in sorted(vars(kind).items()):
-        if name not in _OF_CLASSES and not name.startswith("_abc_"):
-            yield name, dict(one) if isinstance(one, MappingProxyType) else one
+        # Python keeps names, documentation and notes of its own in such attributes.
+        is_note = name.startswith("__") and name != "__slots__" and not _runs(one)
+        if not is_note and not name.startswith("_abc_"):
+            yield name, one
+
+
+def _is_cache(attribute: Any) -> bool:
+    return isinstance(attribute, functools.cached_property)
+
+
+def _runs(attribute: Any) -> bool:
+    return isinstance(attribute, (FunctionType, staticmethod, classmethod, property))
 
 
 def _numbers(value: Any) -> str:
@@ -443,17 +398,9 @@ def _installed(value: Any) -> str | None:
     if top == "scopeflow":
         # Not where it stands: that may change, and what it computes has a version of its own.
         return f"scopeflow{name or f' {module}'} (kernels {KERNEL_VERSION})"
-    if top in ("__main__", "__mp_main__") or _is_users(_file_of(value, top)):
+    if top in ("__main__", "__mp_main__") or is_users(file_of(value, top)):
         return None
-    return f"{module}{name}{_version(top)}"
-
-
-def _file_of(value: Any, module: str) -> str | None:
-    if isinstance(value, FunctionType):
-        return value.__code__.co_filename
-    if isinstance(value, ModuleType):
-        return getattr(value, "__file__", None)
-    return _origin(module)
+    return f"{module}{name}{package_version(top)}"
 
 
 def _plain(value: Any) -> str | None:
@@ -464,7 +411,7 @@ def _plain(value: Any) -> str | None:
         parts = [_plain([*value.keys()]), _plain([*value.values()])]
     else:
         parts = [
-            repr(one) if one is None or isinstance(one, (bool, int, float, complex, str, bytes))
+            repr(one) if isinstance(one, _SIMPLE)
             else _plain(one) if isinstance(one, (tuple, list, set, frozenset, Mapping)) else None
             for one in value
         ]  # fmt: skip
@@ -475,57 +422,11 @@ def _plain(value: Any) -> str | None:
     return f"{kind}({', '.join(map(str, parts))})"
 
 
-@functools.cache
-def _version(top: str) -> str:
-    if top in sys.stdlib_module_names:
-        return ""
-    for distribution in packages_distributions().get(top, ()):
-        try:
-            return f" {version(distribution)}"
-        except PackageNotFoundError:
-            continue
-    return ""
-
-
-def _origin(module: str) -> str | None:
-    """Return the file of a module without importing it."""
-    loaded = sys.modules.get(module)
-    if loaded is not None:
-        spec = getattr(loaded, "__spec__", None)
-        return getattr(loaded, "__file__", None) or (spec.origin if spec else None)
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return spec.origin if spec else None
-
-
-def _is_users(file: str | None) -> bool:
-    """Tell whether a file is neither Python's nor that of an installed package."""
-    if file is None or file in ("built-in", "frozen"):
-        return False
-    if file.startswith("<"):  # a notebook, an interactive session, or code made while running
-        return not file.startswith(("<frozen", "<__array_function__"))
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(folder) for folder in _installed_folders())
-
-
-@functools.cache
-def _installed_folders() -> tuple[Path, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {Path(place).resolve() for n in names if (place := sysconfig.get_path(n))}
-    # Folders of packages that an environment sees besides its own.
-    folders |= {
-        Path(p).resolve() for p in sys.path if p.endswith(("site-packages", "dist-packages"))
-    }
-    return tuple(folders)
-
-
 def _name(value: Any) -> str:
+    """Return what people call a function; not its module, which is ``__main__`` in a script."""
     if isinstance(value, functools.partial):
         return _name(value.func)
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    return str((value if hasattr(value, "__qualname__") else type(value)).__qualname__)
 
 
 def _flat(value: Any) -> str:

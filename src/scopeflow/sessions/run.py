@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.engine.executor import open_executor
+from scopeflow.engine.executor import ClusterExecutor, open_executor
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.io.files import load_json
 from scopeflow.sessions.config import SessionConfig
@@ -103,7 +103,7 @@ def run_session(
         return SessionResult(folders)
     run_config = execution_of(config, execution)
     with open_executor(run_config) as executor:
-        if executor.client is not None:
+        if isinstance(executor, ClusterExecutor):
             # One cluster for all stages.
             run_config = replace(
                 run_config,

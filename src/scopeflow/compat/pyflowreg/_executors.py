@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scopeflow.compat.pyflowreg._batch import BatchArrays, register_batch_frames
 from scopeflow.compat.pyflowreg._context import RuntimeContext
-from scopeflow.engine.executor import Executor, local_cluster
+from scopeflow.engine.executor import ClusterExecutor, Executor, LocalExecutor, local_cluster
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.io.shared import SharedArray, shared_folder
 
@@ -216,7 +216,7 @@ class SequentialExecutor(BaseExecutor):
         super().__init__(1)
 
     def _start(self, opened: contextlib.ExitStack) -> Executor:  # noqa: ARG002
-        return Executor(self.name, 1)
+        return LocalExecutor(self.name, 1)
 
 
 class ThreadingExecutor(BaseExecutor):
@@ -228,7 +228,7 @@ class ThreadingExecutor(BaseExecutor):
 
     def _start(self, opened: contextlib.ExitStack) -> Executor:
         pool = opened.enter_context(ThreadPoolExecutor(self.n_workers))
-        return Executor(self.name, self.n_workers, pool=pool)
+        return LocalExecutor(self.name, self.n_workers, pool)
 
 
 class MultiprocessingExecutor(BaseExecutor):
@@ -244,7 +244,7 @@ class MultiprocessingExecutor(BaseExecutor):
 
     def _start(self, opened: contextlib.ExitStack) -> Executor:
         client = opened.enter_context(local_cluster(self.n_workers))
-        return Executor(self.name, self.n_workers, client)
+        return ClusterExecutor(self.name, self.n_workers, client)
 
     def _counts(self, frames: int) -> list[int]:
         return [frames]
