@@ -34,11 +34,15 @@ class Claim:
         Where the settings of its results stand.
     settings : dict
         Everything that decides the results, JSON-able.
+    in_todays_form : callable
+        Brings settings that an older version wrote into the form of `settings`, to name what
+        differs; results count by the fingerprint alone.
     """
 
     target: Location
     settings_file: Location
     settings: dict[str, Any]
+    in_todays_form: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
     @property
     def mark(self) -> str:
@@ -72,7 +76,7 @@ class Claim:
             return False
         if not resume:
             return True
-        changes = changed_settings(existing.get("settings", {}), self.settings)
+        changes = changed_settings(self.in_todays_form(existing["settings"]), self.settings)
         if changes or existing.get("fingerprint") != self.mark:
             raise OutputExistsError(
                 f"{self.target} was made with other settings ({'; '.join(changes)}). {REPLACE}"
@@ -110,21 +114,27 @@ class Claim:
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each setting that differs or cannot be compared; none if all hold."""
-    lost = [*_not_identified(new)]
-    changed = [line for line in diff_settings(old, new) if NOT_IDENTIFIED not in line]
-    return [*changed, *lost]
+    lost = {**_not_identified(old), **_not_identified(new)}
+    changed = [line for line in diff_settings(old, new) if not line.startswith((*lost,))]
+    return [*_few(changed), *lost.values()]
 
 
-def _not_identified(settings: Any, place: str = "") -> Iterable[str]:
+def _few(lines: list[str], most: int = 6) -> list[str]:
+    # A function that is another one altogether differs in all that it consists of.
+    more = len(lines) - most
+    return lines if more <= 1 else [*lines[:most], f"and {more} more"]
+
+
+def _not_identified(settings: Any, place: str = "") -> dict[str, str]:
+    """Return why settings cannot be compared, by place."""
+    found: dict[str, str] = {}
     if isinstance(settings, Mapping):
         if NOT_IDENTIFIED in settings:
-            yield (
-                f"{place}: {settings.get('name', 'it')} {NOT_IDENTIFIED} in a later run: "
-                f"{settings[NOT_IDENTIFIED]}"
-            )
-            return
+            name, reason = settings.get("name", "it"), settings[NOT_IDENTIFIED]
+            return {place: f"{place}: {name} {NOT_IDENTIFIED} in a later run: {reason}"}
         for name, one in settings.items():
-            yield from _not_identified(one, f"{place}.{name}" if place else str(name))
+            found |= _not_identified(one, f"{place}.{name}" if place else str(name))
     elif isinstance(settings, (list, tuple)):
         for n, one in enumerate(settings):
-            yield from _not_identified(one, f"{place}[{n}]")
+            found |= _not_identified(one, f"{place}[{n}]")
+    return found

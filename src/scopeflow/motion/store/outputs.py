@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scopeflow.engine.claim import Claim
+from scopeflow.engine.identity import NOT_IDENTIFIED
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import OptionsError, OutputError
 from scopeflow.io.files import file_proof, load_json, remove_tree, save_json, writing
@@ -116,7 +117,7 @@ class OutputFiles:
 
     def claim(self, settings: dict[str, Any]) -> Claim:
         """Return the answer to whether a run with these settings may write here."""
-        return Claim(self.target, self.settings, settings)
+        return Claim(self.target, self.settings, settings, _in_todays_form)
 
     def strangers(self) -> Iterator[str]:
         """Yield why files under our names, which no settings of ours belong to, have to stay."""
@@ -242,6 +243,16 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
                 f"cannot write to {folder}: at least {bytes_needed / 1e9:.2f} GB are needed and "
                 f"{free / 1e9:.2f} GB are free; free some space or choose another output folder"
             )
+
+
+def _in_todays_form(settings: dict[str, Any]) -> dict[str, Any]:
+    """Take functions that older versions knew by their names alone out of their old place."""
+    backend = settings.get("backend")
+    if not (isinstance(backend, list) and len(backend) == 3 and backend[2]):
+        return settings
+    reason = "the version that made these results kept its name alone"
+    known = {name: {"name": one, NOT_IDENTIFIED: reason} for name, one in backend[2].items()}
+    return {**settings, "backend": [*backend[:2], {}], "functions": known}
 
 
 def take_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) -> str:
