@@ -6,28 +6,6 @@ processes unless something else is asked for. What the documentation of PyFlowRe
 
 from __future__ import annotations
 
-from scopeflow._version import __version__
-from scopeflow.compat.pyflowreg.core import get_displacement
-from scopeflow.compat.pyflowreg.motion_correction import (
-    BatchMotionCorrector,
-    ChannelNormalization,
-    FlowRegLive,
-    OFOptions,
-    OutputFormat,
-    QualitySetting,
-    compensate_arr,
-    compensate_recording,
-)
+from scopeflow.compat._shells import share
 
-__all__ = [
-    "BatchMotionCorrector",
-    "ChannelNormalization",
-    "FlowRegLive",
-    "OFOptions",
-    "OutputFormat",
-    "QualitySetting",
-    "__version__",
-    "compensate_arr",
-    "compensate_recording",
-    "get_displacement",
-]
+__all__ = share(globals())

@@ -2,20 +2,6 @@
 
 from __future__ import annotations
 
-from scopeflow.compat.pyflowreg.util.io._arr import ArrayReader, ArrayWriter
-from scopeflow.compat.pyflowreg.util.io._base import VideoReader, VideoWriter
-from scopeflow.compat.pyflowreg.util.io._null import NullVideoWriter
-from scopeflow.compat.pyflowreg.util.io.factory import (
-    get_video_file_reader,
-    get_video_file_writer,
-)
+from scopeflow.compat._shells import share
 
-__all__ = [
-    "ArrayReader",
-    "ArrayWriter",
-    "NullVideoWriter",
-    "VideoReader",
-    "VideoWriter",
-    "get_video_file_reader",
-    "get_video_file_writer",
-]
+__all__ = share(globals())

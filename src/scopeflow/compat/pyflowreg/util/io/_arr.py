@@ -1,4 +1,4 @@
-"""Arrays as readers and writers, under the names of PyFlowReg."""
+"""Arrays as readers and writers, and a writer that keeps nothing, under the names of PyFlowReg."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scopeflow.compat.pyflowreg.util.io._base import VideoReader, VideoWriter, _as_batch
 
-__all__ = ["ArrayReader", "ArrayWriter"]
+__all__ = ["ArrayReader", "ArrayWriter", "NullVideoWriter"]
 
 
 class ArrayReader(VideoReader):
@@ -47,3 +47,19 @@ class ArrayWriter(VideoWriter):
     def get_array(self) -> NDArray[Any] | None:
         """Return all frames ``(T, H, W, C)``; None if there are none."""
         return np.concatenate(self._parts) if self._parts else None
+
+
+class NullVideoWriter(VideoWriter):
+    """Counts frames and batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches_written = 0
+
+    def _take(self, batch: NDArray[Any]) -> None:  # noqa: ARG002 - nothing is kept
+        self.batches_written += 1
+
+    def __repr__(self) -> str:
+        return (
+            f"NullVideoWriter(frames_written={self.frames_written}, batches={self.batches_written})"
+        )

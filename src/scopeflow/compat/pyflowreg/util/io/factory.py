@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scopeflow.compat.pyflowreg.util.io._arr import ArrayReader, ArrayWriter
+from scopeflow.compat.pyflowreg.util.io._arr import ArrayReader, ArrayWriter, NullVideoWriter
 from scopeflow.compat.pyflowreg.util.io._base import STREAMED, VideoReader, VideoWriter
-from scopeflow.compat.pyflowreg.util.io._null import NullVideoWriter
 from scopeflow.errors import OptionsError
 from scopeflow.io.formats import OutputFormat
 

@@ -1,1 +1,0 @@
-"""The package ``pyama.processing``; names only, no logic."""

@@ -1,7 +1,0 @@
-"""``MultiprocessingExecutor`` under its documented module path; names only."""
-
-from __future__ import annotations
-
-from scopeflow.compat.pyflowreg._executors import MultiprocessingExecutor
-
-__all__ = ["MultiprocessingExecutor"]
