@@ -51,7 +51,6 @@ _PYFLOWREG = {
     ".session.stage1_compensate": {"scopeflow.session.stage1_compensate": "*"},
     ".session.stage2_between_avgs": {"scopeflow.session.stage2_between_avgs": "*"},
     ".session.stage3_valid_mask": {"scopeflow.session.stage3_valid_mask": "*"},
-    ".util": {},
     ".util.io": {
         ".util.io._arr": "*",
         ".util.io._base": "VideoReader VideoWriter",

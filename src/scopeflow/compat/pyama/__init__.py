@@ -3,8 +3,6 @@
 ``pyama.processing.workflow.run`` becomes ``scopeflow.compat.pyama.processing.workflow.run``.
 """
 
-from __future__ import annotations
-
 from scopeflow.compat._shells import share
 
 __all__ = share(globals())

@@ -4,8 +4,6 @@ Defaults that differ there are kept here: ``output_format`` is ``MAT``, and file
 processes unless something else is asked for. What the documentation of PyFlowReg promises holds.
 """
 
-from __future__ import annotations
-
 from scopeflow.compat._shells import share
 
 __all__ = share(globals())

@@ -1,4 +1,4 @@
-# Names come from a table at run time; type checkers take what they do not find here as Any.
+# Names come from `_names.py`; type checkers take those that they do not find here as Any.
 from typing import Any
 
 def __getattr__(name: str) -> Any: ...

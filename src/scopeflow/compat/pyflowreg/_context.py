@@ -6,11 +6,9 @@ import contextlib
 import importlib
 import importlib.util
 import json
-import logging
 import multiprocessing
 import os
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -18,11 +16,6 @@ from scopeflow.engine.cpus import available_cpus
 from scopeflow.errors import OptionsError, nearest_name
 from scopeflow.flow.backends.registry import list_backends
 from scopeflow.motion.place import AVAILABLE, PREFERENCE, preferred_place
-
-logger = logging.getLogger(__name__)
-
-
-_Names = set[str]  # inside the class, `set` is a method
 
 _changes: ContextVar[dict[str, Any] | None] = ContextVar("scopeflow_runtime_context", default=None)
 
@@ -68,20 +61,11 @@ class RuntimeContext:
         local = _changes.get() or {}
         if key in local:
             return local[key]
-        if key == "available_backends" and key not in cls._settings:
+        if key == "available_backends":
             return set(list_backends())
         if key == "parallelization_registry":
             return dict(cls._registry)
         return cls._settings.get(key, default)
-
-    @classmethod
-    def set(cls, key: str, value: Any, local: bool = False) -> None:
-        """Set a value for the process, or for the present context (thread or task) only."""
-        cls.init()
-        if local:
-            _changes.set({**(_changes.get() or {}), key: value})
-        else:
-            cls._settings[key] = value
 
     @classmethod
     @contextlib.contextmanager
@@ -114,19 +98,9 @@ class RuntimeContext:
         return found
 
     @classmethod
-    def get_available_parallelization(cls) -> _Names:
+    def get_available_parallelization(cls) -> set[str]:
         """Return the names of ways to run in parallel."""
         return {*cls.get("available_parallelization")}
-
-    @classmethod
-    def get_available_backends(cls) -> _Names:
-        """Return the names of flow backends."""
-        return {*cls.get("available_backends")}
-
-    @classmethod
-    def get_available_features(cls) -> _Names:
-        """Return the names of optional packages that are there."""
-        return {*cls.get("available_features")}
 
     @classmethod
     def is_parallelization_available(cls, name: str) -> bool:
@@ -134,29 +108,14 @@ class RuntimeContext:
         return name in cls.get_available_parallelization()
 
     @classmethod
-    def is_backend_available(cls, name: str) -> bool:
-        """Tell whether a flow backend is there."""
-        return name in cls.get_available_backends()
-
-    @classmethod
-    def is_feature_available(cls, name: str) -> bool:
-        """Tell whether an optional package is there."""
-        return name in cls.get_available_features()
-
-    @classmethod
     def require_parallelization(cls, name: str) -> None:
         """Raise `OptionsError` unless a way to run in parallel is there."""
-        _require("parallelization", name, cls.get_available_parallelization())
-
-    @classmethod
-    def require_backend(cls, name: str) -> None:
-        """Raise `OptionsError` unless a flow backend is there."""
-        _require("flow backend", name, cls.get_available_backends())
-
-    @classmethod
-    def require_feature(cls, name: str) -> None:
-        """Raise `OptionsError` unless an optional package is there."""
-        _require("feature", name, cls.get_available_features())
+        known = sorted(cls.get_available_parallelization())
+        if name not in known:
+            raise OptionsError(
+                f"the parallelization '{name}' is not available here; available are "
+                f"{', '.join(known)}." + nearest_name(name, known)
+            )
 
     @classmethod
     def get_optimal_parallelization(cls, backend: str = "flowreg") -> str:
@@ -170,46 +129,10 @@ class RuntimeContext:
         return preferred_place(backend, cls.get_available_parallelization())
 
     @classmethod
-    def get_info(cls) -> dict[str, Any]:
-        """Return all settings and what they were found on."""
-        return {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "max_workers": cls.get("max_workers"),
-            "available_backends": sorted(cls.get_available_backends()),
-            "available_parallelization": sorted(cls.get_available_parallelization()),
-            "available_features": sorted(cls.get_available_features()),
-        }
-
-    @classmethod
-    def print_info(cls) -> None:
-        """Show `get_info` on the terminal."""
-        from rich.console import Console
-
-        console = Console()
-        for name, value in cls.get_info().items():
-            console.print(f"{name}: {value}", markup=False)
-
-    @classmethod
-    def snapshot(cls) -> dict[str, Any]:
-        """Return the settings as JSON-able values, for another process."""
-        keys = ("max_workers", "available_parallelization", "available_features")
-        plain = {key: cls.get(key) for key in keys}
-        return {
-            key: sorted(value) if isinstance(value, set) else value for key, value in plain.items()
-        }
-
-    @classmethod
-    def from_snapshot(cls, snapshot: dict[str, Any]) -> None:
-        """Take over the settings of :meth:`snapshot`."""
-        cls.init()
-        for key, value in snapshot.items():
-            cls._settings[key] = set(value) if isinstance(value, list) else value
-
-    @classmethod
     def to_env(cls, name: str = "PYFLOWREG_CONTEXT") -> dict[str, str]:
         """Put the settings into an environment variable, which processes started later inherit."""
-        text = json.dumps(cls.snapshot())
+        keys = ("max_workers", "available_parallelization", "available_features")
+        text = json.dumps({key: cls.get(key) for key in keys}, default=sorted)  # sets
         os.environ[name] = text
         return {name: text}
 
@@ -219,22 +142,15 @@ class RuntimeContext:
         text = os.environ.get(name)
         if text is None:
             return False
+        cls.init()
         try:
-            cls.from_snapshot(json.loads(text))
+            for key, value in json.loads(text).items():
+                cls._settings[key] = set(value) if isinstance(value, list) else value
         except (ValueError, AttributeError) as error:
             raise OptionsError(
                 f"the environment variable {name} holds no settings ({error}); unset it"
             ) from None
         return True
-
-
-def _require(what: str, name: str, available: Iterable[str]) -> None:
-    known = sorted(available)
-    if name not in known:
-        raise OptionsError(
-            f"the {what} '{name}' is not available here; available are {', '.join(known)}."
-            + nearest_name(name, known)
-        )
 
 
 def _found_parallelization() -> set[str]:

@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from scopeflow.compat.pyflowreg._batch import BatchArrays, register_batch_frames
 from scopeflow.compat.pyflowreg._context import RuntimeContext
 from scopeflow.engine.executor import ClusterExecutor, Executor, LocalExecutor, local_cluster
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.images.warp import cast_frames, warp
+from scopeflow.images.xcorr import rigid_shift
 from scopeflow.io.shared import SharedArray, shared_folder
 
-_BLOCK = 4
+_BLOCK = 4  # frames of one task
+_WRITTEN = ("registered", "flow")
 
-
-@dataclass(frozen=True)
-class _SharedBatch:
-    """The arrays of a batch in shared memory: what travels to workers is their names."""
-
-    batch: SharedArray
-    processed: SharedArray
-    reference_raw: SharedArray
-    reference_processed: SharedArray
-    start: SharedArray
-    registered: SharedArray
-    flow: SharedArray
-
-    def open(self) -> BatchArrays:
-        written = ("registered", "flow")
-        return BatchArrays(
-            **{
-                part.name: getattr(self, part.name).open("r+" if part.name in written else "r")
-                for part in fields(self)
-            }
-        )
-
-
-_Prepared = tuple[
-    BatchArrays | _SharedBatch, Callable[[], tuple[NDArray[Any], NDArray[np.float32]]]
-]
-"""What tasks get, and what returns the results after them."""
-
-
-def _run_block(arrays: BatchArrays | _SharedBatch, *arguments: Any) -> None:
-    opened = arrays.open() if isinstance(arrays, _SharedBatch) else arrays
-    register_batch_frames(opened, *arguments)
+_Arrays = Mapping[str, NDArray[Any] | SharedArray]
+"""``batch``, ``processed`` and ``registered`` (T, H, W, C); ``reference_raw`` and
+``reference_processed`` (H, W, C); ``start`` (H, W, 2) and ``flow`` (T, H, W, 2), pixels."""
 
 
 class BaseExecutor:
@@ -66,8 +38,6 @@ class BaseExecutor:
     ----------
     name : str
         Name in :class:`RuntimeContext`.
-    n_workers : int
-        Frames at the same time.
     """
 
     name: ClassVar[str] = "base"
@@ -104,9 +74,6 @@ class BaseExecutor:
 
     def __exit__(self, *_: object) -> None:
         self.cleanup()
-
-    def _start(self, opened: contextlib.ExitStack) -> Executor:
-        raise NotImplementedError
 
     def get_info(self) -> dict[str, Any]:
         """Return name, type, number of workers and a description."""
@@ -165,45 +132,40 @@ class BaseExecutor:
         InputError
             If the shapes do not fit together.
         """
-        parts = _normalized(batch, batch_proc, reference_raw, reference_proc, w_init)
+        inputs = _normalized(batch, batch_proc, reference_raw, reference_proc, w_init)
+        functions = (get_displacement_func, imregister_func, interpolation_method)
+        parameters = kwargs.get("flow_params", {})
+        frames = range(len(inputs["batch"]))
+        blocks = [frames[start : start + _BLOCK] for start in frames[::_BLOCK]]
+
+        def on_result(position: int, _: Any) -> None:
+            if progress_callback is not None:
+                for count in self._counts(len(blocks[position])):
+                    progress_callback(count)
+
         self.setup()
         assert self._place is not None
-        with self._arrays(parts) as (arrays, finish):
-            ranges = [
-                (start, min(start + _BLOCK, len(parts["batch"])))
-                for start in range(0, len(parts["batch"]), _BLOCK)
-            ]
-            tasks = [
-                delayed(_run_block, pure=False)(
-                    arrays,
-                    *frames,
-                    get_displacement_func,
-                    imregister_func,
-                    interpolation_method,
-                    kwargs.get("flow_params", {}),
-                )
-                for frames in ranges
-            ]
-
-            def on_result(position: int, _: Any) -> None:
-                start, stop = ranges[position]
-                if progress_callback is not None:
-                    for count in self._counts(stop - start):
-                        progress_callback(count)
-
+        with self._arrays(inputs) as arrays:
+            run = delayed(_register_frames, pure=False)
+            tasks = [run(arrays, block, *functions, parameters) for block in blocks]
             self._place.run(tasks, on_result)
-            return finish()
+            registered, flow = (self._result(arrays[name]) for name in _WRITTEN)
+            return registered, flow
+
+    def _start(self, opened: contextlib.ExitStack) -> Executor:
+        raise NotImplementedError
 
     def _counts(self, frames: int) -> list[int]:
         return [1] * frames
 
     @contextlib.contextmanager
-    def _arrays(self, parts: dict[str, NDArray[Any]]) -> Iterator[_Prepared]:
-        frames, height, width, _ = parts["batch"].shape
-        registered = np.empty_like(parts["batch"])
-        flow = np.empty((frames, height, width, 2), np.float32)
-        arrays = BatchArrays(**parts, registered=registered, flow=flow)
-        yield arrays, lambda: (registered, flow)
+    def _arrays(self, inputs: dict[str, NDArray[Any]]) -> Iterator[_Arrays]:
+        yield inputs | {
+            name: np.empty(shape, dtype) for name, (shape, dtype) in _outputs(inputs).items()
+        }
+
+    def _result(self, array: Any) -> NDArray[Any]:
+        return np.asarray(array)
 
 
 class SequentialExecutor(BaseExecutor):
@@ -250,23 +212,18 @@ class MultiprocessingExecutor(BaseExecutor):
         return [frames]
 
     @contextlib.contextmanager
-    def _arrays(self, parts: dict[str, NDArray[Any]]) -> Iterator[_Prepared]:
-        frames, height, width, _ = parts["batch"].shape
-        size = sum(array.nbytes for array in parts.values()) + parts["batch"].nbytes
-        with shared_folder(size + 8 * frames * height * width) as folder:
-            shared = {name: folder.put(name, array) for name, array in parts.items()}
-            outputs = {
-                "registered": folder.empty(
-                    "registered", parts["batch"].shape, parts["batch"].dtype
-                ),
-                "flow": folder.empty("flow", (frames, height, width, 2), np.float32),
+    def _arrays(self, inputs: dict[str, NDArray[Any]]) -> Iterator[_Arrays]:
+        outputs = _outputs(inputs)
+        size = sum(array.nbytes for array in inputs.values())
+        size += sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in outputs.values())
+        with shared_folder(size) as folder:
+            yield {name: folder.put(name, array) for name, array in inputs.items()} | {
+                name: folder.empty(name, *what) for name, what in outputs.items()
             }
 
-            def finish() -> tuple[NDArray[Any], NDArray[np.float32]]:
-                # Copied: the folder goes away.
-                return outputs["registered"].open().copy(), outputs["flow"].open().copy()
-
-            yield _SharedBatch(**shared, **outputs), finish
+    def _result(self, array: Any) -> NDArray[Any]:
+        result: NDArray[Any] = array.open().copy()  # the folder goes away
+        return result
 
 
 def _normalized(
@@ -276,15 +233,16 @@ def _normalized(
     reference_processed: NDArray[Any],
     start: NDArray[Any],
 ) -> dict[str, NDArray[Any]]:
+    """Return the inputs, channel-last and float32 except the batch; InputError for a misfit."""
     batch = np.ascontiguousarray(batch)
-    parts = {
+    inputs = {
         "batch": batch[..., None] if batch.ndim == 3 else batch,
         "processed": _with_channels(processed, 4),
         "reference_raw": _with_channels(reference_raw, 3),
         "reference_processed": _with_channels(reference_processed, 3),
         "start": np.ascontiguousarray(start, np.float32),
     }
-    shape = parts["batch"].shape
+    shape = inputs["batch"].shape
     if len(shape) != 4:
         raise InputError(f"batch has shape {batch.shape}; needed is (T, H, W, C) or (T, H, W)")
     needed = {
@@ -294,14 +252,65 @@ def _normalized(
         "start": (*shape[1:3], 2),
     }
     for name, expected in needed.items():
-        if parts[name].shape != expected:
+        if inputs[name].shape != expected:
             raise InputError(
-                f"{name} has shape {parts[name].shape}; with a batch of shape {shape} it must be "
+                f"{name} has shape {inputs[name].shape}; with a batch of shape {shape} it must be "
                 f"{expected}"
             )
-    return parts
+    return inputs
 
 
 def _with_channels(array: NDArray[Any], ndim: int) -> NDArray[np.float32]:
     array = np.ascontiguousarray(array, np.float32)
     return array[..., None] if array.ndim == ndim - 1 else array
+
+
+def _outputs(inputs: Mapping[str, NDArray[Any]]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    batch = inputs["batch"]
+    flow = (*batch.shape[:3], 2), np.dtype(np.float32)
+    return {"registered": (batch.shape, batch.dtype), "flow": flow}
+
+
+def _register_frames(
+    shared: _Arrays,
+    frames: range,
+    get_displacement: Callable[..., NDArray[Any]],
+    imregister: Callable[..., NDArray[Any]],
+    interpolation: str,
+    flow_params: Mapping[str, Any],
+) -> None:
+    """Solve and register some frames of a batch, writing into its output arrays.
+
+    `flow_params` are arguments of `get_displacement`, and ``cc_initialization`` (begin with a rigid
+    shift), ``cc_hw`` (size, pixels, that images are reduced to for it) and ``cc_up`` (upsampling).
+    """
+    arrays = {
+        name: array.open("r+" if name in _WRITTEN else "r")
+        if isinstance(array, SharedArray)
+        else array
+        for name, array in shared.items()
+    }
+    parameters = dict(flow_params)
+    rigid = bool(parameters.pop("cc_initialization", False))
+    size = parameters.pop("cc_hw", 256)
+    upsampling = int(parameters.pop("cc_up", 1))
+    target = (size, size) if isinstance(size, int) else tuple(size)
+    reference = arrays["reference_processed"]
+    for t in frames:
+        moving, begin, known = arrays["processed"][t], arrays["start"], None
+        if rigid:
+            partly = warp(moving, begin, reference, "linear")
+            weights = parameters.get("weight")
+            shift = rigid_shift(reference, partly, target, upsampling, weights=weights)
+            known = begin + np.asarray(shift, np.float32)
+            moving = warp(moving, known, reference, "linear")
+            begin = np.zeros_like(begin)
+        found = get_displacement(reference, moving, uv=begin.copy(), **parameters)
+        found = np.asarray(found, np.float32)
+        flow = arrays["flow"][t]
+        flow[...] = found if known is None else found + known
+        u, v, fill = flow[..., 0], flow[..., 1], arrays["reference_raw"]
+        moved = imregister(arrays["batch"][t], u, v, fill, interpolation_method=interpolation)
+        moved = np.asarray(moved)
+        moved = moved[..., None] if moved.ndim == 2 else moved
+        arrays["registered"][t] = cast_frames(moved, arrays["registered"].dtype)[0]

@@ -1,7 +1,5 @@
 """Readers and writers under the names of PyFlowReg, on the readers and writers of scopeflow."""
 
-from __future__ import annotations
-
 from scopeflow.compat._shells import share
 
 __all__ = share(globals())
