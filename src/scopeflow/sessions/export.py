@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.pieces import Result
 from scopeflow.errors import InputError, InputNotFoundError
 from scopeflow.images.interpolation import Interpolation
 from scopeflow.io.files import load_json
@@ -182,13 +183,10 @@ def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Sourc
     return video.source, options["interpolation_method"]  # type: ignore[union-attr]
 
 
-def write_aligned(export: AlignedExport) -> int:
-    """Write an aligned recording, which appears complete or not at all; runs inside a task.
+def write_aligned(export: AlignedExport) -> Result:
+    """Write an aligned recording, which appears complete or not at all.
 
-    Returns
-    -------
-    int
-        Values that did not fit the dtype and were clipped.
+    Its value ``clipped`` counts values that did not fit the dtype and were clipped.
     """
     clipped = 0
     frames, height, width, channels = export.frames.shape
@@ -217,4 +215,4 @@ def write_aligned(export: AlignedExport) -> int:
                 )
             writer.write(aligned)
             clipped += count
-    return clipped
+    return Result([export.path.name], {"clipped": clipped})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,49 +12,31 @@ import scipy.io
 from numpy.typing import NDArray
 
 from scopeflow.engine.fingerprint import fingerprint
-from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.pieces import Piece, Result, run_piece
 from scopeflow.images.warp import warp
-from scopeflow.io.files import atomic_path, atomic_save_npz, load_json, save_json
+from scopeflow.io.files import atomic_path, atomic_save_npz, save_json
 from scopeflow.io.pictures import save_png
-from scopeflow.motion.store.outputs import STATE_FOLDER
 from scopeflow.sessions.export import EXTENSIONS
 from scopeflow.sessions.overlay import before_and_after
-from scopeflow.sessions.recordings import SessionRecording, set_aside
-
-logger = logging.getLogger(__name__)
+from scopeflow.sessions.products import ProductFolder, find_or_begin
+from scopeflow.sessions.recordings import SessionRecording, arrays_of
 
 FINAL = "final_valid_idx"
+_STAGE = "stage3"
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, Platform: scopeflow"
 
 
 @dataclass(frozen=True, eq=False)
 class FinalResults:
-    """What stage 3 has found.
+    """What stage 3 has found, for each recording in order.
 
-    Attributes
-    ----------
-    recordings : list of SessionRecording
-        In order.
-    center : int
-        Position of the reference.
-    averages : list of ndarray, shape (H, W, C)
-        Temporal averages.
-    displacements : list of ndarray, shape (H, W, 2)
-        Against the reference, pixels.
-    masks, aligned_masks : list of ndarray of bool, shape (H, W)
-        Valid in all frames of a recording, in its own frame and in that of the reference.
-    final_valid : ndarray of bool, shape (H, W)
-        Valid in all included recordings.
-    included : ndarray of bool, shape (N,)
-        Which recordings count.
-    numbers : list of dict
-        Similarity before and after, loop error, overlap of each recording.
-    mismatches : list of str or None
-        Why a recording does not match the reference.
+    Averages are ``(H, W, C)``, displacements against the reference ``(H, W, 2)`` in pixels. Masks
+    ``(H, W)`` are valid in all frames, in the recording's own frame and, aligned, in that of the
+    reference; the final one in all included recordings.
     """
 
     recordings: list[SessionRecording]
-    center: int
+    center: int  # position of the reference
     averages: list[NDArray[np.float64]]
     displacements: list[NDArray[Any]]
     masks: list[NDArray[np.bool_]]
@@ -64,7 +44,7 @@ class FinalResults:
     final_valid: NDArray[np.bool_]
     included: NDArray[np.bool_]
     numbers: list[dict[str, float | None]]
-    mismatches: list[str | None]
+    mismatches: list[str | None]  # why a recording does not match the reference
 
     def report(self) -> dict[str, Any]:
         """Return the numbers of the session, JSON-able."""
@@ -85,58 +65,19 @@ class FinalResults:
         }
 
 
-@dataclass(frozen=True)
-class FinalFiles:
-    """Names and records of the final results.
-
-    Attributes
-    ----------
-    folder : Path
-        ``final_results``.
-    """
-
-    folder: Path
-
-    @property
-    def state(self) -> Path:
-        """Folder of our records."""
-        return self.folder / STATE_FOLDER / "session"
-
-    @property
-    def status(self) -> Path:
-        """Whether stage 3 is done."""
-        return self.folder / "status.json"
-
-    def ledger(self, mark: str) -> Ledger:
-        """Return the ledger of products with the fingerprint `mark`."""
-        return Ledger(str(self.state), str(self.folder), mark)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the status file says that stage 3 is done."""
-        status = load_json(self.status)
-        return isinstance(status, dict) and status.get("stage3") == "done"
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether we have written here before."""
-        return (self.state / "begun.json").exists()
-
-    def set_done(self, *, done: bool) -> None:
-        """Write down that stage 3 is done, or not any more."""
-        if done != self.is_done:
-            save_json(self.status, {"stage3": "done"} if done else {})
+class FinalFiles(ProductFolder):
+    """Names and records of the final results."""
 
     def prepare(self, recordings: list[SessionRecording], align_format: str) -> None:
         """Make the folder; move aside what another program left unfinished; sweep partial files."""
-        if not self.is_ours and self.folder.is_dir():
+        if not self.has_begun(_STAGE) and self.folder.is_dir():
             names = [f"{FINAL}.{end}" for end in ("png", "npz", "mat")] + ["status.json"]
             for recording in recordings:
                 names += [f"{recording.name}_valid_idx.png", f"{recording.name}_overlay.png"]
                 names.append(f"{recording.name}_valid_idx_aligned.png")
                 names.append(f"aligned_{recording.name}.{EXTENSIONS[align_format]}")
-            set_aside(self.folder, names)
-        save_json(self.state / "begun.json", ["stage3"])
+            self.set_aside(names)
+        self.set_begun(_STAGE)
         for partial in (*self.folder.glob("*.partial"), *self.state.glob("*.partial")):
             partial.unlink(missing_ok=True)
 
@@ -144,16 +85,19 @@ class FinalFiles:
         """Write the final mask, the bundles and the report; then the status."""
         save_json(self.folder / "session_report.json", results.report())
         bundle = self._bundle(results)
-        mark = fingerprint(bundle)
-        if not (resume and self.ledger(mark).find(FINAL) is not None):
-            self.set_done(done=False)
-            self.ledger(mark).begin(FINAL)
-            save_png(self.folder / f"{FINAL}.png", results.final_valid)
-            atomic_save_npz(self.folder / f"{FINAL}.npz", **bundle)
-            _save_mat(self.folder / f"{FINAL}.mat", bundle)
-            files = [f"{FINAL}.{end}" for end in ("png", "npz", "mat")]
-            self.ledger(mark).complete(FINAL, {}, files)
-        self.set_done(done=True)
+        piece = Piece(
+            FINAL, self._write, (bundle,), self.ledger(fingerprint(bundle)), isolated=False
+        )
+        if find_or_begin(piece, resume=resume) is None:
+            self.set_stage(3, done=False)
+            run_piece(piece)
+        self.set_stage(3, done=True)
+
+    def _write(self, bundle: dict[str, NDArray[Any]]) -> Result:
+        save_png(self.folder / f"{FINAL}.png", bundle["final_valid"])
+        atomic_save_npz(self.folder / f"{FINAL}.npz", **bundle)
+        _save_mat(self.folder / f"{FINAL}.mat", bundle)
+        return Result([f"{FINAL}.{end}" for end in ("png", "npz", "mat")])
 
     def _bundle(self, results: FinalResults) -> dict[str, NDArray[Any]]:
         fields = np.stack([np.asarray(w, np.float64) for w in results.displacements])
@@ -184,27 +128,14 @@ def save_pictures(
     average: NDArray[np.float64],
     displacement: NDArray[Any],
     reference: NDArray[np.float64],
-) -> None:
-    """Write the pictures of one recording; runs inside a task.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the final results.
-    name : str
-        The recording.
-    mask, aligned_mask : ndarray of bool, shape (H, W)
-        Valid in all its frames, in its own frame and in that of the reference.
-    average, reference : ndarray, shape (H, W, C)
-        Its average, and that of the center.
-    displacement : ndarray, shape (H, W, 2)
-        Against the reference, pixels.
-    """
+) -> Result:
+    """Write masks and an overlay of one recording; the reference is the average of the center."""
     save_png(folder / f"{name}_valid_idx.png", mask)
     save_png(folder / f"{name}_valid_idx_aligned.png", aligned_mask)
     flow = np.asarray(displacement, np.float32)
     moved = warp(average, flow, np.full_like(average, average.min()))
     save_png(folder / f"{name}_overlay.png", before_and_after(reference, average, moved))
+    return Result()
 
 
 def _save_mat(path: Path, bundle: dict[str, NDArray[Any]]) -> None:
@@ -224,11 +155,9 @@ def _save_mat(path: Path, bundle: dict[str, NDArray[Any]]) -> None:
 
 def finished_elsewhere(files: FinalFiles) -> NDArray[np.bool_] | None:
     """Return the final mask of a stage 3 that another program has finished, else None."""
-    if files.is_ours or not files.is_done or not (files.folder / f"{FINAL}.png").is_file():
+    if files.has_begun(_STAGE) or not files.stage_done(3):
         return None
-    try:
-        with open(files.folder / f"{FINAL}.npz", "rb") as stream, np.load(stream) as archive:
-            final = np.asarray(archive["final_valid"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    stored = arrays_of(files.folder / f"{FINAL}.npz", "final_valid")
+    if stored is None or not (files.folder / f"{FINAL}.png").is_file():
         return None
-    return final.astype(np.bool_) if final.ndim == 2 else None
+    return stored[0].astype(np.bool_) if stored[0].ndim == 2 else None

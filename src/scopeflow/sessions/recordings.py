@@ -1,12 +1,10 @@
-"""The recordings of a session: which there are, where their products stand, what is finished."""
+"""The recordings of a session: which there are, and where their products stand."""
 
 from __future__ import annotations
 
-import logging
-import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.engine.ledger import Ledger
 from scopeflow.engine.place import RegistrationConfig
-from scopeflow.errors import InputError, InputNotFoundError, OptionsError
-from scopeflow.io.files import load_json, save_json
+from scopeflow.errors import InputError, InputNotFoundError, OptionsError, SessionError
+from scopeflow.io.files import load_json
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.read.zarr import is_zarr
-from scopeflow.motion.store.outputs import STATE_FOLDER, OutputFiles, find_finished
+from scopeflow.motion.store.outputs import OutputFiles, find_finished
 from scopeflow.sessions.config import SessionConfig
-
-logger = logging.getLogger(__name__)
+from scopeflow.sessions.products import ProductFolder
 
 AVERAGE = "temporal_average"
 _CORRECTED = ("compensated.hdf5", "compensated.HDF5", "compensated.h5", "compensated.zarr")
@@ -33,8 +29,8 @@ _STAGE1_FILES = (*_CORRECTED, "idx.hdf", "w.h5", "motion.h5", "statistics.npz",
 
 
 @dataclass(frozen=True)
-class SessionRecording:
-    """One recording of a session and the places of its products.
+class SessionRecording(ProductFolder):
+    """One recording of a session and the folder of its products.
 
     Attributes
     ----------
@@ -44,14 +40,11 @@ class SessionRecording:
         The raw recording.
     name : str
         Unique name; that of its folder of results.
-    folder : Path
-        Folder of its results.
     """
 
     index: int
     path: Path
     name: str
-    folder: Path
 
     @property
     def average(self) -> Path:
@@ -62,21 +55,6 @@ class SessionRecording:
     def displacement(self) -> Path:
         """Displacement against the session's reference, arrays ``u`` and ``v``, ``(H, W)``."""
         return self.folder / "w_to_reference.npz"
-
-    @property
-    def status(self) -> Path:
-        """Which stages are done."""
-        return self.folder / "status.json"
-
-    @property
-    def state(self) -> Path:
-        """Folder of our records about the products of the session."""
-        return self.folder / STATE_FOLDER / "session"
-
-    @property
-    def failure(self) -> Path:
-        """Why a stage failed, by stage."""
-        return self.state / "failures.json"
 
     def corrected(self) -> Path | None:
         """Return the corrected recording, whatever its format and whoever wrote it."""
@@ -93,70 +71,45 @@ class SessionRecording:
                 return files
         return None
 
-    def ledger(self, fingerprint: str) -> Ledger:
-        """Return the ledger of products that stand in the recording's folder."""
-        return Ledger(str(self.state), str(self.folder), fingerprint)
+    def has_foreign_stage1(self) -> bool:
+        """Tell whether results of stage 1 stand there that we did not write."""
+        return self.output_files() is None and any(
+            (self.folder / name).exists() for name in _STAGE1_FILES
+        )
 
-    def has_begun(self, product: str) -> bool:
-        """Tell whether we have ever begun a product; if not, what stands there is not ours."""
-        begun = load_json(self.state / "begun.json")
-        return isinstance(begun, list) and product in begun
-
-    def begin(self, product: str, fingerprint: str) -> Ledger:
-        """Take back the record of a product before its file is touched; return the ledger."""
-        if not self.has_begun(product):
-            begun = load_json(self.state / "begun.json")
-            save_json(self.state / "begun.json", [*(begun or []), product])
-        ledger = self.ledger(fingerprint)
-        ledger.begin(product)
-        return ledger
-
-    def stage_done(self, stage: int) -> bool:
-        """Tell whether the status file says that a stage is done."""
-        status = load_json(self.status)
-        return isinstance(status, dict) and status.get(f"stage{stage}") == "done"
-
-    def set_stage(self, stage: int, *, done: bool) -> None:
-        """Write down that a stage is done, or begins anew; later stages then do so too."""
-        status = load_json(self.status)
-        status = status if isinstance(status, dict) else {}
-        before = dict(status)
-        if done:
-            status[f"stage{stage}"] = "done"
-            self.set_failure(stage, None)
-        else:
-            status = {k: v for k, v in status.items() if k not in _stages_from(stage)}
-        if status != before or (done and not self.status.exists()):
-            save_json(self.status, status)
-
-    def set_failure(self, stage: int, reason: str | None) -> None:
-        """Keep, or forget, why a stage failed."""
-        failures = load_json(self.failure)
-        failures = failures if isinstance(failures, dict) else {}
-        if failures.pop(f"stage{stage}", None) is None and reason is None:
-            return
-        if reason is not None:
-            failures[f"stage{stage}"] = reason
-        save_json(self.failure, failures)
+    def set_stage1_aside(self) -> None:
+        """Move what another program left of stage 1 out of the way."""
+        self.set_aside(_STAGE1_FILES)
 
 
-def _stages_from(stage: int) -> set[str]:
-    return {f"stage{n}" for n in range(stage, 4)}
+def raise_failures(
+    stage: int, recordings: Sequence[SessionRecording], failures: dict[str, str]
+) -> None:
+    """Write down and raise why recordings failed, by name; nothing happens if none did.
+
+    Raises
+    ------
+    SessionError
+        Names every recording that failed of those that the stage was for.
+    """
+    if not failures:
+        return
+    for recording in recordings:
+        if recording.name in failures:
+            recording.set_failure(stage, failures[recording.name])
+    listing = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    raise SessionError(
+        f"stage {stage} failed for {len(failures)} of {len(recordings)} recordings ({listing}). "
+        "The others are finished; run it again to resume",
+        failures,
+    )
 
 
 def find_session_recordings(config: SessionConfig) -> list[SessionRecording]:
-    """Find the recordings of a session.
+    """Find the recordings of a session, in the order of their sorted paths.
 
-    Parameters
-    ----------
-    config : SessionConfig
-        Root, pattern, excluded recordings, output folder.
-
-    Returns
-    -------
-    list of SessionRecording
-        In the order of their sorted paths. The name of a recording is that of its file without
-        suffix; where several would have the same, the folders below root are put before it.
+    The name of a recording is that of its file without suffix; where several would have the same,
+    the folders below root are put before it.
 
     Raises
     ------
@@ -192,7 +145,7 @@ def find_session_recordings(config: SessionConfig) -> list[SessionRecording]:
     if not kept:
         raise OptionsError("exclude leaves no recording; leave some of its names out")
     return [
-        SessionRecording(index, found[n], names[n], outputs[0] / names[n])
+        SessionRecording(outputs[0] / names[n], index, found[n], names[n])
         for index, n in enumerate(kept)
     ]
 
@@ -276,7 +229,9 @@ def load_averages(recordings: list[SessionRecording]) -> list[NDArray[np.float64
             f"{missing[0].average}. Run Stage 1 first"
         )
     averages = [load_average(recording) for recording in recordings]
-    check_shapes([(r.name, a.shape) for r, a in zip(recordings, averages, strict=True)])
+    odd = odd_shapes([(r.name, a.shape) for r, a in zip(recordings, averages, strict=True)])
+    if odd:
+        raise InputError("; ".join(f"{name}: {reason}" for name, reason in odd.items()))
     return averages
 
 
@@ -291,13 +246,6 @@ def odd_shapes(shapes: list[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
         for name, shape in shapes
         if shape != usual
     }
-
-
-def check_shapes(shapes: list[tuple[str, tuple[int, ...]]]) -> None:
-    """Raise an `InputError` if recordings differ in height, width or channels."""
-    odd = odd_shapes(shapes)
-    if odd:
-        raise InputError("; ".join(f"{name}: {reason}" for name, reason in odd.items()))
 
 
 def settings_mark(files: OutputFiles) -> str:
@@ -315,37 +263,6 @@ def is_undamaged(files: OutputFiles) -> bool:
     return bool(blocks) and all(ledger.find(path.stem) is not None for path in blocks)
 
 
-def set_aside(folder: Path, names: list[str]) -> None:
-    """Move files that another program left into a folder beside; nothing is deleted."""
-    existing = [path for name in names if (path := folder / name).exists()]
-    if not existing:
-        return
-    number = 1
-    while (target := folder / f"set_aside_{number}").exists():
-        number += 1
-    target.mkdir()
-    for path in existing:
-        shutil.move(path, target / path.name)
-    logger.warning(
-        "%s: %s are not from a finished run of ours; moved to %s.",
-        folder,
-        ", ".join(path.name for path in existing),
-        target.name,
-    )
-
-
-def set_stage1_aside(recording: SessionRecording) -> None:
-    """Move what another program left of stage 1 out of the way."""
-    set_aside(recording.folder, list(_STAGE1_FILES))
-
-
-def has_foreign_stage1(recording: SessionRecording) -> bool:
-    """Tell whether results of stage 1 stand there that we did not write."""
-    return recording.output_files() is None and any(
-        (recording.folder / name).exists() for name in _STAGE1_FILES
-    )
-
-
 def fields(displacement: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Return a displacement ``(H, W, 2)`` as the arrays of ``w_to_reference.npz``."""
     return {
@@ -356,9 +273,18 @@ def fields(displacement: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 def load_displacement(recording: SessionRecording, shape: tuple[int, int]) -> NDArray[Any] | None:
     """Read ``w_to_reference.npz`` as ``(H, W, 2)``; None if it is missing, damaged or unfit."""
+    arrays = arrays_of(recording.displacement, "u", "v")
+    if arrays is None or any(array.shape != shape for array in arrays):
+        return None
+    w = np.stack(arrays, axis=-1)
+    return w if np.isfinite(w).all() else None
+
+
+def arrays_of(path: Path, *names: str) -> list[NDArray[Any]] | None:
+    """Read some arrays of an archive of anybody's; None if one is missing or damaged."""
     try:
-        with open(recording.displacement, "rb") as stream, np.load(stream) as archive:
-            w = np.stack([archive["u"], archive["v"]], axis=-1)
+        # np.load leaves a file that it was given by name open when the archive is damaged.
+        with open(path, "rb") as stream, np.load(stream) as archive:
+            return [archive[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return w if w.shape == (*shape, 2) and np.isfinite(w).all() else None

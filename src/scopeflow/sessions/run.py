@@ -179,7 +179,7 @@ def _status_of(
     *,
     verify: bool,
 ) -> RecordingStatus:
-    failures = load_json(recording.failure)
+    failures = load_json(recording.failures)
     failures = failures if isinstance(failures, dict) else {}
     stages, reasons = [], []
     products: dict[int, list[Path | None]] = {
@@ -188,7 +188,7 @@ def _status_of(
         3: [final.folder / f"{recording.name}_valid_idx.png"],
     }
     for stage, files in products.items():
-        done = final.is_done if stage == 3 else recording.stage_done(stage)
+        done = final.stage_done(3) if stage == 3 else recording.stage_done(stage)
         missing = [path for path in files if path is None or not path.exists()]
         reason = failures.get(f"stage{stage}")
         if reason is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.pieces import Failure, Outcome, Piece, Result, task_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
 from scopeflow.errors import InputError, OptionsError, ScopeflowError, SessionError
@@ -23,16 +26,16 @@ from scopeflow.motion.correct import BatchMotionCorrector
 from scopeflow.motion.options.of_options import OFOptions
 from scopeflow.motion.plan import CorrectionPlan, plan_correction
 from scopeflow.sessions.config import TASK_VARIABLES, SessionConfig, get_array_task_id
-from scopeflow.sessions.graph import Failure, reason_of, temporal_mean
+from scopeflow.sessions.graph import temporal_mean
+from scopeflow.sessions.products import find_or_begin
 from scopeflow.sessions.recordings import (
     AVERAGE,
     SessionRecording,
     execution_of,
     find_session_recordings,
-    has_foreign_stage1,
     load_average,
     odd_shapes,
-    set_stage1_aside,
+    raise_failures,
 )
 
 logger = logging.getLogger(__name__)
@@ -40,22 +43,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecordingJob:
-    """One recording of stage 1, planned.
-
-    Attributes
-    ----------
-    recording : SessionRecording
-        Which.
-    plan : CorrectionPlan or None
-        What is to be computed; None keeps what another program has finished.
-    """
+    """One recording of stage 1, planned; no plan keeps what another program has finished."""
 
     recording: SessionRecording
     plan: CorrectionPlan | None
-
-
-class _StopWork(BaseException):
-    """Ends the thread of a recording when the run is given up; no error of that recording."""
 
 
 def run_stage1(
@@ -107,15 +98,26 @@ def run_stage1(
     >>> [folder.name for folder in run_stage1(config)]
     ['a', 'b']
     """
-    recordings = find_session_recordings(config)
-    chosen = recordings if task_index is None else [_chosen(recordings, task_index)]
+    chosen = _chosen(find_session_recordings(config), task_index)
     jobs, failures = plan_stage1(config, chosen, of_options_override, execution=execution)
-    failures.update(_run_jobs(jobs, execution_of(config, execution)))
-    for recording in chosen:
-        if recording.name in failures:
-            recording.set_failure(1, failures[recording.name])
-    if failures:
-        raise stage_error(1, failures, len(chosen))
+    run_config = execution_of(config, execution)
+    planned = [(job.recording, job.plan) for job in jobs if job.plan is not None]
+    if planned:
+        total = sum(plan.grid.n_frames for _, plan in planned)
+        with (
+            open_executor(run_config) as executor,
+            FrameProgress(total, "correcting recordings", run_config.progress) as shown,
+        ):
+            correct = functools.partial(
+                _correct,
+                executor=executor,
+                config=dataclasses.replace(run_config, progress=False),
+                progress=_SharedProgress(shown),
+            )
+            # One more than there are workers: its export and its average overlap with computing.
+            at_once = 1 if executor.n_workers == 1 else min(len(planned), executor.n_workers + 1)
+            failures.update(_side_by_side(correct, planned, at_once))
+    raise_failures(1, chosen, failures)
     return [recording.folder for recording in chosen]
 
 
@@ -156,20 +158,12 @@ def run_stage1_array(
     return run_stage1(config, of_options_override, task - 1, execution=execution)
 
 
-def stage_error(stage: int, failures: dict[str, str], count: int) -> SessionError:
-    """Return the error of a stage that some recordings failed."""
-    listing = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-    return SessionError(
-        f"stage {stage} failed for {len(failures)} of {count} recordings ({listing}). The others "
-        "are finished; run it again to resume",
-        failures,
-    )
-
-
-def _chosen(recordings: list[SessionRecording], task_index: int) -> SessionRecording:
-    if not 0 <= task_index < len(recordings):
-        raise OptionsError(f"Task index {task_index} out of range [0, {len(recordings) - 1}]")
-    return recordings[task_index]
+def _chosen(recordings: list[SessionRecording], index: int | None) -> list[SessionRecording]:
+    if index is None:
+        return recordings
+    if not 0 <= index < len(recordings):
+        raise OptionsError(f"Task index {index} out of range [0, {len(recordings) - 1}]")
+    return [recordings[index]]
 
 
 def plan_stage1(
@@ -182,21 +176,8 @@ def plan_stage1(
 ) -> tuple[list[RecordingJob], dict[str, str]]:
     """Check every recording and work out what stage 1 will do; computes nothing.
 
-    Parameters
-    ----------
-    config, override, execution
-        As for :func:`run_stage1`.
-    recordings : list of SessionRecording
-        Which.
-    dry_run : bool, optional
-        Leave unfinished results of other programs where they are.
-
-    Returns
-    -------
-    jobs : list of RecordingJob
-        Recordings that can be corrected.
-    failures : dict of str to str
-        Why others cannot, by name.
+    Returns recordings that can be corrected, and why others cannot, by name. A dry run leaves
+    unfinished results of other programs where they are.
 
     Raises
     ------
@@ -212,7 +193,7 @@ def plan_stage1(
         try:
             shape, plan = _plan(recording, options, run_config, dry_run)
         except (ScopeflowError, OSError) as error:
-            failures[recording.name] = reason_of(error)
+            failures[recording.name] = Failure.of(error).reason
             continue
         shapes.append((recording.name, shape))
         jobs.append(RecordingJob(recording, plan))
@@ -227,7 +208,7 @@ def _plan(
     mine = options.copy()
     mine.input_file = str(recording.path)
     mine.output_path = recording.folder
-    if has_foreign_stage1(recording):
+    if recording.has_foreign_stage1():
         shape = _finished_elsewhere(recording, mine)
         if shape is not None and run_config.resume:
             logger.info("%s: stage 1 was finished by another program.", recording.name)
@@ -237,7 +218,7 @@ def _plan(
                 "results of another program that are not complete stand in its folder; they would "
                 "be moved aside and computed anew"
             )
-        set_stage1_aside(recording)
+        recording.set_stage1_aside()
     plan = plan_correction(mine, run_config)
     return plan.recording.video.shape[1:], plan
 
@@ -262,95 +243,98 @@ def _finished_elsewhere(recording: SessionRecording, options: OFOptions) -> tupl
     return found[1:] if found == raw and average.shape == found[1:] else None
 
 
-def _run_jobs(jobs: list[RecordingJob], run_config: RegistrationConfig) -> dict[str, str]:
-    """Carry out planned recordings, several at a time; return why some failed."""
-    planned = [job for job in jobs if job.plan is not None]
-    if not planned:
-        return {}
-    total = sum(job.plan.grid.n_frames for job in planned if job.plan is not None)
-    with (
-        open_executor(run_config) as executor,
-        FrameProgress(total, "correcting recordings", run_config.progress) as progress,
-    ):
-        work = _Work(executor, dataclasses.replace(run_config, progress=False), progress)
-        # One more than there are workers: its export and its average overlap with computing.
-        at_once = 1 if executor.n_workers == 1 else min(len(planned), executor.n_workers + 1)
-        if at_once == 1:
-            failures = {job.recording.name: work.run(job) for job in planned}
-        else:
-            failures = work.run_together(planned, at_once)
-    return {name: reason for name, reason in failures.items() if reason is not None}
+class _StopWork(BaseException):
+    """Ends the thread of a recording when the run is given up; no error of that recording."""
 
 
-class _Work:
-    """What the threads of the recordings share."""
+class _SharedProgress:
+    """One progress of several threads, and how they are told to stop."""
 
-    def __init__(
-        self, executor: Executor, config: RegistrationConfig, progress: FrameProgress
-    ) -> None:
-        self._executor = executor
-        self._config = config
+    def __init__(self, progress: FrameProgress) -> None:
         self._progress = progress
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
 
-    def run_together(self, jobs: list[RecordingJob], at_once: int) -> dict[str, str | None]:
-        """Run recordings in threads of their own; their tasks share the executor."""
-        failures: dict[str, str | None] = {}
-        with ThreadPoolExecutor(at_once, thread_name_prefix="recording") as pool:
-            futures = {pool.submit(self.run, job): job.recording.name for job in jobs}
-            try:
-                for future in as_completed(futures):
-                    failures[futures[future]] = future.result()
-            except BaseException:
-                self._stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return failures
-
-    def run(self, job: RecordingJob) -> str | None:
-        """Correct one recording; return why it failed, or None."""
-        recording, plan = job.recording, job.plan
-        assert plan is not None
-        counted = 0
-
-        def count(*_: int) -> None:
-            nonlocal counted
-            counted += 1
-            self._advance(1)
-
-        try:
-            if not (self._config.resume and recording.stage_done(1)):
-                recording.set_stage(1, done=False)
-            corrector = BatchMotionCorrector(plan.options, self._config)
-            corrector.register_progress_callback(count)
-            corrector.run_plan(plan, self._executor)
-            self._average(recording, plan)
-            recording.set_stage(1, done=True)
-            self._advance(plan.grid.n_frames - counted, reused=True)
-        except Exception as error:
-            # Whatever it is, it must not stop the other recordings.
-            logger.debug("%s: what led to the failure:", recording.name, exc_info=True)
-            return reason_of(error)
-        logger.info("%s: stage 1 is done.", recording.name)
-        return None
-
-    def _advance(self, frames: int, *, reused: bool = False) -> None:
-        if self._stopped.is_set():
+    def advance(self, frames: int, *, reused: bool = False) -> None:
+        if self.stopped.is_set():
             raise _StopWork
         if frames:
             with self._lock:
                 self._progress.advance(frames, reused=reused)
 
-    def _average(self, recording: SessionRecording, plan: CorrectionPlan) -> None:
-        """Average the corrected frames, unless that is done."""
-        assert plan.files is not None
-        ledger = recording.ledger(fingerprint(plan.settings))
-        if self._config.resume and ledger.find(AVERAGE) is not None:
-            return
-        average = self._executor.compute(temporal_mean(open_recording(plan.files.target).video))
-        if isinstance(average, Failure):
-            raise SessionError(average.reason)
-        recording.begin(AVERAGE, ledger.fingerprint)
-        atomic_save_npy(recording.average, average)
-        ledger.complete(AVERAGE, {}, [recording.average.name])
+
+def _side_by_side(
+    correct: functools.partial[str | None],
+    planned: list[tuple[SessionRecording, CorrectionPlan]],
+    at_once: int,
+) -> dict[str, str]:
+    """Correct recordings in threads of their own; their tasks share the executor."""
+    if at_once == 1:
+        reasons = {recording.name: correct(recording, plan) for recording, plan in planned}
+    else:
+        reasons = {}
+        with ThreadPoolExecutor(at_once, thread_name_prefix="recording") as pool:
+            futures = {pool.submit(correct, *each): each[0].name for each in planned}
+            try:
+                for future in as_completed(futures):
+                    reasons[futures[future]] = future.result()
+            except BaseException:
+                correct.keywords["progress"].stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _correct(
+    recording: SessionRecording,
+    plan: CorrectionPlan,
+    *,
+    executor: Executor,
+    config: RegistrationConfig,
+    progress: _SharedProgress,
+) -> str | None:
+    """Correct one recording and average it; return why that failed, or None."""
+    counted = 0
+
+    def count(*_: int) -> None:
+        nonlocal counted
+        counted += 1
+        progress.advance(1)
+
+    try:
+        if not (config.resume and recording.stage_done(1)):
+            recording.set_stage(1, done=False)
+        corrector = BatchMotionCorrector(plan.options, config)
+        corrector.register_progress_callback(count)
+        corrector.run_plan(plan, executor)
+        failure = _average(recording, plan, executor, resume=config.resume)
+        if failure is not None:
+            return failure.reason
+        recording.set_stage(1, done=True)
+        progress.advance(plan.grid.n_frames - counted, reused=True)
+    except Exception as error:
+        # Whatever it is, it must not stop the other recordings.
+        logger.debug("%s: what led to the failure:", recording.name, exc_info=True)
+        return Failure.of(error).reason
+    logger.info("%s: stage 1 is done.", recording.name)
+    return None
+
+
+def _average(
+    recording: SessionRecording, plan: CorrectionPlan, executor: Executor, *, resume: bool
+) -> Failure | None:
+    """Average the corrected frames, unless that is done; return why that failed, or None."""
+    assert plan.files is not None
+    ledger = recording.ledger(fingerprint(plan.settings))
+    piece = Piece(AVERAGE, _save_average, (recording,), ledger, recording.name)
+    if find_or_begin(piece, resume=resume) is not None:
+        return None
+    recording.set_begun(AVERAGE)
+    mean = temporal_mean(open_recording(plan.files.target).video)
+    outcome: Outcome = executor.compute(task_of(piece, mean, key=f"{AVERAGE}-{uuid.uuid4().hex}"))
+    return outcome.failure
+
+
+def _save_average(recording: SessionRecording, mean: Outcome) -> Result:
+    atomic_save_npy(recording.average, mean.content)
+    return Result(files=[recording.average.name])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ from numpy.typing import NDArray
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, tasks_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError, SessionError
 from scopeflow.flow.backends.registry import get_backend
 from scopeflow.io.files import atomic_save_npz, load_json, save_json
 from scopeflow.motion.store.outputs import STATE_FOLDER
 from scopeflow.sessions.config import SessionConfig
-from scopeflow.sessions.graph import Failure, product
 from scopeflow.sessions.match import (
     BetweenParameters,
     Match,
@@ -31,6 +29,7 @@ from scopeflow.sessions.match import (
     match,
     pair_similarity,
 )
+from scopeflow.sessions.products import take_back
 from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
@@ -38,30 +37,13 @@ from scopeflow.sessions.recordings import (
     find_session_recordings,
     load_averages,
     load_displacement,
-    set_aside,
+    raise_failures,
 )
-from scopeflow.sessions.stage1 import stage_error
 
 logger = logging.getLogger(__name__)
 
 DISPLACEMENT = "w_to_reference"
 MATCH_NUMBERS = ("similarity_before", "similarity_after", "loop_error", "overlap")
-
-
-@dataclass(frozen=True)
-class CenterChoice:
-    """The recording that the others are aligned to.
-
-    Attributes
-    ----------
-    index : int
-        Its position, from 0.
-    similarity : ndarray of float64, shape (N, N), or None
-        How similar each two recordings are; where it decided.
-    """
-
-    index: int
-    similarity: NDArray[np.float64] | None = None
 
 
 def run_stage2(
@@ -105,16 +87,11 @@ def run_stage2(
     """
     recordings = find_session_recordings(config)
     averages = load_averages(recordings)
-    parameters = between_parameters(config)
     with open_executor(execution_of(config, execution)) as executor:
         center = choose_center(config, recordings, averages, executor)
-        found, failures = _displacements(config, recordings, averages, center, parameters, executor)
-    if failures:
-        for recording in recordings:
-            if recording.name in failures:
-                recording.set_failure(2, failures[recording.name])
-        raise stage_error(2, failures, len(recordings))
-    return center.index, recordings[center.index].path, found
+        found, failures = _displacements(config, recordings, averages, center, executor)
+    raise_failures(2, recordings, failures)
+    return center, recordings[center].path, found
 
 
 def between_parameters(config: SessionConfig) -> BetweenParameters:
@@ -158,119 +135,127 @@ def choose_center(
     recordings: list[SessionRecording],
     averages: list[NDArray[np.float64]],
     executor: Executor,
-) -> CenterChoice:
-    """Choose the recording that the others are aligned to, and write it down.
+) -> int:
+    """Choose the recording that the others are aligned to, and write it down; from 0.
 
     For ``center="auto"`` it is the one whose similarity with the others is highest on average;
     see :func:`scopeflow.sessions.match.pair_similarity`.
     """
+    facts: dict[str, Any] = {
+        "center": "",
+        "recordings": [recording.name for recording in recordings],
+        "similarity": None,
+        "fingerprint": None,
+    }
     if config.center != "auto":
         index, _ = config.resolve_center_file([recording.path for recording in recordings])
-        choice = CenterChoice(index)
     else:
-        choice = _most_similar(config, recordings, averages, executor)
-    similarity = None if choice.similarity is None else choice.similarity.tolist()
-    facts = {
-        "center": recordings[choice.index].name,
-        "recordings": [recording.name for recording in recordings],
-        "similarity": similarity,
-        "fingerprint": _mark(config, *averages) if similarity is not None else None,
-    }
+        mark = _mark(config, *averages)
+        table = _similarities(config, averages, mark, executor)
+        others = np.where(np.eye(len(table), dtype=bool), 0.0, table).sum(axis=1)
+        others /= max(1, len(table) - 1)
+        index = int(np.argmax(others))
+        facts |= {"similarity": table.tolist(), "fingerprint": mark}
+        logger.info(
+            "Center: %s. Mean similarity with the others: %s.",
+            recordings[index].name,
+            ", ".join(f"{r.name} {s:.3f}" for r, s in zip(recordings, others, strict=True)),
+        )
+    facts["center"] = recordings[index].name
     if load_json(_center_file(config)) != facts:
         save_json(_center_file(config), facts)
-    return choice
+    return index
 
 
-def _most_similar(
-    config: SessionConfig,
-    recordings: list[SessionRecording],
-    averages: list[NDArray[np.float64]],
-    executor: Executor,
-) -> CenterChoice:
-    count = len(recordings)
+def _similarities(
+    config: SessionConfig, averages: list[NDArray[np.float64]], mark: str, executor: Executor
+) -> NDArray[np.float64]:
+    """Return how similar each two averages are, ``(N, N)``."""
     stored = load_json(_center_file(config))
     if (
         config.resume
         and isinstance(stored, dict)
         and stored.get("similarity") is not None
-        and stored.get("fingerprint") == _mark(config, *averages)
+        and stored.get("fingerprint") == mark
     ):
-        table = np.asarray(stored["similarity"])
-    else:
-        table = np.eye(count)
-        pairs = list(itertools.combinations(range(count), 2))
-        tasks = [
-            product(
-                "session-similarity", pair_similarity, averages[a], averages[b], config.cc_upsample
-            )
-            for a, b in pairs
-        ]
+        return np.asarray(stored["similarity"], np.float64)
+    table = np.eye(len(averages))
+    pairs = list(itertools.combinations(range(len(averages)), 2))
 
-        def keep(position: int, value: Any) -> None:
-            if isinstance(value, Failure):
-                raise SessionError(f"the averages cannot be compared: {value.reason}")
-            a, b = pairs[position]
-            table[a, b] = table[b, a] = value
+    def keep(position: int, outcome: Outcome) -> None:
+        if outcome.failure is not None:
+            raise SessionError(f"the averages cannot be compared: {outcome.failure.reason}")
+        a, b = pairs[position]
+        table[a, b] = table[b, a] = outcome.content
 
-        executor.run(tasks, keep)
-    others = np.where(np.eye(count, dtype=bool), 0.0, table).sum(axis=1) / max(1, count - 1)
-    best = int(np.argmax(others))
-    logger.info(
-        "Center: %s. Mean similarity with the others: %s.",
-        recordings[best].name,
-        ", ".join(f"{r.name} {s:.3f}" for r, s in zip(recordings, others, strict=True)),
-    )
-    return CenterChoice(best, table)
+    pieces = [
+        Piece("session-similarity", _similarity, (averages[a], averages[b], config.cc_upsample))
+        for a, b in pairs
+    ]
+    executor.run(tasks_of(pieces), keep)
+    return table
+
+
+def _similarity(
+    first: NDArray[np.float64], second: NDArray[np.float64], upsample_factor: int
+) -> Result:
+    return Result(content=pair_similarity(first, second, upsample_factor))
 
 
 def _displacements(
     config: SessionConfig,
     recordings: list[SessionRecording],
     averages: list[NDArray[np.float64]],
-    center: CenterChoice,
-    parameters: BetweenParameters,
+    center: int,
     executor: Executor,
 ) -> tuple[list[NDArray[Any]], dict[str, str]]:
-    reference = averages[center.index]
-    shape = reference.shape[0], reference.shape[1]
-    found: list[NDArray[Any] | None] = [None] * len(recordings)
-    waiting: list[int] = []
+    """Return the displacements ``(H, W, 2)``, and why some could not be found, by name."""
+    reference = averages[center]
+    parameters = between_parameters(config)
+    found: dict[int, NDArray[Any]] = {}
+    waiting: list[tuple[int, Piece]] = []
     for n, recording in enumerate(recordings):
-        mark = _mark(config, reference, averages[n])
-        if config.resume:
-            found[n] = _finished(recording, mark, shape, is_center=n == center.index)
-        if found[n] is None and n == center.index:
-            nowhere: NDArray[Any] = np.zeros((*shape, 2), np.float32)
-            _keep(recording, mark, Match(nowhere, 1.0, 1.0, 0.0, 1.0))
-            found[n] = nowhere
-        elif found[n] is None:
-            waiting.append(n)
-        else:
+        moving = None if n == center else averages[n]
+        piece = Piece(
+            DISPLACEMENT,
+            _save_displacement,
+            (recording, reference, moving, parameters),
+            recording.ledger(_mark(config, reference, averages[n])),
+            recording.name,
+        )
+        shape = reference.shape[0], reference.shape[1]
+        w = _finished(recording, piece, shape, is_center=n == center) if config.resume else None
+        if w is not None:
+            found[n] = w
             recording.set_failure(2, None)
+            continue
+        recording.set_stage(2, done=False)
+        if not recording.has_begun(DISPLACEMENT):
+            recording.set_aside([recording.displacement.name])
+            recording.set_begun(DISPLACEMENT)
+        take_back(piece)
+        waiting.append((n, piece))
     failures: dict[str, str] = {}
 
-    def keep(position: int, value: Any) -> None:
-        n = waiting[position]
-        if isinstance(value, Failure):
-            failures[recordings[n].name] = value.reason
+    def keep(position: int, outcome: Outcome) -> None:
+        n, _ = waiting[position]
+        if outcome.failure is not None:
+            failures[recordings[n].name] = outcome.failure.reason
             return
-        found[n] = value.displacement
-        _keep(recordings[n], _mark(config, reference, averages[n]), value)
+        found[n] = outcome.content
+        recordings[n].set_stage(2, done=True)
         logger.info("%s: stage 2 is done.", recordings[n].name)
 
-    tasks = [
-        product("session-displacement", match, reference, averages[n], parameters) for n in waiting
-    ]
-    executor.run(tasks, keep)
-    return [field for field in found if field is not None], failures
+    executor.run(tasks_of([piece for _, piece in waiting]), keep)
+    return [found[n] for n in sorted(found)], failures
 
 
 def _finished(
-    recording: SessionRecording, mark: str, shape: tuple[int, int], *, is_center: bool
+    recording: SessionRecording, piece: Piece, shape: tuple[int, int], *, is_center: bool
 ) -> NDArray[Any] | None:
     """Return a displacement that an earlier run, or another program, has finished."""
     if recording.has_begun(DISPLACEMENT):
-        if recording.ledger(mark).find(DISPLACEMENT) is None:
+        if find_piece(piece) is None:
             return None
         if not recording.stage_done(2):
             recording.set_stage(2, done=True)
@@ -284,14 +269,20 @@ def _finished(
     return w
 
 
-def _keep(recording: SessionRecording, mark: str, found: Match) -> None:
-    recording.set_stage(2, done=False)
-    if not recording.has_begun(DISPLACEMENT):
-        set_aside(recording.folder, [recording.displacement.name])
-    ledger = recording.begin(DISPLACEMENT, mark)
+def _save_displacement(
+    recording: SessionRecording,
+    reference: NDArray[np.float64],
+    moving: NDArray[np.float64] | None,
+    parameters: BetweenParameters,
+) -> Result:
+    """Find and write the displacement of an average; none to move is the reference itself."""
+    if moving is None:
+        nowhere: NDArray[Any] = np.zeros((*reference.shape[:2], 2), np.float32)
+        found = Match(nowhere, 1.0, 1.0, 0.0, 1.0)
+    else:
+        found = match(reference, moving, parameters)
     atomic_save_npz(recording.displacement, **fields(found.displacement))
-    ledger.complete(DISPLACEMENT, _numbers(found), [recording.displacement.name])
-    recording.set_stage(2, done=True)
+    return Result([recording.displacement.name], _numbers(found), content=found.displacement)
 
 
 def _numbers(found: Match) -> dict[str, float | None]:
@@ -345,27 +336,28 @@ def match_numbers(
         else:
             waiting.append(n)
 
-    def keep(position: int, value: Any) -> None:
-        if isinstance(value, Failure):
-            raise SessionError(f"{recordings[waiting[position]].name}: {value.reason}")
-        numbers[waiting[position]] = _numbers(value)
+    def keep(position: int, outcome: Outcome) -> None:
+        if outcome.failure is not None:
+            raise SessionError(f"{recordings[waiting[position]].name}: {outcome.failure.reason}")
+        numbers[waiting[position]] = outcome.values
 
-    given = functools.partial(_assess_given, parameters=parameters)
-    tasks = [
-        product("session-assess", given, reference, averages[n], displacements[n]) for n in waiting
+    pieces = [
+        Piece("session-assess", _assess, (reference, averages[n], displacements[n], parameters))
+        for n in waiting
     ]
-    executor.run(tasks, keep)
+    executor.run(tasks_of(pieces), keep)
     return numbers
 
 
-def _assess_given(
+def _assess(
     reference: NDArray[Any],
     moving: NDArray[Any],
     displacement: NDArray[Any],
     parameters: BetweenParameters,
-) -> Match:
+) -> Result:
     backward = displacement_between(moving, reference, parameters)
-    return assess(reference, moving, np.asarray(displacement, np.float64), backward)
+    forward = np.asarray(displacement, np.float64)
+    return Result(values=_numbers(assess(reference, moving, forward, backward)))
 
 
 def mismatch_reason(config: SessionConfig, numbers: dict[str, float | None]) -> str | None:

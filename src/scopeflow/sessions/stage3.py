@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.pieces import Failure, Outcome, Piece, Result, task_of, tasks_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
 from scopeflow.errors import InputError, InputNotFoundError, ScopeflowError
@@ -21,26 +23,18 @@ from scopeflow.io.lazy import LazyVideo
 from scopeflow.io.read.hdf5 import open_hdf5
 from scopeflow.io.recording import open_recording
 from scopeflow.sessions.config import SessionConfig
-from scopeflow.sessions.export import (
-    AlignedExport,
-    plan_export,
-    write_aligned,
-)
-from scopeflow.sessions.final import (
-    FinalFiles,
-    FinalResults,
-    finished_elsewhere,
-    save_pictures,
-)
-from scopeflow.sessions.graph import Failure, product, reason_of, valid_everywhere
+from scopeflow.sessions.export import plan_export, write_aligned
+from scopeflow.sessions.final import FinalFiles, FinalResults, finished_elsewhere, save_pictures
+from scopeflow.sessions.graph import valid_everywhere
+from scopeflow.sessions.products import find_or_begin
 from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
     find_session_recordings,
     is_undamaged,
     load_averages,
+    raise_failures,
 )
-from scopeflow.sessions.stage1 import stage_error
 from scopeflow.sessions.stage2 import (
     match_numbers,
     mismatch_reason,
@@ -121,11 +115,8 @@ def run_stage3(
             pictures = _pictures(inputs, results, files)
         failures.update(_export(config, inputs, files, pictures, executor, run_config.progress))
     if failures:
-        files.set_done(done=False)
-        for recording in recordings:
-            if recording.name in failures:
-                recording.set_failure(3, failures[recording.name])
-        raise stage_error(3, failures, len(recordings))
+        files.set_stage(3, done=False)
+    raise_failures(3, recordings, failures)
     files.save(results, resume=config.resume)
     for recording in recordings:
         recording.set_failure(3, None)
@@ -161,7 +152,7 @@ def _open_masks(recording: SessionRecording, shape: tuple[int, int]) -> LazyVide
         try:
             source = open_hdf5(path, axes=axes)
         except ScopeflowError as error:
-            errors.append(reason_of(error))
+            errors.append(Failure.of(error).reason)
             continue
         if source.shape[1:] == (*shape, 1):
             return open_recording(source).video
@@ -181,7 +172,7 @@ def _damages(recordings: list[SessionRecording]) -> list[str | None]:
             if stage1 is None or is_undamaged(stage1):
                 return None
         except (ScopeflowError, OSError) as error:
-            return reason_of(error)
+            return Failure.of(error).reason
         return "a file of stage 1 is missing or was changed. Run Stage 1 again"
 
     with ThreadPoolExecutor(min(len(recordings), 8)) as pool:  # reading and hashing, side by side
@@ -195,38 +186,47 @@ def _masks(
     shape = inputs.reference.shape[0], inputs.reference.shape[1]
     masks: list[Any] = [None] * len(inputs.recordings)
     failures: dict[str, str] = {}
-    waiting: list[tuple[int, str]] = []
-    tasks = []
-    damages = _damages(inputs.recordings)
-    for n, (recording, damage) in enumerate(zip(inputs.recordings, damages, strict=True)):
-        if damage is not None:
-            failures[recording.name] = damage
-            continue
+    waiting: list[int] = []
+    tasks: list[Delayed] = []
+    for n, damage in enumerate(_damages(inputs.recordings)):
+        recording = inputs.recordings[n]
         try:
-            source = _open_masks(recording, shape)
-            path = recording.folder / "idx.hdf"
-            stamp = path.stat()
-            mark = fingerprint({"path": path, "size": stamp.st_size, "time": stamp.st_mtime_ns})
-            record = files.ledger(mark).find(f"mask_{recording.name}") if config.resume else None
-            if record is not None and record.arrays["mask"].shape == shape:
-                masks[n] = record.arrays["mask"]
-                continue
-            tasks.append(valid_everywhere(source))
-            waiting.append((n, mark))
+            if damage is not None:
+                raise InputError(damage)
+            video = _open_masks(recording, shape)
+            name = f"mask_{recording.name}"
+            piece = Piece(name, _keep_mask, (), files.ledger(_mark_of(recording)), recording.name)
+            finished = find_or_begin(piece, resume=config.resume)
         except (ScopeflowError, OSError) as error:
-            failures[recording.name] = reason_of(error)
+            failures[recording.name] = Failure.of(error).reason
+            continue
+        if finished is None:
+            waiting.append(n)
+            key = f"session-mask-{recording.name}-{uuid.uuid4().hex[:12]}"
+            tasks.append(task_of(piece, valid_everywhere(video), key=key))
+        else:
+            masks[n] = finished.arrays["mask"]
 
-    def keep(position: int, value: Any) -> None:
-        n, mark = waiting[position]
-        name = inputs.recordings[n].name
-        if isinstance(value, Failure):
-            failures[name] = value.reason
-            return
-        masks[n] = value
-        files.ledger(mark).complete(f"mask_{name}", {}, arrays={"mask": value})
+    def keep(position: int, outcome: Outcome) -> None:
+        n = waiting[position]
+        if outcome.failure is not None:
+            failures[inputs.recordings[n].name] = outcome.failure.reason
+        else:
+            masks[n] = outcome.arrays["mask"]
 
     executor.run(tasks, keep)
     return masks, failures
+
+
+def _mark_of(recording: SessionRecording) -> str:
+    """Return what other masks of the frames of a recording would change."""
+    path = recording.folder / "idx.hdf"
+    stamp = path.stat()
+    return fingerprint({"path": path, "size": stamp.st_size, "time": stamp.st_mtime_ns})
+
+
+def _keep_mask(valid: Outcome) -> Result:
+    return Result(arrays={"mask": valid.content})
 
 
 def _intersect(
@@ -272,19 +272,22 @@ def _intersect(
     )
 
 
-def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list[Delayed]:
-    """Return a task for the pictures of each recording."""
+def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list[Piece]:
+    """Return a piece of work for the pictures of each recording."""
     return [
-        product(
+        Piece(
             "session-pictures",
             save_pictures,
-            files.folder,
-            recording.name,
-            results.masks[n],
-            results.aligned_masks[n],
-            inputs.averages[n],
-            inputs.displacements[n],
-            inputs.reference,
+            (
+                files.folder,
+                recording.name,
+                results.masks[n],
+                results.aligned_masks[n],
+                inputs.averages[n],
+                inputs.displacements[n],
+                inputs.reference,
+            ),
+            group=recording.name,
         )
         for n, recording in enumerate(inputs.recordings)
     ]
@@ -297,46 +300,46 @@ def _export(
     config: SessionConfig,
     inputs: _Inputs,
     files: FinalFiles,
-    pictures: list[Delayed],
+    pictures: list[Piece],
     executor: Executor,
     show: bool | None,
 ) -> dict[str, str]:
     """Write the aligned recordings, one task each, and pictures; return why some failed."""
     failures: dict[str, str] = {}
-    exports: list[AlignedExport] = []
+    exports: list[Piece] = []
     for n, recording in enumerate(inputs.recordings):
         try:
             export = plan_export(
                 config, recording, inputs.displacements[n], inputs.reference, files.folder
             )
         except (ScopeflowError, OSError) as error:
-            failures[recording.name] = reason_of(error)
+            failures[recording.name] = Failure.of(error).reason
             continue
-        name = f"aligned_{recording.name}"
-        if config.resume and files.ledger(export.mark).find(name) is not None:
-            continue
-        files.set_done(done=False)
-        files.ledger(export.mark).begin(name)
-        exports.append(export)
-    total = sum(export.n_frames for export in exports)
+        piece = Piece(
+            f"aligned_{recording.name}",
+            write_aligned,
+            (export,),
+            files.ledger(export.mark),
+            recording.name,
+            export.n_frames,
+        )
+        if find_or_begin(piece, resume=config.resume) is None:
+            files.set_stage(3, done=False)
+            exports.append(piece)
+    pieces = [*exports, *pictures]
+    total = sum(piece.frames for piece in exports)
     with FrameProgress(total, "aligning recordings", show if exports else False) as progress:
 
-        def keep(position: int, value: Any) -> None:
-            if position >= len(exports):
-                if isinstance(value, Failure):
-                    failures[inputs.recordings[position - len(exports)].name] = value.reason
+        def keep(position: int, outcome: Outcome) -> None:
+            piece = pieces[position]
+            if outcome.failure is not None:
+                failures[piece.group] = outcome.failure.reason
                 return
-            export = exports[position]
-            if isinstance(value, Failure):
-                failures[export.name] = value.reason
-                return
-            files.ledger(export.mark).complete(
-                f"aligned_{export.name}", {"clipped": value}, [export.path.name]
-            )
-            if value:
-                logger.info("%s: %d aligned values were clipped.", export.name, value)
-            progress.advance(export.n_frames)
+            clipped = outcome.values.get("clipped")
+            if clipped:
+                logger.info("%s: %d aligned values were clipped.", piece.group, clipped)
+            if piece.frames:
+                progress.advance(piece.frames)
 
-        aligned = [product("session-align", write_aligned, e) for e in exports]
-        executor.run([*aligned, *pictures], keep)
+        executor.run(tasks_of(pieces), keep)
     return failures
