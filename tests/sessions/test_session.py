@@ -301,6 +301,18 @@ def test_a_second_run_computes_nothing(small):
     assert (first.final_valid == second.final_valid).all()
 
 
+def test_what_a_lost_worker_had_finished_is_read_from_its_file(small, monkeypatch):
+    """A cluster repeats such a task, which then finds the record and computes nothing."""
+    from scopeflow.sessions import stage2
+
+    run_stage1(small, execution=QUIET)
+    _, _, expected = run_stage2(small, execution=QUIET)
+    monkeypatch.setattr(stage2, "_finished", lambda *_, **__: None)
+    monkeypatch.setattr(stage2, "take_back", lambda _: None)
+    _, _, found = run_stage2(small, execution=QUIET)
+    assert all((a == b).all() and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+
+
 def damage(path: Path, how: str) -> None:
     if how == "removed":
         path.unlink()

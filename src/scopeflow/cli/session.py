@@ -201,8 +201,8 @@ def _print_plan(
 
 def _print_status(console: Console, config: SessionConfig, *, verify: bool = False) -> bool:
     """Show what is done; return whether nothing is failed or damaged."""
+    from scopeflow.sessions.center import stored_similarity
     from scopeflow.sessions.run import session_status
-    from scopeflow.sessions.stage2 import stored_similarity
 
     statuses = session_status(config, verify=verify)
     table = Table(

@@ -14,17 +14,7 @@ from scopeflow.images.register import FrameRegistration
 
 
 def sum_frames(frames: VideoTYXC) -> NDArray[Any]:
-    """Sum frames: whole numbers exactly, floating-point values in double precision.
-
-    Parameters
-    ----------
-    frames : ndarray, shape (n, H, W, C)
-        Corrected frames.
-
-    Returns
-    -------
-    ndarray of int64 or float64, shape (H, W, C)
-        The sum.
+    """Sum frames ``(n, H, W, C)``: whole numbers exactly, others in double precision.
 
     Raises
     ------
@@ -48,18 +38,7 @@ def sum_frames(frames: VideoTYXC) -> NDArray[Any]:
 
 
 def always_valid(masks: VideoTYXC) -> NDArray[np.bool_]:
-    """Tell which pixels are valid in all frames.
-
-    Parameters
-    ----------
-    masks : ndarray, shape (n, H, W, 1)
-        Above zero where a pixel is valid.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-        Logical AND over frames.
-    """
+    """Tell which pixels ``(H, W)`` are valid, above zero, in all frames ``(n, H, W, 1)``."""
     return np.asarray((masks > 0).all(axis=(0, 3)))
 
 
@@ -86,8 +65,6 @@ def align_raw_frames(
         Values of pixels that come from outside: the session's reference average.
     dtype : dtype
         Of the result; values are rounded half to even and clipped.
-    interpolation : {"cubic", "linear", "nearest"}
-        Interpolation.
 
     Returns
     -------
@@ -115,19 +92,7 @@ def align_corrected_frames(
 ) -> tuple[VideoTYXC, int]:
     """Bring corrected frames to the reference of the session: a second interpolation.
 
-    Parameters
-    ----------
-    corrected : ndarray, shape (n, H, W, C)
-        Frames of stage 1.
-    between, fill, dtype, interpolation
-        As for :func:`align_raw_frames`.
-
-    Returns
-    -------
-    frames : ndarray, shape (n, H, W, C)
-        Aligned frames.
-    clipped : int
-        Values that did not fit `dtype`.
+    Arguments and results as of :func:`align_raw_frames`.
     """
     aligned = np.empty(corrected.shape, dtype)
     registration = FrameRegistration(fill, interpolation)

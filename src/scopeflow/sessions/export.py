@@ -36,12 +36,6 @@ class AlignedExport:
 
     Attributes
     ----------
-    name : str
-        The recording.
-    path : Path
-        File to write.
-    file_format : str
-        TIFF, HDF5 or MAT.
     chunk : int
         Frames that are aligned together.
     frames : Source
@@ -50,14 +44,10 @@ class AlignedExport:
         Displacements within the recording, ``(T, h, w, 2)``.
     between, fill : ndarray
         Displacement against the reference ``(H, W, 2)``, and the reference average ``(H, W, C)``.
-    dtype : str
-        Of the aligned frames.
     interpolation : {"cubic", "linear", "nearest"}
         Of raw frames.
     mark : str
         Fingerprint of all that decides the bytes of the file.
-    metadata : VideoMetadata
-        Physical sizes, where known.
     """
 
     name: str
@@ -88,23 +78,8 @@ def plan_export(
 ) -> AlignedExport:
     """Work out how a recording is aligned; reads headers only.
 
-    Parameters
-    ----------
-    config : SessionConfig
-        Method, format, frames at a time.
-    recording : SessionRecording
-        Which.
-    between : ndarray, shape (H, W, 2)
-        Its displacement against the reference, pixels.
-    reference : ndarray, shape (H, W, C)
-        Average of the center.
-    folder : Path
-        Where the file goes.
-
-    Returns
-    -------
-    AlignedExport
-        For :func:`write_aligned`.
+    `between` is its displacement ``(H, W, 2)`` against `reference`, the average ``(H, W, C)`` of
+    the center; the file goes into `folder`.
 
     Raises
     ------

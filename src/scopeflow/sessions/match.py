@@ -26,33 +26,15 @@ _NO_CORRELATION = -2.0  # below every correlation
 
 @dataclass(frozen=True)
 class BetweenParameters:
-    """How the displacement between two averages is found.
+    """How the displacement between two averages is found; widths in pixels."""
 
-    Attributes
-    ----------
-    cc_upsample : int
-        Rigid shifts are found to ``1 / cc_upsample`` pixel of images of at most 256 × 256 px.
-    sigma : float
-        Gaussian width before the flow, pixels.
-    sigma_refine : float or None
-        Gaussian width before a second flow that refines the first, pixels; None leaves it out.
-    alpha : float
-        Smoothness weight of the flow.
-    iterations : int
-        Iterations on each level.
-    data_term : {"gc", "gray", "cs"}
-        What stays constant.
-    flow_function : callable or None
-        ``f(fixed, moving, *, alpha, iterations, const_assumption) -> (H, W, 2)`` in place of our
-        solver.
-    """
-
-    cc_upsample: int = 4
-    sigma: float = 6.0
-    sigma_refine: float | None = 1.0
-    alpha: float = 25.0
-    iterations: int = 100
+    cc_upsample: int = 4  # rigid shifts to 1 / cc_upsample pixel of images of at most 256 × 256 px
+    sigma: float = 6.0  # Gaussian width before the flow
+    sigma_refine: float | None = 1.0  # before a second flow that refines the first; None: without
+    alpha: float = 25.0  # smoothness weight of the flow
+    iterations: int = 100  # on each level
     data_term: DataTerm = "gc"
+    # f(fixed, moving, *, alpha, iterations, const_assumption) -> (H, W, 2), else our solver
     flow_function: Callable[..., NDArray[Any]] | None = None
 
 
@@ -88,15 +70,7 @@ def _smoothed(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 def detail(image: NDArray[Any]) -> NDArray[np.float64]:
     """Return what is finer than the illumination and coarser than the noise.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, C)
-        An average.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W, C)
-        Difference of two Gaussians, each channel by itself.
+    A difference of two Gaussians of an average ``(H, W, C)``, each channel by itself, float64.
     """
     values = np.asarray(image, np.float64)
     background = max(_LEAST_BACKGROUND_SIGMA, min(values.shape[:2]) * _BACKGROUND_SHARE)
@@ -104,19 +78,9 @@ def detail(image: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def correlation(first: NDArray[Any], second: NDArray[Any], valid: NDArray[np.bool_]) -> float:
-    """Return the Pearson correlation of two images over valid pixels, mean over channels.
+    """Return the Pearson correlation of two images ``(H, W, C)``, mean over channels.
 
-    Parameters
-    ----------
-    first, second : ndarray, shape (H, W, C)
-        Images.
-    valid : ndarray of bool, shape (H, W)
-        Which pixels count.
-
-    Returns
-    -------
-    float
-        -1 to 1; NaN where no channel has contrast in both.
+    Only pixels of the mask ``(H, W)`` count. NaN where no channel has contrast in both.
 
     Examples
     --------
@@ -174,17 +138,8 @@ def rigid_between(
     part that both images show. Of all shifts, none included, the one with the highest correlation
     of what overlaps is taken.
 
-    Parameters
-    ----------
-    reference, moving : ndarray of float64, shape (H, W, C)
-        Averages, each channel scaled to the range of the reference.
-    upsample_factor : int
-        Shifts are found to ``1 / upsample_factor`` of a correlated pixel.
-
-    Returns
-    -------
-    dx, dy : float
-        Shift of the moving image's content, pixels.
+    Each channel ``(H, W, C)`` is scaled to the range of the reference. Shifts ``(dx, dy)`` of the
+    moving image's content, pixels, are found to ``1 / upsample_factor`` of a correlated pixel.
 
     Examples
     --------
@@ -231,17 +186,8 @@ def displacement_between(
     The first flow sees smoothed images, which makes it robust; what is finer than the smoothing
     stays out of it, so a second flow of less smoothed images starts from there.
 
-    Parameters
-    ----------
-    reference, moving : ndarray, shape (H, W, C)
-        Averages of two recordings.
-    parameters : BetweenParameters
-        How.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W, 2)
-        Pixels; zero for averages without contrast.
+    Averages are ``(H, W, C)``; the displacement is ``(H, W, 2)``, float64, in pixels, and zero for
+    averages without contrast.
 
     Raises
     ------
@@ -312,20 +258,7 @@ def _residual(
 
 
 def match(reference: NDArray[Any], moving: NDArray[Any], parameters: BetweenParameters) -> Match:
-    """Find the displacement of one average against the reference and measure how good it is.
-
-    Parameters
-    ----------
-    reference, moving : ndarray, shape (H, W, C)
-        Averages.
-    parameters : BetweenParameters
-        How.
-
-    Returns
-    -------
-    Match
-        Displacement, similarity before and after, loop error, overlap.
-    """
+    """Find the displacement of one average against the reference and measure how good it is."""
     forward = displacement_between(reference, moving, parameters)
     return assess(reference, moving, forward, displacement_between(moving, reference, parameters))
 
@@ -336,19 +269,9 @@ def assess(
     forward: NDArray[np.float64],
     backward: NDArray[np.float64],
 ) -> Match:
-    """Measure how good a displacement between two averages is.
+    """Measure how good a displacement ``(H, W, 2)`` between two averages ``(H, W, C)`` is.
 
-    Parameters
-    ----------
-    reference, moving : ndarray, shape (H, W, C)
-        Averages.
-    forward, backward : ndarray of float64, shape (H, W, 2)
-        Displacement of `moving` against `reference`, and the other way round.
-
-    Returns
-    -------
-    Match
-        The forward displacement with its numbers.
+    `forward` is that of `moving` against `reference`, `backward` the other way round, float64.
     """
     height, width = reference.shape[:2]
     everywhere = np.ones((height, width), bool)
@@ -371,18 +294,8 @@ def assess(
 def pair_similarity(first: NDArray[Any], second: NDArray[Any], upsample_factor: int) -> float:
     """Return how similar two averages are after a rigid shift: in content and in extent.
 
-    Parameters
-    ----------
-    first, second : ndarray, shape (H, W, C)
-        Averages.
-    upsample_factor : int
-        As for :func:`rigid_between`.
-
-    Returns
-    -------
-    float
-        Correlation of their detail where they overlap, times the share of the frame that overlaps;
-        -1 to 1, 0 without contrast.
+    The correlation of their detail where they overlap, times the share of the frame that overlaps:
+    -1 to 1, 0 without contrast. For `upsample_factor` see :func:`rigid_between`.
 
     Examples
     --------

@@ -10,44 +10,14 @@ from numpy.typing import NDArray
 _SHOWN_PERCENTILES = (1.0, 99.5)
 
 
-def overlay(reference: NDArray[Any], moving: NDArray[Any]) -> NDArray[np.uint8]:
-    """Show one image in magenta and another in green; grey is where they agree.
-
-    Parameters
-    ----------
-    reference, moving : ndarray, shape (H, W) or (H, W, C)
-        The images, mean over channels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB.
-
-    Examples
-    --------
-    >>> image = np.arange(12.0).reshape(3, 4)
-    >>> picture = overlay(image, image)
-    >>> bool((picture[..., 0] == picture[..., 1]).all())
-    True
-    """
-    magenta, green = (_grey(image, _ranges(image)) for image in (reference, moving))
-    return np.stack([magenta, green, magenta], axis=-1)
-
-
 def before_and_after(
     reference: NDArray[Any], before: NDArray[Any], after: NDArray[Any]
 ) -> NDArray[np.uint8]:
-    """Put two overlays side by side: before and after alignment.
+    """Show how an image matches the reference, before and after alignment, side by side.
 
-    Parameters
-    ----------
-    reference, before, after : ndarray, shape (H, W) or (H, W, C)
-        The images.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, 2 W + 4, 3)
-        RGB, with a white line between.
+    The reference is magenta and the other image green, so what agrees is grey. Images are
+    ``(H, W)`` or ``(H, W, C)``, mean over channels; the picture is RGB ``(H, 2 W + 4, 3)``, with a
+    white line between.
     """
     gap = np.full((reference.shape[0], 4, 3), 255, np.uint8)
     # One intensity range for the moving image, whatever comes in from outside.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scopeflow.engine.executor import ClusterExecutor, open_executor
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.io.files import load_json
+from scopeflow.sessions.center import stored_center
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.final import FinalFiles
 from scopeflow.sessions.recordings import (
@@ -22,7 +23,7 @@ from scopeflow.sessions.recordings import (
     is_undamaged,
 )
 from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
-from scopeflow.sessions.stage2 import run_stage2, stored_center
+from scopeflow.sessions.stage2 import run_stage2
 from scopeflow.sessions.stage3 import run_stage3
 
 
@@ -123,8 +124,6 @@ class RecordingStatus:
 
     Attributes
     ----------
-    recording : SessionRecording
-        Which.
     stages : tuple of str
         For each stage ``done``, ``missing``, ``failed`` or ``damaged``.
     reasons : tuple of str
@@ -155,7 +154,21 @@ def session_status(config: SessionConfig, *, verify: bool = False) -> list[Recor
     Returns
     -------
     list of RecordingStatus
-        In the order of the recordings.
+        In the order of the recordings: ``stages`` (``done``, ``missing``, ``failed`` or ``damaged``
+        for each), ``reasons`` and ``numbers``.
+
+    Raises
+    ------
+    InputNotFoundError
+        When no file matches the pattern of the session.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "a.tif").touch()
+    >>> [status.stages for status in session_status(SessionConfig(root=root))]
+    [('missing', 'missing', 'missing')]
     """
     recordings = find_session_recordings(config)
     final = FinalFiles(config.resolve_output_paths()[1])

@@ -148,6 +148,15 @@ def run_stage1_array(
         When no task number is found in the environment, or the recording failed.
     OptionsError
         When there is no such recording.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> try:
+    ...     run_stage1_array(SessionConfig(root=tempfile.mkdtemp()))
+    ... except SessionError as error:
+    ...     print(error)
+    No array task ID found in environment. Set SLURM_ARRAY_TASK_ID, SGE_TASK_ID, or PBS_ARRAY_INDEX.
     """
     task = get_array_task_id()
     if task is None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.executor import Executor, open_executor
-from scopeflow.engine.fingerprint import fingerprint
 from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, tasks_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError, SessionError
-from scopeflow.flow.backends.registry import get_backend
-from scopeflow.io.files import atomic_save_npz, load_json, save_json
-from scopeflow.motion.store.outputs import STATE_FOLDER
+from scopeflow.io.files import atomic_save_npz
+from scopeflow.sessions.between import between_parameters, match_mark, numbers_of
+from scopeflow.sessions.center import choose_center
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.match import (
     BetweenParameters,
@@ -27,7 +23,6 @@ from scopeflow.sessions.match import (
     assess,
     displacement_between,
     match,
-    pair_similarity,
 )
 from scopeflow.sessions.products import take_back
 from scopeflow.sessions.recordings import (
@@ -43,7 +38,6 @@ from scopeflow.sessions.recordings import (
 logger = logging.getLogger(__name__)
 
 DISPLACEMENT = "w_to_reference"
-MATCH_NUMBERS = ("similarity_before", "similarity_after", "loop_error", "overlap")
 
 
 def run_stage2(
@@ -84,6 +78,20 @@ def run_stage2(
     ----------
     Flotho et al., "Flow-Registration", J. Biophotonics 2022, doi 10.1002/jbio.202100330, and its
     documented alignment of sessions.
+
+    Examples
+    --------
+    >>> import tempfile, tifffile
+    >>> from scopeflow import run_stage1
+    >>> root = Path(tempfile.mkdtemp())
+    >>> frames = np.random.default_rng(0).integers(90, 110, (4, 24, 32)).astype(np.uint16)
+    >>> for name in ("a.tif", "b.tif"):
+    ...     tifffile.imwrite(root / name, frames, photometric="minisblack")
+    >>> config = SessionConfig(root=root, stage1_quality_setting="fast")
+    >>> _ = run_stage1(config)
+    >>> center, path, displacements = run_stage2(config)
+    >>> center, path.name, displacements[1].shape
+    (0, 'a.tif', (24, 32, 2))
     """
     recordings = find_session_recordings(config)
     averages = load_averages(recordings)
@@ -92,114 +100,6 @@ def run_stage2(
         found, failures = _displacements(config, recordings, averages, center, executor)
     raise_failures(2, recordings, failures)
     return center, recordings[center].path, found
-
-
-def between_parameters(config: SessionConfig) -> BetweenParameters:
-    """Return how displacements between averages are found."""
-    function = None
-    if config.flow_backend != "flowreg":
-        function = get_backend(config.flow_backend)(**config.backend_params)
-    return BetweenParameters(
-        cc_upsample=config.cc_upsample,
-        sigma=config.sigma_smooth,
-        sigma_refine=config.sigma_refine,
-        alpha=config.alpha_between,
-        iterations=config.iterations_between,
-        data_term=config.stage2_constancy_assumption.value,
-        flow_function=function,
-    )
-
-
-def _mark(config: SessionConfig, *arrays: NDArray[Any]) -> str:
-    """Return the fingerprint of a product that is made from averages."""
-    return fingerprint(
-        {
-            "cc_upsample": config.cc_upsample,
-            "sigma": [config.sigma_smooth, config.sigma_refine],
-            "alpha_between": config.alpha_between,
-            "iterations_between": config.iterations_between,
-            "data_term": config.stage2_constancy_assumption,
-            "backend": [config.flow_backend, config.backend_params],
-            "kernel_version": KERNEL_VERSION,
-            "arrays": list(arrays),
-        }
-    )
-
-
-def _center_file(config: SessionConfig) -> Path:
-    return config.resolve_output_paths()[0] / STATE_FOLDER / "session" / "center.json"
-
-
-def choose_center(
-    config: SessionConfig,
-    recordings: list[SessionRecording],
-    averages: list[NDArray[np.float64]],
-    executor: Executor,
-) -> int:
-    """Choose the recording that the others are aligned to, and write it down; from 0.
-
-    For ``center="auto"`` it is the one whose similarity with the others is highest on average;
-    see :func:`scopeflow.sessions.match.pair_similarity`.
-    """
-    facts: dict[str, Any] = {
-        "center": "",
-        "recordings": [recording.name for recording in recordings],
-        "similarity": None,
-        "fingerprint": None,
-    }
-    if config.center != "auto":
-        index, _ = config.resolve_center_file([recording.path for recording in recordings])
-    else:
-        mark = _mark(config, *averages)
-        table = _similarities(config, averages, mark, executor)
-        others = np.where(np.eye(len(table), dtype=bool), 0.0, table).sum(axis=1)
-        others /= max(1, len(table) - 1)
-        index = int(np.argmax(others))
-        facts |= {"similarity": table.tolist(), "fingerprint": mark}
-        logger.info(
-            "Center: %s. Mean similarity with the others: %s.",
-            recordings[index].name,
-            ", ".join(f"{r.name} {s:.3f}" for r, s in zip(recordings, others, strict=True)),
-        )
-    facts["center"] = recordings[index].name
-    if load_json(_center_file(config)) != facts:
-        save_json(_center_file(config), facts)
-    return index
-
-
-def _similarities(
-    config: SessionConfig, averages: list[NDArray[np.float64]], mark: str, executor: Executor
-) -> NDArray[np.float64]:
-    """Return how similar each two averages are, ``(N, N)``."""
-    stored = load_json(_center_file(config))
-    if (
-        config.resume
-        and isinstance(stored, dict)
-        and stored.get("similarity") is not None
-        and stored.get("fingerprint") == mark
-    ):
-        return np.asarray(stored["similarity"], np.float64)
-    table = np.eye(len(averages))
-    pairs = list(itertools.combinations(range(len(averages)), 2))
-
-    def keep(position: int, outcome: Outcome) -> None:
-        if outcome.failure is not None:
-            raise SessionError(f"the averages cannot be compared: {outcome.failure.reason}")
-        a, b = pairs[position]
-        table[a, b] = table[b, a] = outcome.content
-
-    pieces = [
-        Piece("session-similarity", _similarity, (averages[a], averages[b], config.cc_upsample))
-        for a, b in pairs
-    ]
-    executor.run(tasks_of(pieces), keep)
-    return table
-
-
-def _similarity(
-    first: NDArray[np.float64], second: NDArray[np.float64], upsample_factor: int
-) -> Result:
-    return Result(content=pair_similarity(first, second, upsample_factor))
 
 
 def _displacements(
@@ -212,7 +112,8 @@ def _displacements(
     """Return the displacements ``(H, W, 2)``, and why some could not be found, by name."""
     reference = averages[center]
     parameters = between_parameters(config)
-    found: dict[int, NDArray[Any]] = {}
+    shape = reference.shape[0], reference.shape[1]
+    found: dict[int, NDArray[Any] | None] = {}
     waiting: list[tuple[int, Piece]] = []
     for n, recording in enumerate(recordings):
         moving = None if n == center else averages[n]
@@ -220,10 +121,9 @@ def _displacements(
             DISPLACEMENT,
             _save_displacement,
             (recording, reference, moving, parameters),
-            recording.ledger(_mark(config, reference, averages[n])),
+            recording.ledger(match_mark(config, reference, averages[n])),
             recording.name,
         )
-        shape = reference.shape[0], reference.shape[1]
         w = _finished(recording, piece, shape, is_center=n == center) if config.resume else None
         if w is not None:
             found[n] = w
@@ -239,15 +139,22 @@ def _displacements(
 
     def keep(position: int, outcome: Outcome) -> None:
         n, _ = waiting[position]
+        recording = recordings[n]
         if outcome.failure is not None:
-            failures[recordings[n].name] = outcome.failure.reason
+            failures[recording.name] = outcome.failure.reason
             return
-        found[n] = outcome.content
-        recordings[n].set_stage(2, done=True)
-        logger.info("%s: stage 2 is done.", recordings[n].name)
+        # What a lost worker has finished is not computed again: then the file has it.
+        found[n] = load_displacement(recording, shape) if outcome.reused else outcome.content
+        if found[n] is None:
+            failures[recording.name] = f"{recording.displacement} is missing or damaged"
+            return
+        recording.set_stage(2, done=True)
+        logger.info("%s: stage 2 is done.", recording.name)
 
     executor.run(tasks_of([piece for _, piece in waiting]), keep)
-    return [found[n] for n in sorted(found)], failures
+    return [
+        w for _, w in sorted(found.items(), key=lambda item: item[0]) if w is not None
+    ], failures
 
 
 def _finished(
@@ -282,30 +189,7 @@ def _save_displacement(
     else:
         found = match(reference, moving, parameters)
     atomic_save_npz(recording.displacement, **fields(found.displacement))
-    return Result([recording.displacement.name], _numbers(found), content=found.displacement)
-
-
-def _numbers(found: Match) -> dict[str, float | None]:
-    # JSON has no NaN.
-    values = {name: float(getattr(found, name)) for name in MATCH_NUMBERS}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def stored_center(config: SessionConfig, recordings: list[SessionRecording]) -> int | None:
-    """Return the position of the center that stage 2 wrote down, if it is still a recording."""
-    stored = load_json(_center_file(config))
-    if not isinstance(stored, dict):
-        return None
-    names = [recording.name for recording in recordings]
-    return names.index(stored["center"]) if stored.get("center") in names else None
-
-
-def stored_similarity(config: SessionConfig) -> tuple[list[str], NDArray[np.float64]] | None:
-    """Return the similarity table that decided the center: names and values; None without."""
-    stored = load_json(_center_file(config))
-    if not isinstance(stored, dict) or stored.get("similarity") is None:
-        return None
-    return stored["recordings"], np.asarray(stored["similarity"], np.float64)
+    return Result([recording.displacement.name], numbers_of(found), content=found.displacement)
 
 
 def match_numbers(
@@ -327,9 +211,9 @@ def match_numbers(
     waiting: list[int] = []
     for n, recording in enumerate(recordings):
         if n == center:
-            numbers[n] = _numbers(Match(displacements[n], 1.0, 1.0, 0.0, 1.0))
+            numbers[n] = numbers_of(Match(displacements[n], 1.0, 1.0, 0.0, 1.0))
             continue
-        record = recording.ledger(_mark(config, reference, averages[n])).find(DISPLACEMENT)
+        record = recording.ledger(match_mark(config, reference, averages[n])).find(DISPLACEMENT)
         stored = load_displacement(recording, (reference.shape[0], reference.shape[1]))
         if record is not None and stored is not None and np.array_equal(stored, displacements[n]):
             numbers[n] = dict(record.values)
@@ -357,20 +241,7 @@ def _assess(
 ) -> Result:
     backward = displacement_between(moving, reference, parameters)
     forward = np.asarray(displacement, np.float64)
-    return Result(values=_numbers(assess(reference, moving, forward, backward)))
-
-
-def mismatch_reason(config: SessionConfig, numbers: dict[str, float | None]) -> str | None:
-    """Return why a recording does not match the reference, or None if it does."""
-    similarity, loop = numbers.get("similarity_after"), numbers.get("loop_error")
-    reasons = []
-    if similarity is None or similarity < config.min_similarity:
-        shown = "none" if similarity is None else f"{similarity:.2f}"
-        reasons.append(f"similarity {shown} < {config.min_similarity:g}")
-    if loop is None or loop > config.max_loop_error:
-        shown = "none" if loop is None else f"{loop:.1f} px"
-        reasons.append(f"loop error {shown} > {config.max_loop_error:g} px")
-    return ", ".join(reasons) or None
+    return Result(values=numbers_of(assess(reference, moving, forward, backward)))
 
 
 def required_displacements(

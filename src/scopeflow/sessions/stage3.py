@@ -22,6 +22,8 @@ from scopeflow.images.warp import warp_mask
 from scopeflow.io.lazy import LazyVideo
 from scopeflow.io.read.hdf5 import open_hdf5
 from scopeflow.io.recording import open_recording
+from scopeflow.sessions.between import mismatch_reason
+from scopeflow.sessions.center import stored_center
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.export import plan_export, write_aligned
 from scopeflow.sessions.final import FinalFiles, FinalResults, finished_elsewhere, save_pictures
@@ -35,12 +37,7 @@ from scopeflow.sessions.recordings import (
     load_averages,
     raise_failures,
 )
-from scopeflow.sessions.stage2 import (
-    match_numbers,
-    mismatch_reason,
-    required_displacements,
-    stored_center,
-)
+from scopeflow.sessions.stage2 import match_numbers, required_displacements
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +91,21 @@ def run_stage3(
     InputNotFoundError, OptionsError, SessionError
         When products of earlier stages are missing, or recordings failed; the products of the
         others are finished.
+
+    Examples
+    --------
+    >>> import tempfile, tifffile
+    >>> from pathlib import Path
+    >>> from scopeflow import run_stage1, run_stage2
+    >>> root = Path(tempfile.mkdtemp())
+    >>> frames = np.random.default_rng(0).integers(90, 110, (4, 24, 32)).astype(np.uint16)
+    >>> for name in ("a.tif", "b.tif"):
+    ...     tifffile.imwrite(root / name, frames, photometric="minisblack")
+    >>> config = SessionConfig(root=root, stage1_quality_setting="fast")
+    >>> _ = run_stage1(config)
+    >>> _ = run_stage2(config)
+    >>> run_stage3(config).shape
+    (24, 32)
     """
     recordings = find_session_recordings(config)
     files = FinalFiles(config.resolve_output_paths()[1])
