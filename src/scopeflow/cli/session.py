@@ -169,7 +169,7 @@ def _print_plan(
 
     recordings = find_session_recordings(config)
     jobs, failures = plan_stage1(config, recordings, override, execution=execution, dry_run=True)
-    plans = {job.recording.name: job.plan for job in jobs}
+    plans = {recording.name: plan for recording, plan in jobs}
     table = Table(
         "#", "recording", "frames", "H × W × C", "dtype", "stages 1 2 3", "folder of results",
         title="Nothing was written.", title_justify="left",

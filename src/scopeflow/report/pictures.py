@@ -44,23 +44,12 @@ def save_before_after(
         File to write; its suffix (.png, .pdf, .svg) decides the format. Its folder is made.
     raw_mean, corrected_mean : array_like, shape (H, W) or (H, W, 1)
         Mean images on the same intensity scale; one channel.
-    title : str
-        Headline.
     caption : str
         Line below the pictures, for numbers such as correlations.
     pixel_size_um : float, optional
         Pixel size in micrometres; draws a scale bar.
     border : int
         Pixels left out along each edge when crispness is measured; they are shown all the same.
-    zoom : bool
-        Show the enlarged detail.
-    dpi : int
-        Dots per inch of raster formats.
-
-    Returns
-    -------
-    Path
-        The file written.
 
     Raises
     ------
@@ -88,17 +77,8 @@ def save_before_after(
     gain = f" ({100 * (crisp[1] / crisp[0] - 1):+.0f} %)" if crisp[0] > 0 else ""
 
     height, width = before.shape
-    panel_width = 4.2
-    panel_height = float(np.clip(panel_width * height / width, 1.5, 9.0))
-    rows = 2 if zoom else 1
-    figure = Figure(
-        figsize=(2 * panel_width + 1.1, panel_height + (rows - 1) * panel_width + 1.0),
-        layout="constrained",
-        facecolor="white",
-    )
-    FigureCanvasAgg(figure)
+    figure, axes = _panels(height, width, zoom=zoom)
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    axes = figure.subplots(rows, 2, squeeze=False, height_ratios=[panel_height, panel_width][:rows])
     # Clipped as shown, or one saturated cell would always win.
     shown_range = [np.clip(image, low, high) for image in (before, after)]
     detail = _sharpest_change(*shown_range) if zoom else None
@@ -106,27 +86,15 @@ def save_before_after(
         f"Before: crispness {_readable(crisp[0])}",
         f"After: crispness {_readable(crisp[1])}{gain}",
     )
+    grey: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": high}
     for column, image in enumerate((before, after)):
         axis = axes[0, column]
-        picture = axis.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        picture = axis.imshow(image, interpolation="nearest", **grey)
         axis.set_title(headings[column], fontsize=10.5)
         if pixel_size_um is not None:
             draw_scale_bar(axis, height, width, pixel_size_um)
         if detail is not None:
-            top, left, size = detail
-            corner = (left - 0.5, top - 0.5)
-            axis.add_patch(Rectangle(corner, size, size, fill=False, ec=_HIGHLIGHT, lw=1.3))
-            enlarged = axes[1, column]
-            # Bicubic display: what is compared is structure, not the pixel grid.
-            enlarged.imshow(
-                image[top : top + size, left : left + size],
-                cmap="gray",
-                vmin=low,
-                vmax=high,
-                interpolation="bicubic",
-            )
-            for spine in enlarged.spines.values():
-                spine.set(color=_HIGHLIGHT, linewidth=1.6)
+            _draw_detail(axis, axes[1, column], image, detail, grey)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=40, pad=0.015)
@@ -139,6 +107,38 @@ def save_before_after(
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=dpi)
     return target
+
+
+def _panels(height: int, width: int, *, zoom: bool) -> tuple[Figure, NDArray[Any]]:
+    """Make a figure of two columns: whole images, and below them a detail of each."""
+    panel_width = 4.2
+    panel_height = float(np.clip(panel_width * height / width, 1.5, 9.0))
+    rows = 2 if zoom else 1
+    figure = Figure(
+        figsize=(2 * panel_width + 1.1, panel_height + (rows - 1) * panel_width + 1.0),
+        layout="constrained",
+        facecolor="white",
+    )
+    FigureCanvasAgg(figure)
+    ratios = [panel_height, panel_width][:rows]
+    return figure, figure.subplots(rows, 2, squeeze=False, height_ratios=ratios)
+
+
+def _draw_detail(
+    axis: Any,
+    enlarged: Any,
+    image: NDArray[np.float64],
+    detail: tuple[int, int, int],
+    grey: dict[str, Any],
+) -> None:
+    top, left, size = detail
+    corner = (left - 0.5, top - 0.5)
+    axis.add_patch(Rectangle(corner, size, size, fill=False, ec=_HIGHLIGHT, lw=1.3))
+    # Bicubic display: what is compared is structure, not the pixel grid.
+    part = image[top : top + size, left : left + size]
+    enlarged.imshow(part, interpolation="bicubic", **grey)
+    for spine in enlarged.spines.values():
+        spine.set(color=_HIGHLIGHT, linewidth=1.6)
 
 
 def _plane(image: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ def write_preview(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[float, float]:
-    """Write an 8-bit grey MP4 of a recording, frame by frame.
+    """Write an 8-bit grey MP4 of a recording, frame by frame; return its contrast.
 
     Parameters
     ----------
@@ -51,17 +51,8 @@ def write_preview(
         Frames shown in a second; by default the recording's own rate, else 30.
     frames : tuple of int, optional
         First frame, and the one after the last.
-    channel : int, optional
-        The channel that is shown.
-    overwrite : bool, optional
-        Replace an older file.
     progress : callable, optional
         ``f(written, all)`` after every block.
-
-    Returns
-    -------
-    tuple of float
-        The contrast that was used.
 
     Raises
     ------

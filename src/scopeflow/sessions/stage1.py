@@ -9,7 +9,6 @@ import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,6 @@ from scopeflow.sessions.recordings import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RecordingJob:
-    """One recording of stage 1, planned; no plan keeps what another program has finished."""
-
-    recording: SessionRecording
-    plan: CorrectionPlan | None
 
 
 def run_stage1(
@@ -101,7 +92,7 @@ def run_stage1(
     chosen = _chosen(find_session_recordings(config), task_index)
     jobs, failures = plan_stage1(config, chosen, of_options_override, execution=execution)
     run_config = execution_of(config, execution)
-    planned = [(job.recording, job.plan) for job in jobs if job.plan is not None]
+    planned = [(recording, plan) for recording, plan in jobs if plan is not None]
     if planned:
         total = sum(plan.grid.n_frames for _, plan in planned)
         with (
@@ -182,11 +173,12 @@ def plan_stage1(
     *,
     execution: RegistrationConfig | None = None,
     dry_run: bool = False,
-) -> tuple[list[RecordingJob], dict[str, str]]:
+) -> tuple[list[tuple[SessionRecording, CorrectionPlan | None]], dict[str, str]]:
     """Check every recording and work out what stage 1 will do; computes nothing.
 
-    Returns recordings that can be corrected, and why others cannot, by name. A dry run leaves
-    unfinished results of other programs where they are.
+    Returns recordings that can be corrected, without a plan where another program has done so, and
+    why others cannot, by name. A dry run leaves unfinished results of other programs where they
+    are.
 
     Raises
     ------
@@ -195,7 +187,7 @@ def plan_stage1(
     """
     options = config.stage1_options(override)
     run_config = execution_of(config, execution)
-    jobs: list[RecordingJob] = []
+    jobs: list[tuple[SessionRecording, CorrectionPlan | None]] = []
     failures: dict[str, str] = {}
     shapes: list[tuple[str, tuple[int, ...]]] = []
     for recording in recordings:
@@ -205,10 +197,10 @@ def plan_stage1(
             failures[recording.name] = Failure.of(error).reason
             continue
         shapes.append((recording.name, shape))
-        jobs.append(RecordingJob(recording, plan))
+        jobs.append((recording, plan))
     odd = odd_shapes(shapes)
     failures.update(odd)
-    return [job for job in jobs if job.recording.name not in odd], failures
+    return [job for job in jobs if job[0].name not in odd], failures
 
 
 def _plan(

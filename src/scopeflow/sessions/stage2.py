@@ -113,7 +113,7 @@ def _displacements(
     reference = averages[center]
     parameters = between_parameters(config)
     shape = reference.shape[0], reference.shape[1]
-    found: dict[int, NDArray[Any] | None] = {}
+    found: list[NDArray[Any] | None] = [None] * len(recordings)
     waiting: list[tuple[int, Piece]] = []
     for n, recording in enumerate(recordings):
         moving = None if n == center else averages[n]
@@ -152,9 +152,7 @@ def _displacements(
         logger.info("%s: stage 2 is done.", recording.name)
 
     executor.run(tasks_of([piece for _, piece in waiting]), keep)
-    return [
-        w for _, w in sorted(found.items(), key=lambda item: item[0]) if w is not None
-    ], failures
+    return [w for w in found if w is not None], failures
 
 
 def _finished(
