@@ -103,17 +103,8 @@ class SmoothDisplacement:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return how far the content at each position has moved in one frame.
 
-        Parameters
-        ----------
-        frame : int
-            Frame index.
-        y, x : ndarray of float64
-            Rows and columns, equal shapes, pixels; positions between pixels are possible.
-
-        Returns
-        -------
-        dx, dy : ndarray of float64
-            Displacement along columns and along rows, the shape of ``y``, pixels.
+        Positions, float64 arrays of equal shapes, may lie between pixels; ``(dx, dy)`` have their
+        shape, along columns and along rows, pixels.
         """
         terms = self._terms
         components = []
@@ -191,3 +182,11 @@ def backward_flow(
         f"The displacement of frame {frame} has no inverse: after {max_steps} steps it still "
         f"changes by {change:.3g} px. Give a displacement that changes by less than 1 px per pixel."
     )
+
+
+def to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round half to even and keep inside the range of an integer type."""
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.astype(dtype)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, spline_filter
+from scipy.ndimage import map_coordinates
 
 import scopeflow
 from scopeflow._shapes import FlowTYX2, VideoTYXC
@@ -18,6 +17,7 @@ from scopeflow.testing.displacement import (
     DisplacementFunction,
     SmoothDisplacement,
     backward_flow,
+    to_dtype,
 )
 
 
@@ -88,19 +88,11 @@ def move_recording(video: VideoTYXC, displacement: DisplacementFunction) -> Move
         flow[t] = backward_flow(displacement, t, height, width)
         dx, dy = displacement(t, y, x)
         for c in range(channels):
-            spline = spline_filter(video[t, ..., c].astype(np.float64), order=3, mode="mirror")
             plane = map_coordinates(
-                spline, [y - dy, x - dx], order=3, mode="mirror", prefilter=False
+                video[t, ..., c].astype(np.float64), [y - dy, x - dx], order=3, mode="mirror"
             )
-            moved[t, ..., c] = _to_dtype(plane, video.dtype)
+            moved[t, ..., c] = to_dtype(plane, video.dtype)
     return MovedRecording(video=moved, still=video, flow=flow)
-
-
-def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype.kind in "ui":
-        limits = np.iinfo(dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return values.astype(dtype)
 
 
 def demo_recording_path() -> Path:

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 from scopeflow._shapes import FlowTYX2, FlowYX2, FrameYXC, VideoTYXC
 from scopeflow.errors import InputError
-from scopeflow.testing.displacement import SmoothDisplacement, backward_flow
+from scopeflow.testing.displacement import SmoothDisplacement, backward_flow, to_dtype
 
 _CELLS_PER_PIXEL = 0.0012
 _READ_NOISE = 0.008  # of the brightness
@@ -70,12 +70,8 @@ class SyntheticRecording:
         # The scene is larger than the frame: what moves in from outside is real content.
         margin = self._margin
         size = (self.height + 2 * margin, self.width + 2 * margin)
-        return np.stack(
-            [
-                _cell_scene(size, np.random.default_rng([self.seed, 2, c]))
-                for c in range(self.channels)
-            ]
-        )
+        random = [np.random.default_rng([self.seed, 2, c]) for c in range(self.channels)]
+        return np.stack([_cell_scene(size, rng) for rng in random])
 
     @cached_property
     def _spline(self) -> list[NDArray[np.float64]]:
@@ -88,9 +84,12 @@ class SyntheticRecording:
         inner = self._canvas[:, margin : margin + self.height, margin : margin + self.width]
         return (self.offset + self.brightness * np.moveaxis(inner, 0, -1)).astype(np.float32)
 
-    def _signal(self, frame: int) -> NDArray[np.float64]:
+    def _check(self, frame: int) -> None:
         if not 0 <= frame < self.frames:
             raise InputError(f"Frame {frame}: the recording has frames 0 to {self.frames - 1}.")
+
+    def _signal(self, frame: int) -> NDArray[np.float64]:
+        self._check(frame)
         y, x = np.mgrid[0 : self.height, 0 : self.width].astype(np.float64)
         dx, dy = self.displacement(frame, y, x)
         positions = [y - dy + self._margin, x - dx + self._margin]
@@ -110,16 +109,11 @@ class SyntheticRecording:
             rng = np.random.default_rng([self.seed, 3, frame])
             signal = rng.poisson(signal * self.photons) / self.photons
             signal += rng.normal(0, _READ_NOISE, signal.shape)
-        values = self.offset + self.brightness * signal
-        if self.dtype.kind in "ui":
-            limits = np.iinfo(self.dtype)
-            values = np.clip(np.rint(values), limits.min, limits.max)
-        return values.astype(self.dtype)
+        return to_dtype(self.offset + self.brightness * signal, self.dtype)
 
     def flow_at(self, frame: int) -> FlowYX2:
         """Return the true backward flow of one frame, shape ``(H, W, 2)``, pixels."""
-        if not 0 <= frame < self.frames:
-            raise InputError(f"Frame {frame}: the recording has frames 0 to {self.frames - 1}.")
+        self._check(frame)
         return backward_flow(self.displacement, frame, self.height, self.width)
 
     def blocks(self, length: int) -> Iterator[VideoTYXC]:
@@ -213,12 +207,8 @@ def synthetic_recording(
     >>> recording.frame(19_999).shape, recording.flow_at(3).shape
     ((32, 48, 1), (32, 48, 2))
     """
-    for name, value in {
-        "frames": frames,
-        "height": height,
-        "width": width,
-        "channels": channels,
-    }.items():
+    names = ("frames", "height", "width", "channels")
+    for name, value in zip(names, (frames, height, width, channels), strict=True):
         if value < 1:
             raise InputError(f"{name}={value}: at least 1 is needed.")
     if photons is not None and not photons > 0:
