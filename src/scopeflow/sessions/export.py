@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
-from scopeflow.engine.pieces import Result
+from scopeflow.engine.pieces import Piece, Result
 from scopeflow.errors import InputError, InputNotFoundError
 from scopeflow.images.interpolation import Interpolation
 from scopeflow.io.files import load_json
-from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.recording import open_recording
 from scopeflow.io.write.exports import open_writer
 from scopeflow.motion.store.displacements import StoredMotion, open_motion
 from scopeflow.sessions.align import align_corrected_frames, align_raw_frames
 from scopeflow.sessions.config import SessionConfig
+from scopeflow.sessions.products import ProductFolder
 from scopeflow.sessions.recordings import SessionRecording
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,8 @@ class AlignedExport:
         Displacement against the reference ``(H, W, 2)``, and the reference average ``(H, W, C)``.
     interpolation : {"cubic", "linear", "nearest"}
         Of raw frames.
-    mark : str
-        Fingerprint of all that decides the bytes of the file.
     """
 
-    name: str
     path: Path
     file_format: str
     chunk: int
@@ -60,13 +57,21 @@ class AlignedExport:
     fill: NDArray[Any]
     dtype: str
     interpolation: Interpolation
-    mark: str
-    metadata: VideoMetadata = field(default_factory=VideoMetadata)
 
-    @property
-    def n_frames(self) -> int:
-        """Frames of the recording."""
-        return self.frames.shape[0]
+    def mark(self) -> str:
+        """Return the fingerprint of all that decides the bytes of the file."""
+        return fingerprint(
+            {
+                "frames": self.frames.identity(),
+                "motion": None if self.motion is None else self.motion.identity(),
+                "between": self.between,
+                "fill": self.fill,
+                "dtype": self.dtype,
+                "interpolation": self.interpolation,
+                "format": self.file_format,
+                "kernel_version": KERNEL_VERSION,
+            }
+        )
 
 
 def plan_export(
@@ -74,12 +79,12 @@ def plan_export(
     recording: SessionRecording,
     between: NDArray[Any],
     reference: NDArray[np.float64],
-    folder: Path,
-) -> AlignedExport:
-    """Work out how a recording is aligned; reads headers only.
+    files: ProductFolder,
+) -> Piece:
+    """Work out how a recording is aligned, and return that work; reads headers only.
 
     `between` is its displacement ``(H, W, 2)`` against `reference`, the average ``(H, W, C)`` of
-    the center; the file goes into `folder`.
+    the center; `files` is where it is written and recorded.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def plan_export(
         )
     frames: Source = corrected
     motion: StoredMotion | None = None
-    interpolation = "cubic"
+    interpolation: Interpolation = "cubic"
     if config.align_method == "one_step":
         motion = open_motion(recording.folder)
         if motion is None:
@@ -114,21 +119,9 @@ def plan_export(
                 f"corrected frames {corrected.shape} do not fit together. Run Stage 1 again"
             )
     file_format = config.align_output_format
-    mark = fingerprint(
-        {
-            "frames": frames.identity(),
-            "motion": None if motion is None else motion.identity(),
-            "between": between,
-            "fill": reference,
-            "dtype": str(corrected.dtype),
-            "interpolation": interpolation,
-            "format": file_format,
-            "kernel_version": KERNEL_VERSION,
-        }
-    )
-    return AlignedExport(
-        recording.name,
-        folder / f"aligned_{recording.name}.{EXTENSIONS[file_format]}",
+    name = f"aligned_{recording.name}"
+    export = AlignedExport(
+        files.folder / f"{name}.{EXTENSIONS[file_format]}",
         file_format,
         config.align_chunk_size,
         frames,
@@ -136,13 +129,13 @@ def plan_export(
         np.asarray(between),
         reference,
         str(corrected.dtype),
-        interpolation,  # type: ignore[arg-type]
-        mark,
-        frames.metadata,
+        interpolation,
     )
+    ledger = files.ledger(export.mark())
+    return Piece(name, write_aligned, (export,), ledger, recording.name, frames.shape[0])
 
 
-def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, str]:
+def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, Interpolation]:
     """Open the raw recording as stage 1 did, and return its interpolation too."""
     facts = load_json(recording.folder / "run.json")
     if isinstance(facts, dict) and isinstance(facts.get("options"), dict):
@@ -170,7 +163,7 @@ def write_aligned(export: AlignedExport) -> Result:
         export.file_format,
         shape=(frames, height, width, channels),
         dtype=export.dtype,
-        metadata=export.metadata,
+        metadata=export.frames.metadata,
     ) as writer:
         for start in range(0, frames, export.chunk):
             stop = min(start + export.chunk, frames)

@@ -27,18 +27,33 @@ _MAT_TEXT = b"MATLAB 5.0 MAT-file, Platform: scopeflow"
 
 
 @dataclass(frozen=True, eq=False)
-class FinalResults:
-    """What stage 3 has found, for each recording in order.
+class Inputs:
+    """What stage 3 starts from, in the order of the recordings.
 
-    Averages are ``(H, W, C)``, displacements against the reference ``(H, W, 2)`` in pixels. Masks
-    ``(H, W)`` are valid in all frames, in the recording's own frame and, aligned, in that of the
-    reference; the final one in all included recordings.
+    Averages are ``(H, W, C)``, displacements against the reference ``(H, W, 2)`` in pixels; the
+    center is the position of the reference.
     """
 
     recordings: list[SessionRecording]
-    center: int  # position of the reference
     averages: list[NDArray[np.float64]]
+    center: int
     displacements: list[NDArray[Any]]
+
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """Average of the center."""
+        return self.averages[self.center]
+
+
+@dataclass(frozen=True, eq=False)
+class FinalResults:
+    """What stage 3 has found, in the order of the recordings.
+
+    Masks ``(H, W)`` are valid in all frames, in the recording's own frame and, aligned, in that of
+    the reference; the final one in all included recordings.
+    """
+
+    inputs: Inputs
     masks: list[NDArray[np.bool_]]
     aligned_masks: list[NDArray[np.bool_]]
     final_valid: NDArray[np.bool_]
@@ -49,7 +64,7 @@ class FinalResults:
     def report(self) -> dict[str, Any]:
         """Return the numbers of the session, JSON-able."""
         return {
-            "center": self.recordings[self.center].name,
+            "center": self.inputs.recordings[self.inputs.center].name,
             "final_valid_share": float(self.final_valid.mean()),
             "recordings": [
                 {
@@ -60,7 +75,7 @@ class FinalResults:
                     "mismatch": self.mismatches[n],
                     "included": bool(self.included[n]),
                 }
-                for n, recording in enumerate(self.recordings)
+                for n, recording in enumerate(self.inputs.recordings)
             ],
         }
 
@@ -100,9 +115,10 @@ class FinalFiles(ProductFolder):
         return Result([f"{FINAL}.{end}" for end in ("png", "npz", "mat")])
 
     def _bundle(self, results: FinalResults) -> dict[str, NDArray[Any]]:
-        fields = np.stack([np.asarray(w, np.float64) for w in results.displacements])
+        inputs = results.inputs
+        fields = np.stack([np.asarray(w, np.float64) for w in inputs.displacements])
         videos = []
-        for recording in results.recordings:
+        for recording in inputs.recordings:
             found = sorted(self.folder.glob(f"aligned_{recording.name}.*"))
             videos.append(str(found[0]) if found else "")
         return {
@@ -111,10 +127,10 @@ class FinalFiles(ProductFolder):
             "per_seq_valid_masks": np.stack(results.masks),
             "displacement_fields_u": np.ascontiguousarray(fields[..., 0]),
             "displacement_fields_v": np.ascontiguousarray(fields[..., 1]),
-            "temporal_averages": np.stack(results.averages),
-            "compensated_h5_paths": np.array([str(r.corrected()) for r in results.recordings]),
-            "reference_average": results.averages[results.center],
-            "middle_idx": np.asarray(results.center, np.int64),
+            "temporal_averages": np.stack(inputs.averages),
+            "compensated_h5_paths": np.array([str(r.corrected()) for r in inputs.recordings]),
+            "reference_average": inputs.reference,
+            "middle_idx": np.asarray(inputs.center, np.int64),
             "aligned_video_paths": np.array(videos),
             "included": results.included,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,14 @@ from scopeflow.io.recording import open_recording
 from scopeflow.sessions.between import mismatch_reason
 from scopeflow.sessions.center import stored_center
 from scopeflow.sessions.config import SessionConfig
-from scopeflow.sessions.export import plan_export, write_aligned
-from scopeflow.sessions.final import FinalFiles, FinalResults, finished_elsewhere, save_pictures
+from scopeflow.sessions.export import plan_export
+from scopeflow.sessions.final import (
+    FinalFiles,
+    FinalResults,
+    Inputs,
+    finished_elsewhere,
+    save_pictures,
+)
 from scopeflow.sessions.graph import valid_everywhere
 from scopeflow.sessions.products import find_or_begin
 from scopeflow.sessions.recordings import (
@@ -40,20 +45,6 @@ from scopeflow.sessions.recordings import (
 from scopeflow.sessions.stage2 import match_numbers, required_displacements
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What stage 3 starts from."""
-
-    recordings: list[SessionRecording]
-    averages: list[NDArray[np.float64]]
-    center: int
-    displacements: list[NDArray[Any]]
-
-    @property
-    def reference(self) -> NDArray[np.float64]:
-        return self.averages[self.center]
 
 
 def run_stage3(
@@ -116,7 +107,7 @@ def run_stage3(
     center = _center(config, recordings, middle_idx)
     shape = averages[0].shape[0], averages[0].shape[1]
     fields = required_displacements(recordings, displacement_fields, center, shape)
-    inputs = _Inputs(recordings, averages, center, fields)
+    inputs = Inputs(recordings, averages, center, fields)
     run_config = execution_of(config, execution)
     with open_executor(run_config) as executor:
         files.prepare(recordings, config.align_output_format)
@@ -192,7 +183,7 @@ def _damages(recordings: list[SessionRecording]) -> list[str | None]:
 
 
 def _masks(
-    config: SessionConfig, inputs: _Inputs, files: FinalFiles, executor: Executor
+    config: SessionConfig, inputs: Inputs, files: FinalFiles, executor: Executor
 ) -> tuple[list[NDArray[np.bool_]], dict[str, str]]:
     """Return the pixels of each recording that are valid in all of its frames."""
     shape = inputs.reference.shape[0], inputs.reference.shape[1]
@@ -243,7 +234,7 @@ def _keep_mask(valid: Outcome) -> Result:
 
 def _intersect(
     config: SessionConfig,
-    inputs: _Inputs,
+    inputs: Inputs,
     masks: list[NDArray[np.bool_]],
     executor: Executor,
 ) -> FinalResults:
@@ -270,21 +261,10 @@ def _intersect(
     final = np.logical_and.reduce([m for m, kept in zip(aligned, included, strict=True) if kept])
     if not final.any():
         logger.warning("No pixel is valid in all recordings; look at the table of the session.")
-    return FinalResults(
-        inputs.recordings,
-        inputs.center,
-        inputs.averages,
-        inputs.displacements,
-        masks,
-        aligned,
-        final,
-        included,
-        numbers,
-        mismatches,
-    )
+    return FinalResults(inputs, masks, aligned, final, included, numbers, mismatches)
 
 
-def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list[Piece]:
+def _pictures(inputs: Inputs, results: FinalResults, files: FinalFiles) -> list[Piece]:
     """Return a piece of work for the pictures of each recording."""
     return [
         Piece(
@@ -310,7 +290,7 @@ def _pictures(inputs: _Inputs, results: FinalResults, files: FinalFiles) -> list
 
 def _export(
     config: SessionConfig,
-    inputs: _Inputs,
+    inputs: Inputs,
     files: FinalFiles,
     pictures: list[Piece],
     executor: Executor,
@@ -321,20 +301,10 @@ def _export(
     exports: list[Piece] = []
     for n, recording in enumerate(inputs.recordings):
         try:
-            export = plan_export(
-                config, recording, inputs.displacements[n], inputs.reference, files.folder
-            )
+            piece = plan_export(config, recording, inputs.displacements[n], inputs.reference, files)
         except (ScopeflowError, OSError) as error:
             failures[recording.name] = Failure.of(error).reason
             continue
-        piece = Piece(
-            f"aligned_{recording.name}",
-            write_aligned,
-            (export,),
-            files.ledger(export.mark),
-            recording.name,
-            export.n_frames,
-        )
         if find_or_begin(piece, resume=config.resume) is None:
             files.set_stage(3, done=False)
             exports.append(piece)
