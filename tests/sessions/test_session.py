@@ -247,6 +247,21 @@ def test_final_files_are_the_documented_ones(finished):
     assert "aligned_video_paths" not in matlab
 
 
+def test_records_have_the_names_that_every_version_looks_for(finished):
+    config, _ = finished
+    output, final = config.resolve_output_paths()
+    for n in range(6):
+        state = output / f"rec_{n}" / ".scopeflow" / "session"
+        products = ["temporal_average", "w_to_reference"]
+        assert {p.name for p in state.iterdir()} == {"begun.json", *(f"{p}.json" for p in products)}
+        assert json.loads((state / "begun.json").read_text()) == products
+    state = final / ".scopeflow" / "session"
+    names = [f"{kind}_rec_{n}" for kind in ("mask", "aligned") for n in range(6)]
+    assert {p.stem for p in state.iterdir()} == {"begun", "final_valid_idx", *names}
+    assert json.loads((state / "begun.json").read_text()) == ["stage3"]
+    assert set(json.loads((state / "aligned_rec_0.json").read_text())["values"]) == {"clipped"}
+
+
 def test_masks_equal_a_naive_twin(finished):
     config, _ = finished
     output, final = config.resolve_output_paths()

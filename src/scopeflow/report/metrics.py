@@ -184,7 +184,7 @@ def crispness(image: ArrayLike, *, border: int = 0) -> float:
 
 @dataclass(frozen=True)
 class RegistrationFactors:
-    """How many times smaller became, by correction: above 1 is better.
+    """How many times smaller two numbers became by correction; above 1 is better.
 
     ``mse_factor`` is of the mean squared difference to the reference, ``std_factor`` of the mean
     standard deviation over time.

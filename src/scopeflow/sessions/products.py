@@ -37,11 +37,6 @@ class ProductFolder:
         """Which stages are done."""
         return self.folder / "status.json"
 
-    @property
-    def failures(self) -> Path:
-        """Why a stage failed, by stage."""
-        return self.state / "failures.json"
-
     def ledger(self, fingerprint: str) -> Ledger:
         """Return the ledger of products that stand in the folder."""
         return Ledger(str(self.state), str(self.folder), fingerprint)
@@ -73,14 +68,19 @@ class ProductFolder:
         if status != before or (done and not self.status.exists()):
             save_json(self.status, status)
 
+    def failure(self, stage: int) -> str | None:
+        """Return why a stage failed, or None."""
+        return _dict(self.state / "failures.json").get(f"stage{stage}")
+
     def set_failure(self, stage: int, reason: str | None) -> None:
         """Keep, or forget, why a stage failed."""
-        failures = _dict(self.failures)
+        path = self.state / "failures.json"
+        failures = _dict(path)
         if failures.pop(f"stage{stage}", None) is None and reason is None:
             return
         if reason is not None:
             failures[f"stage{stage}"] = reason
-        save_json(self.failures, failures)
+        save_json(path, failures)
 
     def set_aside(self, names: Iterable[str]) -> None:
         """Move files that another program left into a folder beside; nothing is deleted."""

@@ -77,9 +77,24 @@ class SessionRecording(ProductFolder):
             (self.folder / name).exists() for name in _STAGE1_FILES
         )
 
+    def is_damaged(self) -> bool:
+        """Tell whether a file that our stage 1 proved has other bytes now; reads them all."""
+        files = self.output_files()
+        if files is None or files.format is not OutputFormat.ZARR:
+            return files is not None and find_finished(files) is None
+        ledger = files.ledger(_mark(files))
+        blocks = sorted(Path(ledger.folder).glob("block-*.json"))
+        return not blocks or any(ledger.find(path.stem) is None for path in blocks)
+
     def set_stage1_aside(self) -> None:
         """Move what another program left of stage 1 out of the way."""
         self.set_aside(_STAGE1_FILES)
+
+
+def _mark(files: OutputFiles) -> str:
+    """Return the fingerprint of the settings that our stage 1 has run with."""
+    settings: dict[str, Any] = load_json(files.settings) or {}
+    return str(settings.get("fingerprint"))
 
 
 def raise_failures(
@@ -207,7 +222,7 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
     if (
         files is not None
         and recording.has_begun(AVERAGE)
-        and recording.ledger(settings_mark(files)).find(AVERAGE) is None
+        and recording.ledger(_mark(files)).find(AVERAGE) is None
     ):
         raise InputError(f"{path} is not what stage 1 wrote. {again}")
     average = average if average.ndim == 3 else average[..., None]
@@ -245,29 +260,6 @@ def odd_shapes(shapes: list[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
         "choose channels with flow_options"
         for name, shape in shapes
         if shape != usual
-    }
-
-
-def settings_mark(files: OutputFiles) -> str:
-    """Return the fingerprint of the settings that our stage 1 has run with."""
-    settings: dict[str, Any] = load_json(files.settings) or {}
-    return str(settings.get("fingerprint"))
-
-
-def is_undamaged(files: OutputFiles) -> bool:
-    """Tell whether every file that our stage 1 proved has still the same bytes."""
-    if files.format is not OutputFormat.ZARR:
-        return find_finished(files) is not None
-    ledger = files.ledger(settings_mark(files))
-    blocks = sorted(Path(ledger.folder).glob("block-*.json"))
-    return bool(blocks) and all(ledger.find(path.stem) is not None for path in blocks)
-
-
-def fields(displacement: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return a displacement ``(H, W, 2)`` as the arrays of ``w_to_reference.npz``."""
-    return {
-        "u": np.ascontiguousarray(displacement[..., 0]),
-        "v": np.ascontiguousarray(displacement[..., 1]),
     }
 
 

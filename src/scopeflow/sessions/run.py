@@ -20,7 +20,6 @@ from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
     find_session_recordings,
-    is_undamaged,
 )
 from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
 from scopeflow.sessions.stage2 import run_stage2
@@ -192,8 +191,6 @@ def _status_of(
     *,
     verify: bool,
 ) -> RecordingStatus:
-    failures = load_json(recording.failures)
-    failures = failures if isinstance(failures, dict) else {}
     stages, reasons = [], []
     products: dict[int, list[Path | None]] = {
         1: [recording.corrected(), recording.folder / "idx.hdf", recording.average],
@@ -203,7 +200,7 @@ def _status_of(
     for stage, files in products.items():
         done = final.stage_done(3) if stage == 3 else recording.stage_done(stage)
         missing = [path for path in files if path is None or not path.exists()]
-        reason = failures.get(f"stage{stage}")
+        reason = recording.failure(stage)
         if reason is not None:
             stages.append("failed")
             reasons.append(f"stage {stage}: {reason}")
@@ -213,7 +210,7 @@ def _status_of(
             stages.append("damaged")
             gone = missing[0] or recording.folder / "compensated.hdf5"
             reasons.append(f"stage {stage}: {gone} is missing; run it again")
-        elif stage == 1 and verify and _is_damaged(recording):
+        elif stage == 1 and verify and recording.is_damaged():
             stages.append("damaged")
             reasons.append("stage 1: a file was changed since it was written; run it again")
         else:
@@ -225,8 +222,3 @@ def _status_of(
         recording.index == center,
         numbers,
     )
-
-
-def _is_damaged(recording: SessionRecording) -> bool:
-    files = recording.output_files()
-    return files is not None and not is_undamaged(files)

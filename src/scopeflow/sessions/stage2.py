@@ -28,7 +28,6 @@ from scopeflow.sessions.products import take_back
 from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
-    fields,
     find_session_recordings,
     load_averages,
     load_displacement,
@@ -186,7 +185,8 @@ def _save_displacement(
         found = Match(nowhere, 1.0, 1.0, 0.0, 1.0)
     else:
         found = match(reference, moving, parameters)
-    atomic_save_npz(recording.displacement, **fields(found.displacement))
+    u, v = (np.ascontiguousarray(found.displacement[..., n]) for n in range(2))
+    atomic_save_npz(recording.displacement, u=u, v=v)
     return Result([recording.displacement.name], numbers_of(found), content=found.displacement)
 
 

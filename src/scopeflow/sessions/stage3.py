@@ -38,7 +38,6 @@ from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
     find_session_recordings,
-    is_undamaged,
     load_averages,
     raise_failures,
 )
@@ -171,8 +170,7 @@ def _damages(recordings: list[SessionRecording]) -> list[str | None]:
 
     def look(recording: SessionRecording) -> str | None:
         try:
-            stage1 = recording.output_files()
-            if stage1 is None or is_undamaged(stage1):
+            if not recording.is_damaged():
                 return None
         except (ScopeflowError, OSError) as error:
             return Failure.of(error).reason
