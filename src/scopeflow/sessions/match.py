@@ -184,7 +184,8 @@ def displacement_between(
     """Find the displacement of one average against another: rigid shift, then optical flow.
 
     The first flow sees smoothed images, which makes it robust; what is finer than the smoothing
-    stays out of it, so a second flow of less smoothed images starts from there.
+    stays out of it, so a second flow of less smoothed images starts from there. For the reference
+    see :func:`scopeflow.run_stage2`.
 
     Averages are ``(H, W, C)``; the displacement is ``(H, W, 2)``, float64, in pixels, and zero for
     averages without contrast.
@@ -194,11 +195,6 @@ def displacement_between(
     InputError
         If shapes differ, values are not finite, or the solver returns something else than a
         displacement.
-
-    References
-    ----------
-    Flotho et al., "Flow-Registration", J. Biophotonics 2022, doi 10.1002/jbio.202100330, and its
-    documented alignment of sessions.
 
     Examples
     --------
