@@ -25,7 +25,7 @@ from scopeflow.cells.methods.tracking import (
     overlap_counts,
     region_table,
 )
-from scopeflow.cells.steps.traces import filter_cells, trace_table
+from scopeflow.cells.steps.extract import filter_cells, trace_table
 from scopeflow.cells.workflow import run_workflow
 from tests.cell_movies import cell_config, cell_movie
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scopeflow._version import __version__
 from scopeflow.cells.config import WorkflowConfig, load_config
-from scopeflow.cells.methods.features import feature_facts, resolve_features
-from scopeflow.cells.methods.registered import (
-    check_method,
-    method_facts,
-    preprocessor_facts,
-    tracking_facts,
-)
+from scopeflow.cells.methods.registered import MethodFacts, check_method, identify_methods
 from scopeflow.cells.store.arrays import fov_folder
 from scopeflow.cells.store.counts import check_pixels, count_factors
 from scopeflow.cells.store.fovs import open_fovs, recording_name
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
 from scopeflow.engine.ledger import Ledger
-from scopeflow.errors import InputError, OptionsError, OutputExistsError
+from scopeflow.errors import InputError, OptionsError
 from scopeflow.io.addresses import local_path
-from scopeflow.io.files import load_json
 from scopeflow.io.read.protocol import Source
 
 __all__ = ["CONFIG_FILE", "FovPlan", "WorkflowPlan", "plan_workflow"]
@@ -41,24 +35,11 @@ _LONGEST_BLOCK = 32
 
 @dataclass(frozen=True)
 class FovPlan:
-    """One field of view: where it comes from, where its results go, what they depend on.
+    """One field of view (FOV): where it comes from, where its results go, what they depend on.
 
-    Attributes
-    ----------
-    fov : int
-        Its number.
-    source : Source
-        The recording.
-    folder : Path
-        ``fov_000`` below the output.
-    records : Path
-        Folder of its completion records.
-    base : str
-        What results are called after.
-    config : WorkflowConfig
-        Checked options.
-    factors : tuple of (int, float)
-        Channels whose values are multiplied before they are stored as counts.
+    Results are called after `base`; completion records stand in the folder `records`. `methods` is
+    found once for all FOVs of a plan. Values of the channels in `factors` are multiplied before
+    they are stored as counts.
     """
 
     fov: int
@@ -67,6 +48,7 @@ class FovPlan:
     records: Path
     base: str
     config: WorkflowConfig
+    methods: MethodFacts
     factors: tuple[tuple[int, float], ...] = ()
 
     @property
@@ -107,9 +89,10 @@ class FovPlan:
         """Return the path of a table of this FOV."""
         return self.folder / f"{self.base}_{fov_folder(self.fov)}_{ending}"
 
-    def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprint of every stack and table, by name."""
-        params = self.config.params
+    @cached_property
+    def made(self) -> dict[str, str]:
+        """The fingerprint of every stack and table, by name."""
+        params, methods = self.config.params, self.methods
         made: dict[str, str] = {}
 
         def add(name: str, *parts: Any) -> None:
@@ -121,10 +104,9 @@ class FovPlan:
             add(name, self.source.identity(), channel, *convert)
         labels = None
         if self.pc is not None and self.labelled is not None and self.tracked is not None:
-            facts = [method_facts(params), preprocessor_facts()]
-            add(self.labelled, made[self.pc], facts)
+            add(self.labelled, made[self.pc], [methods.segmentation, methods.preprocessors])
             labels = made[self.labelled]
-            add(self.tracked, labels, tracking_facts(params), made[self.pc])
+            add(self.tracked, labels, methods.tracking, made[self.pc])
         for fl in self.config.channels.fl:
             tile = [params.background_tile_size, params.background_dilation]
             add(f"fl_background_ch_{fl.channel}", made[f"fl_ch_{fl.channel}"], labels, tile)
@@ -133,49 +115,22 @@ class FovPlan:
         weight = params.background_weight if params.corrected_crops else None
         add("crops", everything, params.crop_min_frames, shown, weight)
         channels = self.config.channels.model_dump(mode="json")
-        features = [[name, facts] for name, facts in self._feature_identities()]
         weights = [params.background_weight, params.mask_margin]
-        add("measure", everything, channels, features, weights)
+        add("measure", everything, channels, methods.features, weights)
         add("traces", made["measure"], params.min_frames, params.border_margin)
         return made
 
-    def _feature_identities(self) -> list[tuple[str, Any]]:
-        found: list[tuple[str, Any]] = []
-        chosen = [(self.config.channels.pc, "phase")]
-        chosen += [(fl, "fluorescence") for fl in self.config.channels.fl]
-        for one, kind in chosen:
-            if one is None:
-                continue
-            try:
-                features = resolve_features(one.features or (), kind)
-            except OptionsError as error:
-                raise OptionsError(f"features of channel {one.channel}: {error}") from None
-            found += [(name, feature_facts(name, function)) for name, function in features.items()]
-        return found
-
-    def ledger(self, name: str, made: Mapping[str, str]) -> Ledger:
+    def ledger(self, name: str) -> Ledger:
         """Return the records of a stack or table."""
-        return Ledger(str(self.records), str(self.folder), made[name])
+        return Ledger(str(self.records), str(self.folder), self.made[name])
 
 
 @dataclass(frozen=True)
 class WorkflowPlan:
-    """Everything a run does, checked.
+    """Everything a run does, checked: the chosen FOVs, and all `sources` of the recording.
 
-    Attributes
-    ----------
-    output : Path
-        Folder of the results.
-    config : WorkflowConfig
-        Checked options.
-    fovs : tuple of FovPlan
-        Chosen fields of view.
-    metadata : dict
-        Facts of the recording for ``processing_config.yaml``.
-    identity : str
-        Fingerprint of the recording.
-    sources : tuple of Source
-        All fields of view of the recording.
+    `metadata` are facts of the recording for ``processing_config.yaml``, `identity` is its
+    fingerprint.
     """
 
     output: Path
@@ -196,21 +151,9 @@ def plan_workflow(
     output: str | os.PathLike[str],
     config: WorkflowConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> WorkflowPlan:
-    """Check everything a workflow needs; nothing is written.
+    """Check everything a workflow needs of recording and options; nothing is written.
 
-    Parameters
-    ----------
-    recording : str, Path, list of them, ndarray or Source
-        See :func:`~scopeflow.cells.store.fovs.open_fovs`.
-    output : path
-        Folder of the results.
-    config : WorkflowConfig, mapping or path, optional
-        By default that of an earlier run in `output`.
-
-    Returns
-    -------
-    WorkflowPlan
-        Ready to run.
+    Parameters are those of :func:`~scopeflow.cells.workflow.run_workflow`.
 
     Raises
     ------
@@ -232,6 +175,7 @@ def plan_workflow(
     numbers = _fov_numbers(chosen, len(sources))
     identity = fingerprint([source.identity() for source in sources])
     base = recording_name(recording)
+    methods = identify_methods(chosen)
     fovs = tuple(
         FovPlan(
             n,
@@ -240,6 +184,7 @@ def plan_workflow(
             folder / RECORDS / fov_folder(n),
             base,
             chosen,
+            methods,
         )
         for n in numbers
     )
@@ -251,7 +196,6 @@ def plan_workflow(
                 f"{plan.source.description}: frames of {plan.shape[1]} × {plan.shape[2]} px are "
                 "too small, at least 16 × 16 px are needed"
             )
-        plan.fingerprints()
         check_pixels(plan.source, plan.copied().values(), plan.blocks, chosen.params.convert)
     facts = _metadata(recording, base, sources)
     if chosen.params.convert == "scale":
@@ -259,9 +203,7 @@ def plan_workflow(
         factors = count_factors(sources, channels, _blocks)
         fovs = tuple(replace(plan, factors=factors) for plan in fovs)
         facts["count_factors"] = dict(factors)
-    checked = WorkflowPlan(folder, chosen, fovs, facts, identity, tuple(sources))
-    _check_output(checked)
-    return checked
+    return WorkflowPlan(folder, chosen, fovs, facts, identity, tuple(sources))
 
 
 def _blocks(source: Source) -> list[tuple[int, int]]:
@@ -352,21 +294,3 @@ def _metadata(recording: Any, base: str, sources: list[Source]) -> dict[str, Any
         "timepoints_min": None if times is None else [round(t / 60.0, 9) for t in times],
         "software": {"name": "scopeflow", "version": __version__},
     }
-
-
-def _check_output(plan: WorkflowPlan) -> None:
-    if plan.output.exists() and not plan.output.is_dir():
-        raise OutputExistsError(f"{plan.output} is a file; results go into a folder")
-    found = load_json(plan.settings_path)
-    if found is None:
-        strangers = sorted(path.name for path in plan.output.glob("fov_*"))
-        if strangers:
-            raise OutputExistsError(
-                f"{plan.output} holds {strangers[0]} of another program, or of a run that was "
-                "damaged. Choose another folder, or remove it"
-            )
-    elif found.get("recording") != plan.identity:
-        raise OutputExistsError(
-            f"{plan.output} holds results of another recording ({found.get('file')}), or the "
-            "recording has changed since. Choose another folder, or remove it"
-        )

@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from threading import Event
 from typing import Any
 
+from scopeflow.cells.claim import take_output
 from scopeflow.cells.config import WorkflowConfig
-from scopeflow.cells.plan import CONFIG_FILE, WorkflowPlan, plan_workflow
-from scopeflow.cells.run import Cancelled, Fov, Progress, Run
-from scopeflow.cells.stale import check_mixture, remove_stale
-from scopeflow.cells.steps.caching import cache
-from scopeflow.cells.steps.images import background, copy, segment
-from scopeflow.cells.steps.results import crop, extract
+from scopeflow.cells.plan import WorkflowPlan, plan_workflow
+from scopeflow.cells.run import Fov, FovFailed, Progress, Run
+from scopeflow.cells.steps.background import background
+from scopeflow.cells.steps.copy import copy
+from scopeflow.cells.steps.crop import crop
+from scopeflow.cells.steps.display import display
+from scopeflow.cells.steps.extract import extract
+from scopeflow.cells.steps.segment import segment
 from scopeflow.cells.steps.track import track
 from scopeflow.engine.executor import open_executor
 from scopeflow.engine.place import RegistrationConfig
-from scopeflow.io.files import atomic_path, save_json
 
-__all__ = ["STEPS", "run_plan", "run_workflow", "write_settings"]
+__all__ = ["STEPS", "run_plan", "run_steps", "run_workflow"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ STEPS = {
     "background_estimation": background,
     "cropping": crop,
     "extraction": extract,
-    "caching": cache,
+    "caching": display,
 }
 """The steps in their order, by the name that progress reports."""
 
@@ -65,7 +67,7 @@ def run_workflow(
     cancel_event : threading.Event, optional
         Setting it stops the run; what was finished is kept, and the next run goes on from there.
     progress : callable, optional
-        Called with ``{"step", "fov", "t", "T", "message"}``.
+        Called with ``{"step", "fov", "t", "T", "message"}``, by one thread at a time.
 
     Returns
     -------
@@ -102,16 +104,12 @@ def run_plan(
 ) -> bool:
     """Run a checked plan; parameters as for :func:`run_workflow`."""
     place = RegistrationConfig(n_jobs=plan.config.params.n_workers, client=client)
-    write_settings(plan)
-    with open_executor(place) as executor:
-        run = Run(executor, cancel_event, progress)
-        size = plan.config.params.batch_size
-        try:
-            for first in range(0, len(plan.fovs), size):
-                _run_batch(run, [Fov(fov) for fov in plan.fovs[first : first + size]])
-        except Cancelled:
-            logger.warning("The workflow was cancelled; the same call continues it.")
-            return False
+    take_output(plan)
+    last = "copy" if plan.config.params.copy_only else "caching"
+    run = run_steps(plan, place, last, cancel_event, progress)
+    if run.cancelled:
+        logger.warning("The workflow was cancelled; the same call continues it.")
+        return False
     for fov, reason in sorted(run.failed.items()):
         logger.error("FOV %d failed: %s", fov, reason)
     for fov, reason in sorted(run.without_pictures.items()):
@@ -119,33 +117,28 @@ def run_plan(
     return not run.failed
 
 
-def write_settings(plan: WorkflowPlan) -> None:
-    """Write which recording and which configuration the results are of; they never mix.
+def run_steps(
+    plan: WorkflowPlan,
+    place: RegistrationConfig,
+    last: str,
+    cancel_event: Event | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run the steps of all FOVs up to the `last` one, in an output that is taken already."""
+    names = list(STEPS)[: list(STEPS).index(last) + 1]
 
-    Raises
-    ------
-    OutputExistsError
-        As :func:`~scopeflow.cells.stale.check_mixture`, before anything is changed.
-    """
-    check_mixture(plan)
-    remove_stale(plan)
-    file = plan.metadata["file_path"]
-    save_json(plan.settings_path, {"recording": plan.identity, "file": file})
-    text = plan.config.to_yaml(plan.metadata)
-    target = plan.output / CONFIG_FILE
-    if target.exists() and target.read_text(encoding="utf-8") != text:
-        logger.warning("%s differs from this run and is replaced; changed steps run again", target)
-    with atomic_path(target) as partial:
-        partial.write_text(text, encoding="utf-8")
+    def follow(fov: Fov) -> None:
+        for name in names:
+            fov.run.check()
+            fov.step = name
+            try:
+                STEPS[name](fov)
+            except FovFailed as failure:
+                if name != "caching":  # for viewers alone: results are whole without it
+                    raise
+                fov.run.without_pictures[fov.plan.fov] = str(failure)
 
-
-def _run_batch(run: Run, fovs: list[Fov]) -> None:
-    for name, step in STEPS.items():
-        if name != "copy" and fovs[0].plan.config.params.copy_only:
-            return
-        run.check()
-        before = set(run.failed)
-        step(run, name, fovs)
-        if name == "caching":  # for viewers alone: results are whole without it
-            for fov in set(run.failed) - before:
-                run.without_pictures[fov] = run.failed.pop(fov)
+    with open_executor(place) as executor:
+        run = Run(executor, plan.config.params.batch_size, cancel_event, progress)
+        run.each(plan.fovs, follow)
+    return run

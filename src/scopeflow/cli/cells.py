@@ -47,14 +47,14 @@ def run(
 ) -> None:
     """Run all steps on a recording; the same command continues an interrupted run."""
     start_logging(verbose)
+    from scopeflow.cells.claim import check_output
     from scopeflow.cells.plan import plan_workflow
-    from scopeflow.cells.stale import check_mixture
     from scopeflow.cells.workflow import run_plan
 
     plan = plan_workflow(input_path, output, _configured(config, output, pc, fl, assignments or []))
     console = Console()
     if dry_run:
-        check_mixture(plan)
+        check_output(plan)
         _print_plan(console, plan)
         return
     with console.status("starting") as line:

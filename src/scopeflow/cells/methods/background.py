@@ -145,19 +145,8 @@ def _medians_of_counts(image, mask, y_edges, x_edges, medians):
 def tile_medians(image: NDArray[Any], mask: NDArray[np.bool_], tiles: Tiles) -> NDArray[np.float64]:
     """Return the median of the background in every tile.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Fluorescence, counts.
-    mask : ndarray of bool, shape (H, W)
-        What is no background.
-    tiles : Tiles
-        Of the same frame size.
-
-    Returns
-    -------
-    ndarray, shape `tiles.shape`, float64
-        NaN where less than 10 % of a tile, or fewer than 25 pixels, are background.
+    Of counts `image` ``(H, W)``, without the `mask`; NaN where less than 10 % of a tile, or fewer
+    than 25 pixels, are background.
 
     Examples
     --------
@@ -180,15 +169,8 @@ def tile_medians(image: NDArray[Any], mask: NDArray[np.bool_], tiles: Tiles) -> 
 def fill_tiles(medians: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fill tiles without background from their neighbours, ring by ring.
 
-    Parameters
-    ----------
-    medians : ndarray, shape (ny, nx)
-        NaN where unknown; at least one is known.
-
-    Returns
-    -------
-    ndarray
-        Without NaN: means of the known ones among the eight neighbours.
+    A tile that is NaN becomes the mean of the known ones among its eight neighbours; at least one
+    has to be known.
 
     Examples
     --------
@@ -237,17 +219,7 @@ def surface(medians: NDArray[np.float64], tiles: Tiles) -> NDArray[np.float32]:
     A cubic spline on each axis through the medians at the centres of the tiles, after
     Schwarzfischer et al., *Efficient fluorescence image normalization for time lapse movies*, 2011.
 
-    Parameters
-    ----------
-    medians : ndarray, shape `tiles.shape`
-        Without NaN.
-    tiles : Tiles
-        Of the frame.
-
-    Returns
-    -------
-    ndarray, shape (H, W), float32
-        Background, counts; not clipped.
+    `medians` are without NaN; the surface is in counts, ``(H, W)``, not clipped.
 
     Examples
     --------

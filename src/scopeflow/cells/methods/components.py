@@ -99,22 +99,9 @@ def _erase(runs, keep, mask):
 def find_objects(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the 4-connected objects of a mask.
 
-    Parameters
-    ----------
-    mask : ndarray of bool or uint8, shape (H, W)
-        Not 0 inside objects.
-
-    Returns
-    -------
-    runs : ndarray, shape (R, 4), int64
-        ``y, start, stop, object`` of horizontal runs of pixels; objects are numbered from 0 in
-        raster order of their first pixels.
-    areas : ndarray, shape (N,), int64
-        Pixels of each object.
-
-    Notes
-    -----
-    Union-find over runs; Rosenfeld and Pfaltz, *J. ACM* 13, 1966, doi 10.1145/321356.321357.
+    Returns ``y, start, stop, object`` of horizontal runs of pixels, ``(R, 4)``, and the area of
+    each object, px. Objects are numbered from 0 in raster order of their first pixels. Union-find
+    over runs; Rosenfeld and Pfaltz, *J. ACM* 13, 1966, doi 10.1145/321356.321357.
 
     Examples
     --------

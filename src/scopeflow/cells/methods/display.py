@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from scopeflow.compiled.gateway import (
 )
 
 __all__ = [
+    "ValueCounts",
     "count_values",
     "count_within_bins",
     "halve_mean",
@@ -72,14 +73,7 @@ def _count_within(bits, rows, counts):
 def count_values(frames: NDArray[Any]) -> NDArray[np.int64]:
     """Count how often each value of uint16, or each bin of float32, occurs.
 
-    Parameters
-    ----------
-    frames : ndarray of uint16 or float32, any shape
-        Bins of floats are the upper halves of :func:`sort_keys`.
-
-    Returns
-    -------
-    ndarray of int64, shape (65536,)
+    Bins of floats are the upper halves of :func:`sort_keys`; there are 65536 of either.
 
     Examples
     --------
@@ -98,16 +92,7 @@ def count_values(frames: NDArray[Any]) -> NDArray[np.int64]:
 def count_within_bins(frames: NDArray[Any], bins: Sequence[int]) -> NDArray[np.int64]:
     """Count how often each value of float32 occurs that lies in some bins of :func:`count_values`.
 
-    Parameters
-    ----------
-    frames : ndarray of float32, any shape
-    bins : sequence of int
-        Ascending bins.
-
-    Returns
-    -------
-    ndarray of int64, shape (len(bins), 65536)
-        By the lower halves of :func:`sort_keys`.
+    Has a row for each of the ascending `bins`, by the lower halves of :func:`sort_keys`.
 
     Examples
     --------
@@ -123,6 +108,71 @@ def count_within_bins(frames: NDArray[Any], bins: Sequence[int]) -> NDArray[np.i
     bits = np.ascontiguousarray(frames, np.float32).ravel().view(np.uint32)
     _count_within(bits, rows, counts)
     return counts
+
+
+class ValueCounts:
+    """How often each value of uint16, or each bin of float32, occurs in a stack.
+
+    Its size does not depend on that of the stack. Counts of floats have to be refined in the bins
+    that percentiles need, before there is a range.
+
+    Examples
+    --------
+    >>> counts = ValueCounts()
+    >>> counts.add(ValueCounts.of(np.array([0] * 1000 + [7], "uint16")))
+    >>> counts.range()
+    (0.0, 7.0)
+    """
+
+    def __init__(self) -> None:
+        self.complete = True
+        self._total = np.zeros(_BINS, np.int64)
+        self._exact: list[Mapping[str, NDArray[Any]]] = []
+
+    @staticmethod
+    def of(frames: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return ``values`` that occur, ascending, and their ``counts``."""
+        return _sparse(count_values(frames))
+
+    def add(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add what :meth:`of` counted; without arrays the counts are not complete any more."""
+        self.complete &= "values" in arrays
+        if "values" in arrays:
+            self._total[arrays["values"]] += arrays["counts"]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the sum in the form of :meth:`of`."""
+        return _sparse(self._total)
+
+    def needed(self) -> tuple[int, ...]:
+        """Return the bins of :func:`needed_bins`."""
+        return needed_bins(*self.arrays().values())
+
+    def refine(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add the sort keys, as ``values``, and ``counts`` of the floats in the needed bins."""
+        self._exact.append(arrays)
+
+    def range(self) -> tuple[float, float]:
+        """Return the 1st and 99th percentile, or the extremes where those are equal."""
+        values, counts = self.arrays().values()
+        if self._exact:
+            # Exact values in the place of some bins; the others only take up ranks.
+            keys, index = np.unique(
+                np.concatenate([one["values"] for one in self._exact]), return_inverse=True
+            )
+            exact = np.bincount(index, np.concatenate([one["counts"] for one in self._exact]))
+            rest = ~np.isin(values, self.needed())
+            places = np.concatenate([keys, values[rest].astype(np.int64) * _BINS])
+            order = np.argsort(places, kind="stable")
+            values = values_of_keys(places[order])
+            counts = np.concatenate([exact.astype(np.int64), counts[rest]])[order]
+        low, high = (percentile_of_counts(values, counts, percent) for percent in (1, 99))
+        return (low, high) if high > low else (float(values[0]), float(values[-1]))
+
+
+def _sparse(counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    found = np.flatnonzero(counts)
+    return {"values": found.astype(np.uint16), "counts": counts[found]}
 
 
 def values_of_keys(keys: NDArray[Any]) -> NDArray[np.float32]:
@@ -155,12 +205,7 @@ def sort_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
 def needed_bins(bins: NDArray[Any], counts: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the bins in which the extremes and the 1st and 99th percentile lie.
 
-    Parameters
-    ----------
-    bins : ndarray of int
-        Ascending bins of :func:`sort_keys`.
-    counts : ndarray of int
-        Values in each.
+    `bins`, ascending, are those of :func:`sort_keys`, `counts` the values in each.
 
     Examples
     --------
@@ -254,17 +299,8 @@ def _shrink_floats(frames, low, span, small):
 def small_display(frames: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Return frames in 8 bits and half the size: :func:`to_display`, then :func:`halve_mean`.
 
-    Parameters
-    ----------
-    frames : ndarray of uint16 or float32, shape (T, H, W)
-        Intensities.
-    low, high : float
-        What becomes black and white; all is black where `high` is not above `low`.
-
-    Returns
-    -------
-    ndarray of uint8, shape (T, max(1, H // 2), max(1, W // 2))
-        Both steps cut off fractions.
+    `low` and `high` become black and white; all is black where `high` is not above `low`. ``(T, H,
+    W)`` becomes ``(T, max(1, H // 2), max(1, W // 2))``; both steps cut off fractions.
 
     Examples
     --------
@@ -324,11 +360,6 @@ def halve_mean(image: NDArray[Any]) -> NDArray[np.float64]:
 
 def halve_sample(labels: NDArray[Any]) -> NDArray[Any]:
     """Return the upper left of 2 × 2 pixels, so that no label is invented.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (..., H, W)
-        One frame or several.
 
     Examples
     --------

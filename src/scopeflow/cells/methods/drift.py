@@ -25,18 +25,9 @@ def displacement(
 ) -> NDArray[np.float64]:
     """Return where the content of a frame has moved since the one before.
 
-    Parameters
-    ----------
-    previous, current : ndarray, shape (H, W)
-        Any real type.
-    mode : {"rigid", "flow"}
-        One shift by phase correlation, or a variational optical flow that starts from it.
-
-    Returns
-    -------
-    ndarray of float64, shape (2,) or (H, W, 2)
-        ``dx, dy`` in pixels: `current` at ``(y + dy, x + dx)`` shows what `previous` shows at
-        ``(y, x)``.
+    ``rigid`` is one shift by phase correlation, ``(2,)``; ``flow`` a variational optical flow that
+    starts from it, ``(H, W, 2)``. Both are ``dx, dy`` in pixels: `current` at ``(y + dy, x + dx)``
+    shows what `previous` shows at ``(y, x)``.
 
     Examples
     --------
@@ -68,19 +59,9 @@ def region_offsets(
 ) -> NDArray[np.float64]:
     """Return by how much regions of a frame have moved since the frame before.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (H, W)
-        Regions.
-    table : ndarray, shape (N, 6)
-        Their :func:`~scopeflow.cells.methods.tracking.region_table`.
-    moved : ndarray, shape (2,) or (H, W, 2)
-        As of :func:`displacement`.
-
-    Returns
-    -------
-    ndarray of float64, shape (N, 2)
-        ``dy, dx`` in the order of the table: the mean where the region came from.
+    `moved` is that of :func:`displacement`, `table` a
+    :func:`~scopeflow.cells.methods.tracking.region_table`; the result has ``dy, dx`` in its order:
+    the mean where the region came from.
 
     Examples
     --------

@@ -246,13 +246,6 @@ def grow_labels(labels: NDArray[np.integer], margin: int) -> NDArray[Any]:
     Labels grow over background alone, and not over pixels that two of them reach. What lies
     outside the frame is background. A label that would vanish stays as it is.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (H, W)
-        0 is background.
-    margin : int
-        Pixels.
-
     Examples
     --------
     >>> grow_labels(np.array([[0, 1, 0, 0, 0, 2]]), 1).tolist()
@@ -286,29 +279,10 @@ def measure_frame(
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, int]]:
     """Measure features of all cells of one frame.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (H, W)
-        Cells.
-    table : ndarray, shape (N, 6)
-        Their :func:`~scopeflow.cells.methods.tracking.region_table`.
-    image : ndarray, shape (H, W)
-        Counts.
-    features : mapping of str to callable
-        See :func:`resolve_features`.
-    background : ndarray, shape (H, W), optional
-        Counts.
-    background_weight : float, optional
-        Share of the background that is subtracted.
-    frame : int, optional
-        Number of the frame, for the functions.
-
-    Returns
-    -------
-    values : dict of str to ndarray, shape (N,), float64
-        One number a cell, in the order of the table; NaN where a function failed.
-    failures : dict of str to int
-        Cells in which a function raised or gave no number.
+    `labels` are cells and `table` their :func:`~scopeflow.cells.methods.tracking.region_table`;
+    `image` and `background` are in counts, all ``(H, W)``. The share `background_weight` of the
+    background is subtracted. Returns one number a cell by feature, in the order of the table, NaN
+    where a function failed, and in how many cells functions raised or gave no number.
 
     Examples
     --------

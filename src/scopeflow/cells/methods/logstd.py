@@ -88,19 +88,9 @@ def scaled_variances(
 ) -> tuple[NDArray[np.float64], float, float, float]:
     """Return the variance around each pixel times the squared area of the window, exactly.
 
-    Parameters
-    ----------
-    image : ndarray of uint8 or uint16, shape (H, W)
-        Counts.
-    window : int
-        Side of the window, px, odd, at most `LARGEST_EXACT_WINDOW`; the frame is mirrored.
-
-    Returns
-    -------
-    variances : ndarray, shape (H, W), float64
-        Whole numbers; 0 where the window is flat.
-    floor, least, largest : float
-        Values up to `floor` count as flat; extremes of those above it, ``inf`` and 0 without any.
+    For 8- and 16-bit counts, and an odd window of at most `LARGEST_EXACT_WINDOW` px; the frame is
+    mirrored. Returns the variances, whole numbers, 0 where the window is flat; the value up to
+    which they count as flat; and the extremes of those above it, ``inf`` and 0 without any.
 
     Examples
     --------
@@ -135,20 +125,8 @@ def count_logarithms(
 ) -> NDArray[np.int64]:
     """Count the values above `floor` that lie below, between and above ascending edges.
 
-    Parameters
-    ----------
-    variances : ndarray, float64
-        Positive where they exceed the floor.
-    floor : float
-        Values up to here are left out.
-    edges : ndarray, shape (N,)
-        The least value of each bin but the first.
-    least, largest : float
-        Extremes of those above it.
-
-    Returns
-    -------
-    ndarray, shape (N + 1,), int64
+    `edges` are the least value of each of the N + 1 bins but the first, `least` and `largest` the
+    extremes of the values above `floor`, which are positive.
 
     Examples
     --------

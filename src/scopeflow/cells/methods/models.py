@@ -66,14 +66,7 @@ def _maturation_blocked(t: Values, p: Mapping[str, float]) -> Values:
 class Model:
     """A model with the start values and bounds of what is fitted.
 
-    Attributes
-    ----------
-    function : callable
-        ``function(t, parameters)``, hours.
-    free : mapping of str to tuple of float
-        Start, lower and upper bound of each fitted parameter.
-    fixed : mapping of str to float
-        Parameters that are not fitted.
+    `function` is of hours and parameters; `free` holds start, lower and upper bound of each.
     """
 
     function: Callable[[Values, Mapping[str, float]], Values]

@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from scopeflow.cells.config import ProcessingParams
+from scopeflow.cells.config import ProcessingParams, WorkflowConfig
 from scopeflow.cells.methods.cellpose import segment_cellpose
+from scopeflow.cells.methods.features import feature_facts, resolve_features
 from scopeflow.cells.methods.laptrack import link_laptrack
 from scopeflow.cells.methods.registry import Registry, function_facts
 from scopeflow.cells.methods.segmentation import LogStdOptions
@@ -17,9 +18,11 @@ from scopeflow.cells.methods.tracking import link_iou
 from scopeflow.errors import OptionsError
 
 __all__ = [
+    "MethodFacts",
+    "Tracker",
     "check_method",
+    "identify_methods",
     "method_facts",
-    "preprocessor_facts",
     "preprocessors",
     "register_preprocessor",
     "register_segmentation",
@@ -59,7 +62,7 @@ def register_segmentation(name: str, method: Callable[..., NDArray[Any]]) -> Non
     Examples
     --------
     >>> register_segmentation("bright", lambda frame, *, least=100: (frame > least).astype(int))
-    >>> "bright" in known_methods()
+    >>> "bright" in _SEGMENTATION.names()
     True
     >>> del _SEGMENTATION.registered["bright"]
     """
@@ -125,11 +128,6 @@ def preprocessors() -> tuple[Any, ...]:
     return tuple(_PREPROCESSORS)
 
 
-def known_methods() -> list[str]:
-    """Return the names of all segmentation methods."""
-    return _SEGMENTATION.names()
-
-
 def check_method(params: ProcessingParams) -> None:
     """Refuse unknown methods and options, and those whose package is not installed.
 
@@ -140,6 +138,20 @@ def check_method(params: ProcessingParams) -> None:
     """
     _SEGMENTATION.get(params.segmentation_method, params.segmentation_options)
     tracker(params)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A tracking method with its parameters.
+
+    `of_tables` are those that take region tables; others are ``method(labels) -> labels`` or
+    ``(labels, parents)`` on arrays ``(T, H, W)``.
+    """
+
+    name: str
+    min_iou: float
+    method: Callable[..., Any] = link_iou
+    of_tables: bool = True
 
 
 def tracker(params: ProcessingParams) -> Tracker:
@@ -207,29 +219,54 @@ def method_facts(params: ProcessingParams) -> Any:
     return _SEGMENTATION.facts(params.segmentation_method, params.segmentation_options)
 
 
-def preprocessor_facts() -> list[dict[str, str]]:
-    """Return the identity of the preprocessors, for fingerprints."""
-    return [function_facts(one) for one in _PREPROCESSORS]
-
-
 @dataclass(frozen=True)
-class Tracker:
-    """A tracking method with its parameters.
+class MethodFacts:
+    """What the chosen methods are, in the form that fingerprints hold.
 
-    Attributes
-    ----------
-    name : str
-        ``iou``, ``laptrack`` or that of a registered method.
-    min_iou : float
-        Least intersection over union of a link.
-    method : callable
-        For ``iou`` and ``laptrack`` a function of tables, else
-        ``method(labels) -> labels`` or ``(labels, parents)`` on arrays ``(T, H, W)``.
-    of_tables : bool
-        Whether the method takes region tables.
+    Found once for a plan: what cannot be identified is another one whenever it is looked at.
     """
 
-    name: str
-    min_iou: float
-    method: Callable[..., Any] = link_iou
-    of_tables: bool = True
+    segmentation: Any
+    preprocessors: list[Any]
+    tracking: list[Any]
+    features: list[Any]
+
+    def by_name(self) -> dict[str, Any]:
+        """Return what methods are apart from their options, by kind and name."""
+        return {
+            "segmentation": _named(self.segmentation),
+            "preprocessors": {str(n): one for n, one in enumerate(self.preprocessors)},
+            "tracking": _named(self.tracking[0]) if self.tracking else {},
+            "features": dict(self.features),
+        }
+
+
+def _named(facts: Any) -> dict[str, Any]:
+    if not isinstance(facts, list):  # none, or logstd, which is its options
+        return {}
+    name, known, _, package = facts
+    return {name: known, **({} if package is None else {"version of the package": package})}
+
+
+def identify_methods(config: WorkflowConfig) -> MethodFacts:
+    """Return what the results of the chosen methods depend on.
+
+    Raises
+    ------
+    OptionsError
+        For a feature that is not known, with its channel.
+    """
+    channels, params = config.channels, config.params
+    chosen = [(channels.pc, "phase"), *((fl, "fluorescence") for fl in channels.fl)]
+    features: list[Any] = []
+    for one, kind in chosen:
+        if one is not None:
+            try:
+                found = resolve_features(one.features or (), kind)
+            except OptionsError as error:
+                raise OptionsError(f"features of channel {one.channel}: {error}") from None
+            features += [[name, feature_facts(name, function)] for name, function in found.items()]
+    if channels.pc is None:
+        return MethodFacts(None, [], [], features)
+    before = [function_facts(one) for one in _PREPROCESSORS]
+    return MethodFacts(method_facts(params), before, tracking_facts(params), features)

@@ -21,14 +21,9 @@ Method = Callable[..., Any]
 class Registry:
     """Methods of one kind by name.
 
-    Parameters
-    ----------
-    kind : str
-        ``segmentation`` or ``tracking``; names the parameter and the group of entry points.
-    built_in : mapping of str to callable or None
-        Methods that come with the package; None for those with parameters of their own.
-    needs : mapping of str to str
-        Package that a method needs, also the name of the extra that installs it.
+    `kind` names the parameter and the group of entry points. A method of `built_in` is None if it
+    has parameters of its own; `needs` names the package of a method, which is also the extra that
+    installs it.
 
     Examples
     --------

@@ -62,17 +62,8 @@ class LogStdOptions:
 def log_std(image: NDArray[Any], window: int = 3) -> NDArray[np.float64]:
     """Return the logarithm of the standard deviation around each pixel.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Any real type.
-    window : int
-        Side of the window, px, odd. Beyond the edge the frame is mirrored.
-
-    Returns
-    -------
-    ndarray, shape (H, W), float64
-        ``0.5 · ln(variance)``; ``-inf`` where the window is flat.
+    It is ``0.5 · ln(variance)`` in an odd window of so many px, ``-inf`` where that is flat. Beyond
+    the edge the frame is mirrored.
 
     Examples
     --------
@@ -99,19 +90,10 @@ def log_std(image: NDArray[Any], window: int = 3) -> NDArray[np.float64]:
 def find_threshold(values: NDArray[np.float64], method: str = "valley") -> float:
     """Return what separates background from cells in log-STD values.
 
-    Parameters
-    ----------
-    values : ndarray
-        As of :func:`log_std`; infinite values are left out.
-    method : {"valley", "mode_3sigma", "otsu"}
-        The deepest valley between the main mode of the histogram (200 bins, smoothed) and the last
-        mode to its right; the mode plus three standard deviations of what lies left of it, which is
-        also used where there is one mode only; or where two classes have the least variance (Otsu).
-
-    Returns
-    -------
-    float
-        Cells are above it; ``inf`` where the frame is constant.
+    ``valley`` is the deepest valley between the main mode of the histogram (200 bins, smoothed) and
+    the last mode to its right; ``mode_3sigma`` the mode plus three standard deviations of what lies
+    left of it, which is also used where there is one mode only; ``otsu`` is where two classes have
+    the least variance. Infinite values are left out; ``inf`` where the frame is constant.
 
     Examples
     --------
@@ -170,17 +152,7 @@ def texture_mask(image: NDArray[Any], options: LogStdOptions) -> NDArray[np.bool
     For 8- and 16-bit counts thresholds are found and applied on the variance, which ascends with
     its logarithm, so that no logarithm of a pixel is needed.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Any real type.
-    options : LogStdOptions
-        ``window_size`` and ``threshold_*``.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-        ``log_std(image) > find_threshold(log_std(image)) + threshold_offset``.
+    That is ``log_std(image) > find_threshold(log_std(image)) + threshold_offset``.
 
     Examples
     --------
@@ -218,20 +190,7 @@ def _footprint(size: int, shape: str) -> NDArray[np.uint8]:
 
 
 def clean_mask(mask: NDArray[np.bool_], options: LogStdOptions) -> NDArray[np.bool_]:
-    """Close, drop small objects, fill holes, open; the frame is continued beyond its edge.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-        Where the log-STD is above its threshold.
-    options : LogStdOptions
-        ``morph_*`` and ``min_object_size``.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-        Cells.
-    """
+    """Close, drop small objects, fill holes, open; the frame is continued beyond its edge."""
     steps = options.morph_iterations
     pad = (options.morph_size // 2) * steps
     footprint = _footprint(options.morph_size, options.morph_shape)
@@ -260,19 +219,8 @@ def label_cells(
 ) -> tuple[NDArray[np.uint16], int, int]:
     """Give 4-connected objects numbers in raster order, after a filter of their size.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-        Objects.
-    min_size, max_size : int
-        Inclusive bounds of their area, px.
-
-    Returns
-    -------
-    labels : ndarray, shape (H, W), uint16
-        0 is background, objects are 1 to N.
-    too_small, too_large : int
-        Objects that were removed.
+    The bounds of their area, px, are inclusive. Returns labels, 0 is background, and how many
+    objects were too small and too large.
 
     Raises
     ------
@@ -294,22 +242,8 @@ def segment(
 ) -> tuple[NDArray[np.uint16], int, int]:
     """Find the cells of a phase-contrast frame.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Any real type.
-    options : LogStdOptions, optional
-        Parameters.
+    Returns labels, 1 to N in raster order, and how many objects were too small and too large.
 
-    Returns
-    -------
-    labels : ndarray, shape (H, W), uint16
-        0 is background, cells are 1 to N in raster order.
-    too_small, too_large : int
-        Objects that the size filter removed.
-
-    Notes
-    -----
     The valley between the modes as threshold: Prewitt and Mendelsohn, *Ann. N. Y. Acad. Sci.* 128,
     1966, doi 10.1111/j.1749-6632.1965.tb11715.x. Otsu, *IEEE Trans. SMC* 9, 1979, doi
     10.1109/TSMC.1979.4310076.

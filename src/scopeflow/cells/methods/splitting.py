@@ -82,21 +82,9 @@ def landscape(
 ) -> NDArray[np.float32]:
     """Return heights whose peaks are the middles of cells.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-        Phase contrast, any real type.
-    mask : ndarray of bool, shape (H, W)
-        Objects.
-    kind : {"distance", "bright", "dark"}
-        Distance to the edge of the object, px; or brightness or darkness, from 0 to 1 for the
-        range of the smoothed frame.
-    smoothing : float
-        Standard deviation of a Gaussian that is applied to it, px; 0 is off.
-
-    Returns
-    -------
-    ndarray, shape (H, W), float32
+    ``distance`` is that to the edge of the object, px; ``bright`` and ``dark`` are brightness and
+    darkness, from 0 to 1 for the range of the smoothed frame. `smoothing` is the standard deviation
+    of a Gaussian that is applied to it, px; 0 is off.
 
     Examples
     --------
@@ -127,22 +115,8 @@ def split_objects(
     (of four); two parts that meet become one if the lower of their peaks is less than `depth` above
     the pixel where they meet.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-        Objects.
-    heights : ndarray, shape (H, W), float32
-        See :func:`landscape`.
-    depth : float
-        Positive; in the unit of the heights.
+    Parts are 1 to N in raster order, each 4-connected.
 
-    Returns
-    -------
-    ndarray, shape (H, W), int64
-        0 outside, parts are 1 to N in raster order; each is 4-connected.
-
-    Notes
-    -----
     Watershed by flooding, Vincent and Soille, *IEEE PAMI* 13, 1991, doi 10.1109/34.87344, with the
     dynamics of peaks as criterion, Grimaud, *Proc. SPIE* 1769, 1992, doi 10.1117/12.60650.
 

@@ -29,15 +29,7 @@ _LARGEST_ID = 65535
 def region_table(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return label, area and bounding box of every region of a frame.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (H, W)
-        0 is background.
-
-    Returns
-    -------
-    ndarray, shape (N, 6), int64
-        ``label, area, y0, x0, y1, x1`` by ascending label; boxes are half-open.
+    Rows are ``label, area, y0, x0, y1, x1``, int64, by ascending label; boxes are half-open.
 
     Examples
     --------
@@ -56,10 +48,7 @@ def region_table(labels: NDArray[np.integer]) -> NDArray[np.int64]:
 def bbox_iou(current: NDArray[Any], previous: NDArray[Any]) -> NDArray[np.float64]:
     """Return intersection over union of half-open boxes, ``(n_current, n_previous)``.
 
-    Parameters
-    ----------
-    current, previous : ndarray, shape (N, 6)
-        As of :func:`region_table`.
+    Both are as of :func:`region_table`.
 
     Examples
     --------
@@ -135,21 +124,11 @@ def link_frames(
 ) -> list[NDArray[np.int64]]:
     """Give every region of every frame the number of its cell.
 
-    Parameters
-    ----------
-    tables : sequence of ndarray, shape (N, 6)
-        Regions of each frame, see :func:`region_table`.
-    min_iou : float
-        Regions are linked from this intersection over union on.
-    overlaps : sequence of ndarray, shape (M, 3), optional
-        Shared pixels of each frame with the one before; then masks are compared, not boxes.
-    came_from : sequence of ndarray, shape (N, 6), optional
-        The tables with boxes where they were in the frame before, if everything drifts.
-
-    Returns
-    -------
-    list of ndarray, shape (N,), int64
-        Numbers from 1, in the order of the tables. Regions without a predecessor get new ones.
+    `tables` are the :func:`region_table` of each frame. Regions are linked from `min_iou`,
+    intersection over union, on: that of masks where `overlaps`, the :func:`overlap_counts` of each
+    frame with the one before, are given, else that of boxes, where they were in the frame before
+    (`came_from`) if everything drifts. Numbers begin at 1; regions without a predecessor get new
+    ones.
 
     Raises
     ------
@@ -198,19 +177,8 @@ def link_iou(
 ) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """Link regions as :func:`link_frames` does, without those that are too small or too large.
 
-    Parameters
-    ----------
-    tables, min_iou, overlaps, came_from
-        As for :func:`link_frames`.
-    min_size, max_size : int, optional
-        Inclusive bounds of the area of a region, px.
-
-    Returns
-    -------
-    ids : list of ndarray of int64, shape (N,)
-        Numbers from 1; 0 for regions outside the bounds.
-    lineage : ndarray of int64, shape (0, 2)
-        Parents are not known.
+    The bounds of the area, px, are inclusive; regions outside have the number 0. The lineage is
+    empty, ``(0, 2)``, as parents are not known.
 
     Examples
     --------

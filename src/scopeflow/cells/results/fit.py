@@ -11,7 +11,7 @@ import pandas as pd
 
 from scopeflow.cells.methods.models import fit_trace, get_model
 from scopeflow.cells.results.fits_picture import FittedTrace, save_fits_picture
-from scopeflow.cells.steps.traces import read_traces
+from scopeflow.cells.store.tables import read_traces
 from scopeflow.errors import InputError, InputNotFoundError, OutputExistsError, nearest_name
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path

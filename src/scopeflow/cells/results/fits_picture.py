@@ -22,18 +22,7 @@ _COLORS = {"good": "#1b7f4b", "fair": "#c77700", "poor": "#b3261e", "not fitted"
 class FittedTrace:
     """A trace and its fit.
 
-    Attributes
-    ----------
-    name : str
-        Which cell.
-    time_h : ndarray, shape (N,), float64
-        Hours.
-    values, fitted : ndarray, shape (N,), float64
-        What was measured, and the curve.
-    success : bool
-        Whether there is a fit.
-    r_squared : float
-        Share of the variance that is explained.
+    Times are in hours; without `success` there is no fit.
     """
 
     name: str
@@ -63,16 +52,8 @@ def save_fits_picture(
 ) -> None:
     """Save points and curves of up to 20 cells as PNG, from the worst fit to the best.
 
-    Parameters
-    ----------
-    path : path
-        PNG file to write.
-    traces : sequence of FittedTrace
-        At least one. Of more than 20, ranks at equal distances are shown, with both extremes.
-    title : str
-        Headline; the numbers of good, fair and poor fits follow it.
-    dpi : int, optional
-        Dots per inch.
+    Of more than 20, ranks at equal distances are shown, with both extremes. The numbers of good,
+    fair and poor fits follow the `title`.
     """
     ranked = sorted(traces, key=lambda one: (one.success, one.r_squared))
     places = np.unique(np.linspace(0, len(ranked) - 1, min(len(ranked), _MOST_PANELS)).round())

@@ -25,14 +25,7 @@ GEFF_VERSION = "1.3"
 class Property:
     """Values of all nodes.
 
-    Attributes
-    ----------
-    values : ndarray, shape (N,)
-        One a node.
-    unit : str, optional
-        Of the values.
-    missing : ndarray of bool, shape (N,), optional
-        Nodes without a value.
+    `missing` are nodes without a value.
     """
 
     values: NDArray[Any]
@@ -44,18 +37,8 @@ class Property:
 class Axis:
     """A property that is a place or a time.
 
-    Attributes
-    ----------
-    name : str
-        Of the property.
-    kind : {"time", "space"}
-        What it is.
-    unit : str
-        ``frame``, ``pixel`` or a unit of OME-NGFF.
-    scale : float, optional
-        Factor to `scaled_unit`.
-    scaled_unit : str, optional
-        Of the scaled values.
+    `kind` is ``time`` or ``space``, `unit` is ``frame``, ``pixel`` or a unit of OME-NGFF; `scale`
+    is the factor to the `scaled_unit`.
     """
 
     name: str
@@ -77,22 +60,9 @@ def write_geff(
 ) -> None:
     """Write a directed graph; nodes are numbered from 0 in their order.
 
-    Parameters
-    ----------
-    folder : Path
-        An empty folder; becomes the graph.
-    nodes : mapping of str to Property
-        Properties of the nodes.
-    edges : ndarray of integers, shape (M, 2)
-        From, to.
-    axes : sequence of Axis
-        Properties that are places and times.
-    track_props : mapping of str to str, optional
-        Properties that hold the ``tracklet`` and ``lineage`` of a node.
-    related : sequence of mapping, optional
-        ``type``, ``path`` and ``node_prop`` of images and labels.
-    extra : mapping, optional
-        Anything else.
+    The `folder` is empty before. `edges` are from, to, ``(M, 2)``; `axes` are the properties that
+    are places and times, `track_props` those that hold the ``tracklet`` and ``lineage`` of a node.
+    `related` has ``type``, ``path`` and ``node_prop`` of images and labels.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from scopeflow._version import __version__
 from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import CONFIG_FILE
 from scopeflow.cells.ranges import parse_ranges
-from scopeflow.cells.steps.traces import read_traces
+from scopeflow.cells.store.tables import read_traces
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError, OutputExistsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
@@ -28,15 +28,7 @@ logger = logging.getLogger(__name__)
 def trace_files(output: str | os.PathLike[str]) -> dict[int, Path]:
     """Return the table of traces of every field of view (FOV) of a run.
 
-    Parameters
-    ----------
-    output : path
-        Folder of a run.
-
-    Returns
-    -------
-    dict of int to Path
-        By number of the FOV; a table ``*_traces_inspected.csv`` goes before ``*_traces.csv``.
+    A table ``*_traces_inspected.csv`` goes before ``*_traces.csv``.
     """
     found: dict[int, Path] = {}
     for folder in sorted(Path(output).glob("fov_*")):

@@ -35,20 +35,8 @@ def write_image(
     Levels are halved until both sides are at most 256 px: means of 2 × 2 pixels for the image, the
     upper left one of them for labels, so that no number is invented.
 
-    Parameters
-    ----------
-    folder : Path
-        An empty folder; becomes the image.
-    name : str
-        Name of the image.
-    channels : sequence of zarr.Array or ndarray, shape (T, H, W)
-        Channels of the same shape and type.
-    metadata : VideoMetadata
-        Sizes, times and names of the channels.
-    labels : mapping of str to zarr.Array or ndarray, shape (T, H, W)
-        Label images by name.
-    grey_first : bool, optional
-        Show the first channel in grey.
+    The `folder` is empty before. `channels` and `labels` are arrays of the same shape ``(T, H,
+    W)``.
     """
     shape, dtype = tuple(channels[0].shape), np.dtype(channels[0].dtype)
     ranges = [sampled_range(one) for one in channels]

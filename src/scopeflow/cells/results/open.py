@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import CONFIG_FILE
 from scopeflow.cells.results.merge import frame_times, trace_files
-from scopeflow.cells.steps.traces import BASE_COLUMNS, LINEAGE_ENDING, read_traces
 from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
+from scopeflow.cells.store.tables import BASE_COLUMNS, LINEAGE_ENDING, read_traces
 from scopeflow.errors import InputError, InputNotFoundError, nearest_name
 from scopeflow.io.addresses import local_path
 

@@ -68,28 +68,9 @@ def save_cells_picture(
 
     Cells that are in the traces are coloured as their curves; those that filters left out are grey.
 
-    Parameters
-    ----------
-    path : path
-        PNG file to write.
-    image : ndarray, shape (H, W)
-        The frame.
-    labels : ndarray of integers, shape (H, W), optional
-        Numbers of its cells.
-    traces : DataFrame
-        ``cell, frame, time`` (minutes) and features.
-    title : str
-        Headline.
-    frame : int
-        Which frame is shown; marked in the traces.
-    cells_in_frame : ndarray of integers, shape (T,), optional
-        How many cells were followed in each frame.
-    times : ndarray, shape (T,), optional
-        Minutes.
-    pixel_size_um : float, optional
-        Draws a scale bar.
-    dpi : int, optional
-        Dots per inch.
+    `traces` have ``cell, frame, time`` (minutes) and features, and `frame` is marked in them;
+    `cells_in_frame` is how many cells were followed in each frame, `times` are minutes. With
+    `pixel_size_um` there is a scale bar.
     """
     height, width = image.shape
     columns = trace_columns(list(traces.columns)) if len(traces) else []

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from scopeflow.cells.steps.traces import read_traces
+from scopeflow.cells.store.tables import read_traces
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.files import atomic_path
 from scopeflow.io.folders import refuse_existing

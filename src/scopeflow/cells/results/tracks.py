@@ -15,13 +15,9 @@ __all__ = ["TrackGraph", "track_graph"]
 class TrackGraph:
     """Nodes and edges.
 
-    Attributes
-    ----------
-    nodes : DataFrame
-        ``t, y, x, cell, tracklet, lineage``, sorted by cell and frame. Positions are centres of
-        boxes in pixels, where whole numbers are centres of pixels.
-    edges : ndarray of int64, shape (M, 2)
-        Rows of `nodes`, earlier and later.
+    `nodes` have ``t, y, x, cell, tracklet, lineage``, sorted by cell and frame; positions are
+    centres of boxes in pixels, where whole numbers are centres of pixels. `edges` are rows of
+    `nodes`, earlier and later, ``(M, 2)``.
     """
 
     nodes: pd.DataFrame
@@ -31,18 +27,9 @@ class TrackGraph:
 def track_graph(regions: pd.DataFrame, lineage: pd.DataFrame) -> TrackGraph:
     """Return the graph of the tracks of one field of view.
 
-    Parameters
-    ----------
-    regions : DataFrame
-        ``cell, frame, bbox_y0, bbox_x0, bbox_y1, bbox_x1``.
-    lineage : DataFrame
-        ``cell, parent``; parent 0 where it is not known.
-
-    Returns
-    -------
-    TrackGraph
-        A tracklet is a path without branches: a cell, or a cell with its only daughter. A lineage
-        is all that is connected. Both have the number of their first cell.
+    `regions` have ``cell, frame, bbox_y0, bbox_x0, bbox_y1, bbox_x1``, `lineage` has ``cell,
+    parent``, 0 where it is not known. A tracklet is a path without branches: a cell, or a cell with
+    its only daughter. A lineage is all that is connected. Both have the number of their first cell.
 
     Examples
     --------

@@ -57,18 +57,8 @@ def create_stack(
 ) -> None:
     """Make the empty array of a stack, unless one of the same shape and fingerprint stands there.
 
-    Parameters
-    ----------
-    store : Path
-        ``images.zarr`` of a FOV.
-    name : str
-        Group and level, such as ``pc_ch_0/0``.
-    shape : tuple of int
-        ``(T, H, W)``.
-    dtype : dtype
-        Of the pixels.
-    fingerprint : str
-        Settings that the pixels depend on; an array of others is deleted.
+    `name` is group and level, such as ``pc_ch_0/0``, in the ``images.zarr`` of a FOV. An array of
+    another fingerprint, of what the pixels depend on, is deleted.
     """
     dtype = np.dtype(dtype)
     path = store / name

@@ -27,16 +27,8 @@ def to_counts(
 ) -> tuple[NDArray[np.uint16], int]:
     """Return pixels as uint16 and how many were clipped or rounded.
 
-    Parameters
-    ----------
-    frames : ndarray
-        Pixels of any real type.
-    convert : {"exact", "clip", "scale"}
-        See :class:`~scopeflow.cells.config.ProcessingParams`.
-    where : str
-        What the pixels are of, for messages.
-    factor : float, optional
-        Of ``scale``.
+    `convert` is explained in :class:`~scopeflow.cells.config.ProcessingParams`, `factor` is that of
+    ``scale``; `where` is what the pixels are of, for messages.
 
     Raises
     ------
@@ -70,16 +62,8 @@ def to_counts(
 def check_pixels(source: Source, channels: Iterable[int], blocks: Blocks, convert: str) -> None:
     """Refuse pixels that 16-bit counts cannot hold; integers of other types are looked at.
 
-    Parameters
-    ----------
-    source : Source
-        A field of view.
-    channels : iterable of int
-        Channels that will be stored.
-    blocks : sequence of (int, int)
-        Frames that are looked at together.
-    convert : {"exact", "clip", "scale"}
-        Nothing is refused here unless it is ``"exact"``.
+    Nothing is refused here unless `convert` is ``exact``; `blocks` of frames are looked at
+    together.
 
     Raises
     ------
@@ -111,19 +95,7 @@ def count_factors(
 
     All fields of view count, so that a factor does not depend on which of them are processed.
 
-    Parameters
-    ----------
-    sources : sequence of Source
-        All fields of view of a recording.
-    channels : iterable of int
-        Channels that will be stored.
-    blocks_of : callable
-        Frames of a source that are looked at together.
-
-    Returns
-    -------
-    tuple of (int, float)
-        Without channels whose values are counts already.
+    Channels whose values are counts already are left out.
 
     Raises
     ------

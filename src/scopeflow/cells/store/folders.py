@@ -35,14 +35,8 @@ _NUMBER = re.compile(
 class Field:
     """The files of one FOV: one for each frame, channel and plane.
 
-    Attributes
-    ----------
-    folder : Path
-        Where they are.
-    number : int
-        Number of the FOV in the names.
-    files : tuple
-        Pairs of ``(frame, channel, plane)`` and path.
+    `number` is that of the FOV in the names; `files` are pairs of ``(frame, channel, plane)`` and
+    path.
     """
 
     folder: Path
@@ -87,15 +81,8 @@ class Field:
 def numbered_fields(folder: Path) -> list[Field]:
     """Return the FOVs of a folder of TIFF files whose names number more than frames or channels.
 
-    Parameters
-    ----------
-    folder : Path
-        With files such as ``t1xy0401c2.tif`` or ``exp_pos3_time010_channel1.tif``.
-
-    Returns
-    -------
-    list of Field
-        Empty where names number one thing alone, so that the folder is one recording.
+    Such as ``t1xy0401c2.tif`` or ``exp_pos3_time010_channel1.tif``. None where names number one
+    thing alone, so that the folder is one recording.
 
     Raises
     ------
@@ -144,15 +131,8 @@ def _numbers(stem: str) -> dict[str, int]:
 def zarr_images(path: Path) -> list[str]:
     """Return the images of an OME-Zarr folder of several; none where it is one image itself.
 
-    Parameters
-    ----------
-    path : Path
-        A folder written by bioformats2raw, or a plate.
-
-    Returns
-    -------
-    list of str
-        Paths below it: ``"0"``, ``"1"`` …, or ``"A/1/0"`` … in the order of the plate.
+    Written by bioformats2raw, or a plate; paths below it are ``"0"``, ``"1"`` …, or ``"A/1/0"`` …
+    in the order of the plate.
     """
     try:
         group = zarr.open_group(str(path), mode="r")

@@ -45,22 +45,12 @@ def recording_name(recording: Any) -> str:
 def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[Source]:
     """Open every field of view of a recording; no pixel is read.
 
-    Parameters
-    ----------
-    recording : str (path or address), Path, list of them, ndarray or Source
-        ND2 and OME-TIFF files hold one FOV a stage position, CZI files one a scene, OME-Zarr
-        folders one an image, plates one a field of a well. In a folder of TIFF files, one for each
-        plane, numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs. What a
-        remote address names is one FOV.
-    z : int or "max", optional
-        Plane of a z stack, or the maximum of all; the first, with a warning, where there are
-        several.
-
-    Returns
-    -------
-    list of Source
-        One for each FOV, of shape ``(T, H, W, C)``; sizes may differ between FOVs. Images of ND2
-        and CZI files that were never recorded are black, with a warning.
+    ND2 and OME-TIFF files hold one FOV a stage position, CZI files one a scene, OME-Zarr folders
+    one an image, plates one a field of a well. In a folder of TIFF files, one for each plane,
+    numbers after ``xy``, ``pos``, ``p``, ``s``, ``field`` or ``fov`` are FOVs. What a remote
+    address names is one FOV. `z` is a plane of a z stack or the maximum of all; None is the first,
+    with a warning, where there are several. Sizes may differ between FOVs. Images of ND2 and CZI
+    files that were never recorded are black, with a warning.
 
     Raises
     ------

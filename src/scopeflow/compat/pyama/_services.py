@@ -10,14 +10,13 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, ClassVar
 
+from scopeflow.cells.claim import take_output
 from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import plan_workflow
-from scopeflow.cells.run import Cancelled, Fov, Run
-from scopeflow.cells.steps.traces import BASE_COLUMNS
 from scopeflow.cells.store.arrays import fov_folder
 from scopeflow.cells.store.fovs import open_fovs, recording_name
-from scopeflow.cells.workflow import STEPS, run_workflow, write_settings
-from scopeflow.engine.executor import open_executor
+from scopeflow.cells.store.tables import BASE_COLUMNS
+from scopeflow.cells.workflow import run_steps, run_workflow
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import InputError, OptionsError, ScopeflowError
 from scopeflow.io.files import atomic_path
@@ -83,19 +82,12 @@ def _run(
     wanted = _existing(fovs, [fov.fov for fov in plan.fovs])
     plan = replace(plan, fovs=tuple(fov for fov in plan.fovs if fov.fov in wanted))
     with _SETTINGS:
-        write_settings(plan)
-    names = list(STEPS)[: list(STEPS).index(last) + 1]
+        take_output(plan)
     # One thread: whoever calls services has threads of their own.
-    with open_executor(RegistrationConfig(n_jobs=1)) as executor:
-        run = Run(executor, cancel, None)
-        states = [Fov(fov) for fov in plan.fovs]
-        try:
-            for name in names:
-                run.check()
-                STEPS[name](run, name, states)
-        except Cancelled:
-            return [], run.failed, True
-    return [fov.plan.fov for fov in run.alive(states)], run.failed, False
+    run = run_steps(plan, RegistrationConfig(n_jobs=1), last, cancel)
+    failed = run.failed | run.without_pictures
+    done = [] if run.cancelled else [fov for fov in wanted if fov not in failed]
+    return done, failed, run.cancelled
 
 
 class _Service:

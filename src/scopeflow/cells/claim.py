@@ -1,0 +1,225 @@
+"""May the folder of a run be continued, and what of it stays? Asked before anything is written.
+
+Results of another recording, or of nobody known, are refused. What was made with other settings,
+another method or another version is taken away and made again, with the reason; it is refused where
+it would stay beside new results.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scopeflow.cells.config import WorkflowConfig
+from scopeflow.cells.plan import CELLS_VERSION, CONFIG_FILE, RECORDS, FovPlan, WorkflowPlan
+from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
+from scopeflow.cells.store.tables import LINEAGE_ENDING
+from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.engine.claim import Claim, changed_settings
+from scopeflow.engine.fingerprint import settings_dict
+from scopeflow.errors import OutputExistsError
+from scopeflow.io.files import atomic_path, load_json, save_json
+
+__all__ = ["check_output", "take_output"]
+
+logger = logging.getLogger(__name__)
+
+_STACK = re.compile(r"(pc|fl|seg_labeled|seg_tracked|fl_background)_ch_\d+")
+_TABLES = ("traces.csv", "traces.parquet", "quality.json")
+_INSPECTED = "traces_inspected.csv"
+# No result depends on these; the features stand in the channels.
+_WITHOUT_EFFECT = {
+    "fovs", "batch_size", "n_workers", "copy_only", "frame_interval", "time_mapping", "features",
+}  # fmt: skip
+_SHOWN = 6
+
+
+def _settings(plan: WorkflowPlan) -> dict[str, Any]:
+    """Return what decides the results, by names that tell people what changed."""
+    program = {"kernels": KERNEL_VERSION, "cells": CELLS_VERSION}
+    methods = plan.fovs[0].methods.by_name()
+    return {"program": program, "methods": settings_dict(methods), **_options(plan.config)}
+
+
+def _options(config: WorkflowConfig) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    params = {name: one for name, one in plain["params"].items() if name not in _WITHOUT_EFFECT}
+    fl = {str(one["channel"]): one for one in plain["channels"]["fl"]}
+    return {"channels": {"pc": plain["channels"]["pc"], "fl": fl}, "params": params}
+
+
+def check_output(plan: WorkflowPlan) -> None:
+    """Refuse a folder that this run may not continue; touches nothing.
+
+    Raises
+    ------
+    OutputExistsError
+        It is a file, or holds results of another program or recording; fields of view (FOVs) that
+        this run leaves alone have results of other settings; or quality marks that were made by
+        hand belong to traces that this run replaces.
+    """
+    if plan.output.exists() and not plan.output.is_dir():
+        raise OutputExistsError(f"{plan.output} is a file; results go into a folder")
+
+    def strangers() -> list[str]:
+        return [
+            f"{plan.output} holds {path.name} of another program, or of a run that was damaged. "
+            "Choose another folder, or remove it"
+            for path in sorted(plan.output.glob("fov_*"))
+        ]
+
+    # Results of other settings are no reason to refuse: they are replaced, one by one.
+    claim = Claim(plan.output, plan.settings_path, {"recording": plan.identity})
+    if not claim.check(resume=False, strangers=strangers):
+        return
+    found = load_json(plan.settings_path) or {}
+    if found.get("recording") != plan.identity:
+        raise OutputExistsError(
+            f"{plan.output} holds results of another recording ({found.get('file')}), or the "
+            "recording has changed since. Choose another folder, or remove it"
+        )
+    _check_mixture(plan)
+
+
+def _check_mixture(plan: WorkflowPlan) -> None:
+    chosen = {fov.fov for fov in plan.fovs}
+    first = plan.fovs[0]
+    for n, source in enumerate(plan.sources):
+        name = fov_folder(n)
+        records = plan.output / RECORDS / name
+        if not records.is_dir():
+            continue
+        fov = FovPlan(
+            n, source, plan.output / name, records, first.base, plan.config, first.methods,
+            first.factors,
+        )  # fmt: skip
+        stale = _stale_records(fov)
+        if n not in chosen and stale:
+            raise OutputExistsError(
+                f"{fov.folder}: its results were made with other parameters, or by another version "
+                f"of the program ({stale[0].stem}; {_reasons(plan)}), and this run leaves FOV {n} "
+                "alone. Run all FOVs again, use the earlier parameters, or choose another folder"
+            )
+        inspected = fov.traces_path(_INSPECTED)
+        if n in chosen and inspected.exists() and fov.records / "traces.json" in stale:
+            raise OutputExistsError(
+                f"{inspected}: these marks belong to traces of other parameters, which this run "
+                f"replaces ({_reasons(plan)}). Move the file away, or choose another folder"
+            )
+
+
+def _stale_records(fov: FovPlan) -> list[Path]:
+    known = set(fov.made.values())
+    found = []
+    for path in sorted(fov.records.glob("*.json")):
+        record = load_json(path)
+        if isinstance(record, dict) and record.get("fingerprint") not in known:
+            found.append(path)
+    return found
+
+
+def _reasons(plan: WorkflowPlan) -> str:
+    """Return why results of the folder are not those of this run."""
+    found, settings = load_json(plan.settings_path) or {}, _settings(plan)
+    changes: list[str] = []
+    if "settings" in found:
+        changes = changed_settings(found["settings"], settings)
+    else:
+        # Results from before settings were kept: the options stand in the file for people.
+        try:
+            stored = yaml.safe_load((plan.output / CONFIG_FILE).read_text(encoding="utf-8"))
+            changes = changed_settings(_options(WorkflowConfig(**stored)), _options(plan.config))
+        except Exception:  # missing, damaged, or options of another version
+            logger.debug("%s cannot be read", plan.output / CONFIG_FILE, exc_info=True)
+    if not changes:
+        return "another version of the program, or another method of the same name"
+    more = ["…"] if len(changes) > _SHOWN else []
+    return "; ".join([*changes[:_SHOWN], *more])
+
+
+def take_output(plan: WorkflowPlan) -> None:
+    """Check the folder, take away what is stale, and write which settings the results are of.
+
+    Raises
+    ------
+    OutputExistsError
+        As :func:`check_output`, before anything is changed.
+    """
+    check_output(plan)
+    settings = _settings(plan)
+    lost = changed_settings(settings, settings)
+    if lost:
+        logger.warning(
+            "A later run cannot keep all results, but makes them again: %s", "; ".join(lost)
+        )
+    _remove_stale(plan)
+    facts = {"recording": plan.identity, "file": plan.metadata["file_path"], "settings": settings}
+    save_json(plan.settings_path, facts)
+    text = plan.config.to_yaml(plan.metadata)
+    target = plan.output / CONFIG_FILE
+    if target.exists() and target.read_text(encoding="utf-8") != text:
+        logger.warning("%s differs from this run and is replaced; changed steps run again", target)
+    with atomic_path(target) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _remove_stale(plan: WorkflowPlan) -> None:
+    """Take away what was made with other settings, once before the steps.
+
+    A run that is interrupted leaves nothing that contradicts ``processing_config.yaml``.
+    """
+    reasons = ""
+    for fov in plan.fovs:
+        stale = _stale_records(fov) if fov.records.is_dir() else []
+        if not stale:
+            continue
+        reasons = reasons or _reasons(plan)
+        removed = _remove_results(fov, {path.stem for path in stale})
+        # Records last: an interruption in between is seen again.
+        for path in stale:
+            path.with_suffix(".npz").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        listing = ", ".join(name for name in removed if name)
+        if listing:
+            logger.warning(
+                "FOV %d: made again, as settings changed (%s): %s", fov.fov, reasons, listing
+            )
+
+
+def _remove_results(fov: FovPlan, stale: set[str]) -> list[str]:
+    """Remove what stale records are of; return the names, empty where there was nothing."""
+    removed: list[str] = []
+    if "traces" in stale:
+        removed += [_remove(fov.traces_path(ending)) for ending in _TABLES]
+    if "lineage" in stale:
+        removed.append(_remove(fov.traces_path(LINEAGE_ENDING)))
+    if any(name.startswith("crops-") for name in stale):
+        removed.append(_remove(fov.folder / CELLS))
+    for group in sorted((fov.folder / IMAGES).glob("*_ch_*")):
+        if not _STACK.fullmatch(group.name):
+            continue
+        if group.name not in fov.made:
+            removed.append(_remove(group))
+            continue
+        for level in sorted(path for path in group.iterdir() if path.is_dir()):
+            facts = load_json(level / "zarr.json") or {}
+            if facts.get("attributes", {}).get("fingerprint") != fov.made[group.name]:
+                removed.append(_remove(level))
+        if not any(path.is_dir() for path in group.iterdir()):
+            _remove(group)
+    return removed
+
+
+def _remove(path: Path) -> str:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
+    else:
+        return ""
+    return path.name if not path.name.isdigit() else f"{path.parent.name}/{path.name}"

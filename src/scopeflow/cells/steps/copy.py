@@ -1,0 +1,67 @@
+"""Step 1 of the cell workflow: channels of the recording as stacks of 16-bit counts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scopeflow.cells.methods.display import ValueCounts
+from scopeflow.cells.run import Fov
+from scopeflow.cells.store.arrays import IMAGES, write_frames
+from scopeflow.cells.store.counts import to_counts
+from scopeflow.engine.pieces import Outcome, Piece, Result
+from scopeflow.io.read.protocol import Source
+
+__all__ = ["copy"]
+
+logger = logging.getLogger(__name__)
+
+
+def copy(fov: Fov) -> None:
+    """Copy the chosen channels."""
+    plan = fov.plan
+    convert = plan.config.params.convert
+    pieces = []
+    for name, channel in plan.copied().items():
+        fov.create(name, "0", np.uint16)
+        fov.counts[name] = ValueCounts()
+        factor = dict(plan.factors).get(channel, 1.0)
+        work = partial(copy_block, plan.folder, plan.source, channel, name, convert, factor)
+        pieces += fov.blocks(name, name, work)
+    clipped: Counter[str] = Counter()
+
+    def take(piece: Piece, outcome: Outcome) -> None:
+        name = piece.name.rpartition("-")[0]
+        fov.largest[name] = max(fov.largest.get(name, 0), outcome.values["max"])
+        fov.counts[name].add(outcome.arrays)
+        clipped[name] += outcome.values["clipped"]
+
+    fov.do(pieces, take)
+    for name in plan.copied():
+        if clipped[name]:
+            logger.warning(
+                "FOV %d, %s: %d pixels were rounded or clipped", plan.fov, name, clipped[name]
+            )
+
+
+def copy_block(
+    fov: Path,
+    source: Source,
+    channel: int,
+    name: str,
+    convert: str,
+    factor: float,
+    start: int,
+    stop: int,
+) -> Result:
+    """Copy frames; their values are counted here for the display level, where they are at hand."""
+    frames = source.read(start, stop)[..., channel]
+    where = f"{source.description}, channel {channel}"
+    counts, clipped = to_counts(frames, convert, where, factor)
+    files = write_frames(fov / IMAGES, f"{name}/0", start, counts)
+    values = {"max": int(counts.max(initial=0)), "clipped": clipped}
+    return Result(files, values, ValueCounts.of(counts))
