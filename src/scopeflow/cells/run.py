@@ -181,6 +181,7 @@ class Fov:
                 kept[position] = outcome
             elif not outcome.cancelled:
                 take(pieces[position], outcome)
+                outcome.arrays.clear()  # dask keeps the outcomes of all pieces until the last
             if not outcome.cancelled:
                 message = "reused" if outcome.reused else str(outcome.failure or "")
                 event = {"step": self.step, "fov": self.plan.fov, "t": done, "T": total}

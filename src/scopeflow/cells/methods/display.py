@@ -131,8 +131,9 @@ class ValueCounts:
 
     @staticmethod
     def of(frames: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return ``values`` that occur, ascending, and their ``counts``."""
-        return _sparse(count_values(frames))
+        """Return ``values`` that occur, ascending, and their ``counts``; for less than 2³² pixels."""
+        found = _sparse(count_values(frames))
+        return {**found, "counts": found["counts"].astype(np.uint32)}
 
     def add(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add what :meth:`of` counted; without arrays the counts are not complete any more."""
@@ -150,7 +151,7 @@ class ValueCounts:
 
     def refine(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add the sort keys, as ``values``, and ``counts`` of the floats in the needed bins."""
-        self._exact.append(arrays)
+        self._exact.append(dict(arrays))
 
     def range(self) -> tuple[float, float]:
         """Return the 1st and 99th percentile, or the extremes where those are equal."""
