@@ -51,8 +51,10 @@ def run_workflow(
 
     Seven steps: images are copied, cells found in phase contrast (LOG-STD), followed (IoU and
     Hungarian assignment), the background of fluorescence estimated, cells cut out, features
-    measured, and small pictures made for viewers. Running it again continues an earlier run; steps
-    whose parameters changed, and those after them, are done again.
+    measured, and small pictures made for viewers. ``batch_size`` FOVs are in work at a time, each
+    step by step, whatever the others do. Running it again continues an earlier run; steps whose
+    parameters or methods changed, and those after them, are done again, and a warning says what
+    changed.
 
     Parameters
     ----------

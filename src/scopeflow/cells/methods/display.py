@@ -131,7 +131,7 @@ class ValueCounts:
 
     @staticmethod
     def of(frames: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return ``values`` that occur, ascending, and their ``counts``; for less than 2³² pixels."""
+        """Return ``values`` that occur, ascending, and their ``counts``, below 2³²."""
         found = _sparse(count_values(frames))
         return {**found, "counts": found["counts"].astype(np.uint32)}
 

@@ -16,21 +16,20 @@ __all__ = ["INTENSITY_FEATURES", "SHAPE_FEATURES"]
 
 Function = Callable[[NDArray[Any], NDArray[np.bool_], Any], float]
 
-# Our name: that of scikit-image.
-_SHAPES = {
-    "perimeter": "perimeter",
-    "eccentricity": "eccentricity",
-    "solidity": "solidity",
-    "extent": "extent",
-    "orientation": "orientation",
-    "axis_major_length": "axis_major_length",
-    "axis_minor_length": "axis_minor_length",
-    "area_convex": "area_convex",
-    "area_filled": "area_filled",
-    "equivalent_diameter_area": "equivalent_diameter_area",
-    "euler_number": "euler_number",
-    "feret_diameter_max": "feret_diameter_max",
-}
+_SHAPES = (
+    "perimeter",
+    "eccentricity",
+    "solidity",
+    "extent",
+    "orientation",
+    "axis_major_length",
+    "axis_minor_length",
+    "area_convex",
+    "area_filled",
+    "equivalent_diameter_area",
+    "euler_number",
+    "feret_diameter_max",
+)
 
 
 def _shape(name: str) -> Function:
@@ -75,7 +74,7 @@ def _weighted_centroid(axis: int) -> Function:
     return measure
 
 
-SHAPE_FEATURES: dict[str, Function] = {name: _shape(of) for name, of in _SHAPES.items()}
+SHAPE_FEATURES: dict[str, Function] = {name: _shape(name) for name in _SHAPES}
 """Features of masks."""
 
 INTENSITY_FEATURES: dict[str, Function] = {
