@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,15 @@ def check_output(plan: WorkflowPlan) -> None:
 
 
 def _check_mixture(plan: WorkflowPlan) -> None:
-    chosen = {fov.fov for fov in plan.fovs}
-    first = plan.fovs[0]
+    chosen = {fov.fov: fov for fov in plan.fovs}
     for n, source in enumerate(plan.sources):
         name = fov_folder(n)
         records = plan.output / RECORDS / name
         if not records.is_dir():
             continue
-        fov = FovPlan(
-            n, source, plan.output / name, records, first.base, plan.config, first.methods,
-            first.factors,
-        )  # fmt: skip
+        fov = chosen.get(n) or replace(
+            plan.fovs[0], fov=n, source=source, folder=plan.output / name, records=records
+        )
         stale = _stale_records(fov)
         if n not in chosen and stale:
             raise OutputExistsError(

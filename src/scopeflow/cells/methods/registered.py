@@ -233,11 +233,16 @@ class MethodFacts:
 
     def by_name(self) -> dict[str, Any]:
         """Return what methods are apart from their options, by kind and name."""
+        features: dict[str, Any] = {}
+        for n, (name, facts) in enumerate(self.features):
+            # Phase contrast and fluorescence may have different ones of one name.
+            same = features.get(name, facts) == facts
+            features[name if same else f"{name} ({n})"] = facts
         return {
             "segmentation": _named(self.segmentation),
             "preprocessors": {str(n): one for n, one in enumerate(self.preprocessors)},
             "tracking": _named(self.tracking[0]) if self.tracking else {},
-            "features": dict(self.features),
+            "features": features,
         }
 
 
