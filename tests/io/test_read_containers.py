@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import tracemalloc
 
 import h5py
@@ -13,6 +15,7 @@ import zarr
 from scopeflow.errors import DatasetNotFoundError, InputError, UnreadableFileError
 from scopeflow.io.open import open_source
 from scopeflow.io.read.discovery import choose_datasets
+from scopeflow.io.read.mat import open_mat
 from tests.oracles.nd2_writer import write_nd2
 
 RNG = np.random.default_rng(2)
@@ -116,10 +119,13 @@ def test_mat_narrowed_doubles_and_logicals(tmp_path):
     np.testing.assert_array_equal(source.read(0, 7)[..., 0], flags.transpose(2, 0, 1))
 
 
-def test_compressed_mat_is_read_by_pieces(tmp_path):
-    data = stack(200, 160, 200)  # 12.8 MB, more than one state of the decompressor
+def test_compressed_mat_is_inflated_once(tmp_path):
+    data = stack(200, 160, 200)
     scipy.io.savemat(tmp_path / "a.mat", {"v": data.transpose(1, 2, 0)}, do_compression=True)
+    tracemalloc.start()
     source = open_source(tmp_path / "a.mat")
+    assert tracemalloc.get_traced_memory()[1] < 2e6, "opening reads no pixel"
+    tracemalloc.stop()
     for frame in (199, 0, 120, 121, 5):
         np.testing.assert_array_equal(source.read(frame, frame + 1)[0, ..., 0], data[frame])
     tracemalloc.start()
@@ -127,6 +133,60 @@ def test_compressed_mat_is_read_by_pieces(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
+
+
+def swapped(data: bytes, at: int = 128) -> bytes:
+    """The elements of an uncompressed little-endian MAT file in the other byte order."""
+    sizes = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8}
+    made = b""
+    while at < len(data):
+        kind, nbytes = struct.unpack_from("<II", data, at)
+        small = kind >> 16
+        start, nbytes = (at + 4, small) if small else (at + 8, nbytes)
+        body = data[start : start + nbytes]
+        if kind == 14:
+            body = swapped(body, 0)
+        else:
+            item = sizes[kind & 0xFFFF]
+            body = np.frombuffer(body, f"<u{item}").byteswap().tobytes()
+        if small:
+            made += struct.pack(">I", kind) + body.ljust(4, b"\0")
+            at += 8
+        else:
+            made += struct.pack(">II", kind, nbytes) + body + bytes(-nbytes % 8)
+            at = start + nbytes + -nbytes % 8
+    return made
+
+
+def test_mat_of_the_other_byte_order(tmp_path):
+    values = stack(20, 30, 7, dtype="float32") / 7
+    scipy.io.savemat(tmp_path / "a.mat", {"ch1": values, "ch2": stack(20, 30, 7) % 200 * 1.0})
+    data = (tmp_path / "a.mat").read_bytes()
+    (tmp_path / "b.mat").write_bytes(data[:124] + b"\x01\x00MI" + swapped(data))
+    here, there = (open_source(tmp_path / name) for name in ("a.mat", "b.mat"))
+    assert (there.dtype, there.shape) == (here.dtype, here.shape)
+    np.testing.assert_array_equal(there.read(0, 7), here.read(0, 7))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_mat_that_cannot_be_used(tmp_path, compressed):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"v": stack(20, 30, 7) * 1j}, do_compression=compressed)
+    with pytest.raises(InputError, match=r"a\.mat, v: pixels of type complex128.*magnitude"):
+        open_source(path)
+    scipy.io.savemat(path, {"v": stack(20, 30, 7)}, do_compression=compressed)
+    source = open_source(path)
+    content = bytearray(path.read_bytes())
+    content[140:160] = b"\xff" * 20
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"a\.mat: its variables cannot be listed"):
+        open_source(path)
+    with pytest.raises(InputError, match="changed since it was opened"):
+        os.utime(path, ns=(1, 1)) or source.read(0, 1)
+    content[126:128] = b"XX"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match="not a MATLAB file of version 5"):
+        open_mat(path)
 
 
 def test_truncated_mat(tmp_path):

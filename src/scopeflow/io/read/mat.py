@@ -1,14 +1,13 @@
-"""Recordings in MATLAB files, version 5 to 7; version 7.3 is HDF5."""
+"""Recordings in MATLAB files, version 5 to 7, read by SciPy; version 7.3 is HDF5."""
 
 from __future__ import annotations
 
-import math
+import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,38 +22,50 @@ from scopeflow.io.read.axes import (
     resolve_layout,
 )
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import FileStamp, stamp_file
-from scopeflow.io.read.mat5_file import MatStream, MatVariable, list_variables
+from scopeflow.io.read.files import FileStamp, HandleCache, stamp_file
 
 __all__ = ["MatSource", "open_mat"]
 
+_CLASSES = {"double": "f8", "single": "f4", "logical": "?"}
+_CLASSES |= {
+    f"{sign}int{8 * n}": f"{sign[:1] or 'i'}{n}" for sign in ("", "u") for n in (1, 2, 4, 8)
+}
+_MATRIX, _COMPRESSED = 14, 15
+_COMPLEX = 0x0800
 
-@lru_cache(maxsize=16)
-def _stream(stamp: FileStamp, variable: MatVariable) -> MatStream:
-    stamp.check_unchanged()
-    return MatStream(stamp.path, variable.element, variable.nbytes, variable.compressed)
+
+class _Variables:
+    """The variables of one file, each read whole when it is first asked for and then kept.
+
+    MATLAB limits a variable of these versions to 2 GB, and a compressed one cannot be read in part.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def get(self, name: str) -> NDArray[Any]:
+        """Return a variable as it is stored: MATLAB narrows doubles, and SciPy leaves them so."""
+        from scipy.io import loadmat  # here: no other format needs it
+
+        if name not in self._read:
+            self._read[name] = loadmat(self._path, variable_names=[name])[name]
+        return self._read[name]
+
+
+# Few, since each holds pixels; one for each channel, so that their blocks are not read anew.
+_FILES: HandleCache[_Variables] = HandleCache(_Variables, size=4)
 
 
 @dataclass(frozen=True)
 class MatSource:
     """One variable, or one for each channel, of a MATLAB file before v7.3.
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file.
-    variables : tuple of MatVariable
-        In channel order.
-    layout : AxisLayout
-        Axis order, slowest axis first (MATLAB's order reversed).
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Facts and origins.
+    ``layout`` has the slowest axis first: MATLAB's order reversed.
     """
 
     stamp: FileStamp
-    variables: tuple[MatVariable, ...]
+    variables: tuple[str, ...]
     layout: AxisLayout
     dtype: np.dtype[Any]
     metadata: VideoMetadata
@@ -67,17 +78,13 @@ class MatSource:
 
     @property
     def frames_per_chunk(self) -> int:
-        """Frames of about 8 MB where compressed, since each read starts up to 8 MB before."""
-        if not any(variable.compressed for variable in self.variables):
-            return 1
-        frame = math.prod(self.shape[1:3]) * self.dtype.itemsize
-        return max(1, min(self.shape[0], 8 * 2**20 // frame))
+        """One: the variable is in memory after the first read."""
+        return 1
 
     @property
     def description(self) -> str:
         """Short name for people."""
-        names = ", ".join(variable.name for variable in self.variables)
-        return f"MAT {self.stamp.path}, {names}"
+        return f"MAT {self.stamp.path}, {', '.join(self.variables)}"
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -95,49 +102,89 @@ class MatSource:
             Damaged data.
         """
         check_frame_range(start, stop, self.shape[0], self.description)
-        parts = [self._read_variable(variable, start, stop) for variable in self.variables]
+        index = self.layout.index(start, stop)
+        parts = [
+            self.layout.to_video(self._variable(name).T[index].astype(self.dtype), owned=True)
+            for name in self.variables
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
 
-    def _read_variable(self, variable: MatVariable, start: int, stop: int) -> NDArray[Any]:
-        stored = np.dtype(variable.stored)
-        index = self.layout.index(start, stop)
-        slab_shape = self.layout.shape[1:]
-        slab = math.prod(slab_shape) * stored.itemsize
-        stream = _stream(self.stamp, variable)
-        outer = index[0]
-        rows = [outer] if isinstance(outer, int) else range(self.layout.shape[0])[outer]
-        slabs = []
-        for row in rows:
-            try:
-                raw = stream.read(variable.start + row * slab, slab)
-            except (OSError, zlib.error) as error:
-                raise self._damaged(variable, error) from error
-            if len(raw) != slab:
-                raise self._damaged(variable, "it ends too early")
-            values = np.frombuffer(raw, stored).reshape(slab_shape)[index[1:]]
-            slabs.append(values.astype(self.dtype))
-        if not slabs:
-            return np.empty((0, *self.layout.video_shape[1:]), self.dtype)
-        block = slabs[0] if isinstance(outer, int) else np.stack(slabs)
-        return self.layout.to_video(block, owned=True)
-
-    def _damaged(self, variable: MatVariable, reason: object) -> UnreadableFileError:
-        return UnreadableFileError(
-            f"{self.stamp.path}: variable {variable.name} cannot be read ({reason}). The file is "
-            "damaged; save it again."
-        )
+    def _variable(self, name: str) -> NDArray[Any]:
+        handle = _FILES.get(self.stamp)
+        try:
+            with handle.lock:
+                return handle.value.get(name)
+        except Exception as error:
+            raise UnreadableFileError(
+                f"{self.stamp.path}: variable {name} cannot be read ({error}). The file is "
+                "damaged; save it again."
+            ) from error
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
         return {
             "kind": "MAT",
             **self.stamp.facts(),
-            "datasets": [variable.name for variable in self.variables],
+            "datasets": list(self.variables),
             "axes": self.layout.axes,
             "fixed": [list(pair) for pair in self.layout.fixed],
             "shape": list(self.shape),
             "dtype": self.dtype.str,
         }
+
+
+def _complex_flags(file: BinaryIO, path: str, size: int) -> Iterator[bool]:
+    """Yield for each variable whether it is complex; no pixel is read.
+
+    SciPy lists the variables of a file that breaks off as if all was well, and does not tell which
+    are complex. Layout after "MAT-File Format" (The MathWorks): a header of 128 bytes, then
+    elements of a tag (type, bytes) and data; a compressed element is one zlib stream that holds one
+    matrix, and a matrix begins with its flags.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:128])
+    if order is None:
+        raise UnreadableFileError(
+            f"{path}: not a MATLAB file of version 5 to 7.3. Save it in MATLAB with -v7.3."
+        )
+    at = 128
+    while at < size:
+        file.seek(at)
+        tag = file.read(8)
+        kind, nbytes = struct.unpack(order + "II", tag) if len(tag) == 8 else (0, size)
+        if at + 8 + nbytes > size:
+            raise UnreadableFileError(
+                f"{path}: the file breaks off: a variable at byte {at} needs {nbytes} bytes, "
+                f"but the file has {size}. It is truncated; copy or save it again."
+            )
+        if kind in (_MATRIX, _COMPRESSED):
+            head = file.read(min(nbytes, 4096))
+            if kind == _COMPRESSED:
+                head = zlib.decompressobj().decompress(head, 64)[8:]
+            yield bool(struct.unpack_from(order + "I", head, 8)[0] & _COMPLEX)
+        at += 8 + nbytes
+        if kind != _COMPRESSED:
+            at += -nbytes % 8
+
+
+def _list_variables(path: str, size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return MATLAB size and type of each numeric array; only headers are read."""
+    from scipy.io import whosmat
+
+    try:
+        with open(path, "rb") as file:
+            flags = list(_complex_flags(file, path, size))
+        listed = whosmat(path)
+    except UnreadableFileError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"{path}: its variables cannot be listed ({error}). The file is damaged; save it again."
+        ) from error
+    return {
+        name: (tuple(shape), np.dtype("c16" if flag else _CLASSES[kind]))
+        for (name, shape, kind), flag in zip(listed, flags, strict=True)
+        if kind in _CLASSES
+    }
 
 
 def open_mat(
@@ -149,24 +196,9 @@ def open_mat(
 ) -> MatSource:
     """Open a recording in a MATLAB file before v7.3; no pixel is read.
 
-    Variables are ``(H, W, T)``, one for each channel. Compressed variables are read by pieces
-    too.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    axes : str, optional
-        One letter for each axis in MATLAB's order.
-    dataset : str or sequence of str, optional
-        Variable names, several are channels; found by :func:`choose_datasets` otherwise.
-    z : int, optional
-        Plane to read where ``axes`` has ``Z``.
-
-    Returns
-    -------
-    MatSource
-        The recording.
+    Variables are ``(H, W, T)``, one for each channel, found by :func:`choose_datasets` unless
+    ``dataset`` names them; ``axes`` is in MATLAB's order. A variable is read whole, and kept, when
+    its first frame is.
 
     Raises
     ------
@@ -175,10 +207,9 @@ def open_mat(
     """
     stamp = stamp_file(path)
     name = str(path)
-    found = list_variables(stamp.path, stamp.size)
-    chosen, reason = choose_datasets({k: v.shape for k, v in found.items()}, name, dataset)
-    variables = tuple(found[key] for key in chosen)
-    shape = variables[0].shape
+    found = _list_variables(stamp.path, stamp.size)
+    chosen, reason = choose_datasets({k: shape for k, (shape, _) in found.items()}, name, dataset)
+    shape = found[chosen[0]][0]
     where = f"{name}, {chosen[0]}"
     if axes is not None:
         letters, origin = parse_axes(axes, len(shape), where), "axes= argument"
@@ -190,8 +221,8 @@ def open_mat(
             'MATLAB\'s order, for example axes="YXTC".'
         )
     layout, note = resolve_layout(letters[::-1], shape[::-1], where, z=z)
-    video_shape = (*layout.video_shape[:3], layout.video_shape[3] * len(variables))
-    dtype = check_video(video_shape, np.result_type(*(v.dtype for v in variables)), where)
+    video_shape = (*layout.video_shape[:3], layout.video_shape[3] * len(chosen))
+    dtype = check_video(video_shape, np.result_type(*(found[key][1] for key in chosen)), where)
     origins = (
         ("axes", f"{letters}, {origin}" + (f"; {note}" if note else "")),
         ("dataset", f"{', '.join(chosen)} ({reason})"),
@@ -199,6 +230,5 @@ def open_mat(
         ("dtype", f"variable {chosen[0]}"),
     )
     names = chosen if len(chosen) > 1 else None
-    return MatSource(
-        stamp, variables, layout, dtype, VideoMetadata(channel_names=names, origins=origins)
-    )
+    metadata = VideoMetadata(channel_names=names, origins=origins)
+    return MatSource(stamp, chosen, layout, dtype, metadata)
