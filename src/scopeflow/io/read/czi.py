@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import check_frame_range, check_video, choose_index
-from scopeflow.io.read.files import FileStamp, HandleCache, stamp_file
+from scopeflow.io.read.axes import check_video, choose_index
+from scopeflow.io.read.files import HandleCache, stamp_file
+from scopeflow.io.read.source import PlaneSource
 
 __all__ = ["CziSource", "count_scenes", "open_czi"]
 
+_COPY_AGAIN = "copy it again from the microscope"
 _TYPES = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32"}
 
 
@@ -92,75 +94,24 @@ def _open_file(path: str) -> _File:
 _FILES: HandleCache[_File] = HandleCache(_open_file)
 
 
-@dataclass(frozen=True)
-class CziSource:
+@dataclass(frozen=True, kw_only=True)
+class CziSource(PlaneSource):
     """One scene and plane of a CZI file.
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file.
-    scene : int
-        Number of the scene in the file.
-    box : tuple of int
-        ``x, y, width, height`` of the scene on the stage, px.
-    first : tuple of int
-        First frame, channel and plane in the numbering of the file.
-    shape : tuple of int
-        ``(T, H, W, C)``.
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Facts and origins.
-    position : int
-        Place of the scene among those of the file, from 0.
-    z : int
-        Plane, from 0.
-    planes : int
-        Planes of the file.
-    missing : tuple of tuple of int
-        ``(frame, channel)`` that the file lacks; they are read as black.
+    ``scene`` is its number in the file, ``position`` its place among the scenes. ``box`` is
+    ``x, y, width, height`` of the scene on the stage, px; ``first`` the first frame, channel and
+    plane in the numbering of the file. ``missing`` lists pairs of frame and channel.
     """
 
-    stamp: FileStamp
     scene: int
     box: tuple[int, int, int, int]
     first: tuple[int, int, int]
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    metadata: VideoMetadata
-    position: int
-    z: int
-    planes: int = 1
-    missing: tuple[tuple[int, int], ...] = ()
+    kind: str = "CZI"
 
-    @property
-    def frames_per_chunk(self) -> int:
-        """One: each frame is stored by itself."""
-        return 1
+    def _part(self) -> str:
+        return f"scene {self.position}, z {self.z}"
 
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"CZI {self.stamp.path}, scene {self.position}, z {self.z}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording, or a file that changed.
-        UnreadableFileError
-            A damaged image.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
-        self.stamp.check_unchanged()
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
         handle = _FILES.get(self.stamp)
         scene = self.scene if handle.value.has_scenes else None
         absent = set(self.missing)
@@ -169,29 +120,11 @@ class CziSource:
             if (t, c) in absent:
                 continue
             place = {"T": t + self.first[0], "C": c + self.first[1], "Z": self.z + self.first[2]}
-            try:
-                # The library holds one place in the file: no two threads read at once.
-                with handle.lock:
-                    plane = handle.value.reader.read(roi=self.box, plane=place, scene=scene)
-            except Exception as error:
-                raise UnreadableFileError(
-                    f"{self.stamp.path}: frame {t}, channel {c} cannot be read "
-                    f"({type(error).__name__}: {error}). The file is damaged; copy it again from "
-                    "the microscope."
-                ) from error
+            # The library holds one place in the file: no two threads read at once.
+            with self._reading(f"frame {t}, channel {c}", _COPY_AGAIN), handle.lock:
+                plane = handle.value.reader.read(roi=self.box, plane=place, scene=scene)
             video[t - start, :, :, c] = plane[:, :, 0]
         return video
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {
-            "kind": "CZI",
-            **self.stamp.facts(),
-            "position": self.position,
-            "z": self.z,
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-        }
 
 
 def count_scenes(path: str | Path) -> int:
@@ -219,21 +152,8 @@ def open_czi(
     they lie on the stage. Times are those of the list ``TimeStamps`` in the file, else of the
     interval in its metadata.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    position : int, optional
-        Scene, from 0, needed where there are several.
-    z : int, optional
-        Plane, needed where there are several.
-    missing : {"error", "black"}, optional
-        What an image that was never recorded is.
-
-    Returns
-    -------
-    CziSource
-        The recording.
+    ``position`` (the scene, from 0) and ``z`` are needed where there are several. An image that was
+    never recorded is an error, or black.
 
     Raises
     ------
@@ -285,9 +205,19 @@ def open_czi(
         kinds = [np.dtype(_TYPES[kind]) for kind in file.types.values()]
         dtype = check_video(shape, np.result_type(*kinds), name)
         metadata = _metadata(str(path), file, shape, first[1], planes)
-    box = (left, top, right - left, bottom - top)
-    scene = scenes[position]
-    return CziSource(stamp, scene, box, first, shape, dtype, metadata, position, z, planes, absent)
+    return CziSource(
+        stamp=stamp,
+        shape=shape,
+        dtype=dtype,
+        metadata=metadata,
+        position=position,
+        z=z,
+        planes=planes,
+        missing=absent,
+        scene=scenes[position],
+        box=(left, top, right - left, bottom - top),
+        first=first,
+    )
 
 
 def _metadata(

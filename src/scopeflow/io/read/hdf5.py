@@ -13,22 +13,10 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.io.locations import RemotePath, is_access_error, location
-from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import (
-    AxisLayout,
-    check_frame_range,
-    check_video,
-    default_axes,
-    parse_axes,
-    resolve_layout,
-)
+from scopeflow.io.read.axes import default_axes, parse_axes
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import (
-    FileStamp,
-    HandleCache,
-    collection_paused,
-    stamp_file,
-)
+from scopeflow.io.read.files import HandleCache, collection_paused, stamp_file
+from scopeflow.io.read.source import DatasetSource, dataset_facts
 
 __all__ = ["HDF5_FILES", "Hdf5Source", "open_hdf5"]
 
@@ -60,93 +48,21 @@ HDF5_FILES: HandleCache[Any] = HandleCache(_open_file)
 """Open HDF5 files of this process; read them under the lock of their handle."""
 
 
-@dataclass(frozen=True)
-class Hdf5Source:
-    """One dataset, or one for each channel, of an HDF5 or MATLAB v7.3 file.
+@dataclass(frozen=True, kw_only=True)
+class Hdf5Source(DatasetSource):
+    """One dataset, or one for each channel, of an HDF5 or MATLAB v7.3 file."""
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file.
-    datasets : tuple of str
-        Dataset names in channel order.
-    layout : AxisLayout
-        Axis order of each of them.
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Facts and origins.
-    frames_per_chunk : int
-        Frames of one HDF5 chunk.
-    kind : str
-        ``"HDF5"`` or ``"MAT v7.3"``.
-    """
-
-    stamp: FileStamp
-    datasets: tuple[str, ...]
-    layout: AxisLayout
-    dtype: np.dtype[Any]
-    metadata: VideoMetadata
-    frames_per_chunk: int
-    kind: str
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape ``(T, H, W, C)``."""
-        frames, height, width, channels = self.layout.video_shape
-        return frames, height, width, channels * len(self.datasets)
-
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"{self.kind} {self.stamp.path}, {', '.join(self.datasets)}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording.
-        UnreadableFileError
-            A damaged chunk.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
+    def _read_datasets(self, start: int, stop: int) -> list[NDArray[Any]]:
         index = self.layout.index(start, stop)
         handle = HDF5_FILES.get(self.stamp)
         # HDF5 itself is not safe for threads.
         with handle.lock:
             try:
-                blocks = [handle.value[name][index] for name in self.datasets]
+                return [handle.value[name][index] for name in self.datasets]
             except Exception as error:
                 if not is_access_error(error):
                     raise
-                raise UnreadableFileError(
-                    f"{self.stamp.path}: frames {start} to {stop} cannot be read ({error}). "
-                    "The file is damaged; restore it from the original."
-                ) from error
-        parts = [
-            self.layout.to_video(np.asarray(block).astype(self.dtype, copy=False), owned=True)
-            for block in blocks
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {
-            "kind": self.kind,
-            **self.stamp.facts(),
-            "datasets": list(self.datasets),
-            "axes": self.layout.axes,
-            "fixed": [list(pair) for pair in self.layout.fixed],
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-        }
+                raise self._damaged(f"frames {start} to {stop}", error) from error
 
 
 def _numeric_datasets(file: Any) -> dict[str, Any]:
@@ -177,6 +93,27 @@ def _writer_axes(data: Any, file: Any, name: str) -> str | None:
     return "".join(letters)
 
 
+def _stored_axes(
+    first: Any, file: Any, where: str, matlab: bool, axes: str | None
+) -> tuple[str, str]:
+    """Return the axes of a dataset as it is stored, and where they were read."""
+    shape = tuple(first.shape)
+    if axes is not None:
+        letters = parse_axes(axes, len(shape), where)
+        return letters[::-1] if matlab else letters, "axes= argument"
+    if matlab:
+        if len(shape) != 3:
+            raise InputError(
+                f"{where}: a MATLAB array of shape {shape[::-1]} has no documented axis order. "
+                'Pass axes= in MATLAB\'s order, for example axes="YXTC".'
+            )
+        return "TXY", "MATLAB order (H, W, T), reversed by HDF5"
+    written = _writer_axes(first, file, where)
+    if written is not None:
+        return written, "attribute dimension_ordering"
+    return default_axes(len(shape), shape, where), f"default for {len(shape)} axes"
+
+
 def open_hdf5(
     path: str | Path | RemotePath,
     *,
@@ -187,24 +124,9 @@ def open_hdf5(
     """Open a recording in an HDF5 or MATLAB v7.3 file; no pixel is read.
 
     Datasets are ``(T, H, W)`` or ``(T, H, W, C)`` unless the attribute ``dimension_ordering`` or
-    ``axes`` says otherwise. MATLAB files hold ``(H, W, T)`` in MATLAB's order, which HDF5 reverses;
+    ``axes`` says otherwise; several are channels, found by :func:`choose_datasets` unless
+    ``dataset`` names them. MATLAB files hold ``(H, W, T)`` in MATLAB's order, which HDF5 reverses;
     ``axes`` of a MATLAB file is in MATLAB's order.
-
-    Parameters
-    ----------
-    path : str, Path or RemotePath
-        The file.
-    axes : str, optional
-        One letter for each axis of a dataset.
-    dataset : str or sequence of str, optional
-        Dataset names, several are channels; found by :func:`choose_datasets` otherwise.
-    z : int, optional
-        Plane to read where ``axes`` has ``Z``.
-
-    Returns
-    -------
-    Hdf5Source
-        The recording.
 
     Raises
     ------
@@ -224,46 +146,21 @@ def open_hdf5(
         if dataset is None:
             numbers = {k: v for k, v in numbers.items() if found[k].dtype.kind in "biufc"}
         chosen, reason = choose_datasets(numbers, name, dataset)
-        data = [found[key] for key in chosen]
-        first = data[0]
-        shape = tuple(first.shape)
+        first = found[chosen[0]]
         where = f"{name}, {chosen[0]}"
-        origin = "axes= argument"
-        if axes is not None:
-            letters = parse_axes(axes, len(shape), where)
-            letters = letters[::-1] if matlab else letters
-        elif matlab:
-            if len(shape) != 3:
-                raise InputError(
-                    f"{where}: a MATLAB array of shape {shape[::-1]} has no documented axis order. "
-                    'Pass axes= in MATLAB\'s order, for example axes="YXTC".'
-                )
-            letters, origin = "TXY", "MATLAB order (H, W, T), reversed by HDF5"
-        elif (written := _writer_axes(first, file, where)) is not None:
-            letters, origin = written, "attribute dimension_ordering"
-        else:
-            letters = default_axes(len(shape), shape, where)
-            origin = f"default for {len(shape)} axes"
-        layout, note = resolve_layout(letters, shape, where, z=z)
+        letters, origin = _stored_axes(first, file, where, matlab, axes)
         logical = matlab and _text(first.attrs.get("MATLAB_class")) == "logical"
-        dtype = np.result_type(*(np.dtype(bool) if logical else item.dtype for item in data))
-        video_shape = (*layout.video_shape[:3], layout.video_shape[3] * len(chosen))
-        dtype = check_video(video_shape, dtype, where)
-        chunks = first.chunks
+        types = [np.dtype(bool) if logical else found[key].dtype for key in chosen]
+        facts = dataset_facts(
+            where, chosen, letters, tuple(first.shape), types,
+            z=z, axes=f"{letters}, {origin}", reason=reason, noun="dataset",
+        )  # fmt: skip
+        layout = facts["layout"]
         per_chunk = 1
-        if chunks is not None and "T" in layout.axes:
-            per_chunk = min(int(chunks[layout.axes.index("T")]), max(1, layout.size("T")))
-    origins = (
-        ("axes", f"{letters}, {origin}" + (f"; {note}" if note else "")),
-        ("dataset", f"{', '.join(chosen)} ({reason})"),
-        ("shape", f"dataset {chosen[0]}"),
-        ("dtype", f"dataset {chosen[0]}"),
-    )
-    names = chosen if len(chosen) > 1 else None
-    metadata = VideoMetadata(channel_names=names, origins=origins)
-    return Hdf5Source(
-        stamp, chosen, layout, dtype, metadata, per_chunk, "MAT v7.3" if matlab else "HDF5"
-    )
+        if first.chunks is not None and "T" in layout.axes:
+            per_chunk = min(int(first.chunks[layout.axes.index("T")]), max(1, layout.size("T")))
+    kind = "MAT v7.3" if matlab else "HDF5"
+    return Hdf5Source(stamp=stamp, kind=kind, frames_per_chunk=per_chunk, **facts)
 
 
 def _text(value: Any) -> str:

@@ -13,16 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
-from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import (
-    AxisLayout,
-    check_frame_range,
-    check_video,
-    parse_axes,
-    resolve_layout,
-)
+from scopeflow.io.read.axes import parse_axes
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import FileStamp, HandleCache, stamp_file
+from scopeflow.io.read.files import HandleCache, stamp_file
+from scopeflow.io.read.source import DatasetSource, dataset_facts
 
 __all__ = ["MatSource", "open_mat"]
 
@@ -57,57 +51,19 @@ class _Variables:
 _FILES: HandleCache[_Variables] = HandleCache(_Variables, size=4)
 
 
-@dataclass(frozen=True)
-class MatSource:
+@dataclass(frozen=True, kw_only=True)
+class MatSource(DatasetSource):
     """One variable, or one for each channel, of a MATLAB file before v7.3.
 
     ``layout`` has the slowest axis first: MATLAB's order reversed.
     """
 
-    stamp: FileStamp
-    variables: tuple[str, ...]
-    layout: AxisLayout
-    dtype: np.dtype[Any]
-    metadata: VideoMetadata
+    kind: str = "MAT"
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape ``(T, H, W, C)``."""
-        frames, height, width, channels = self.layout.video_shape
-        return frames, height, width, channels * len(self.variables)
-
-    @property
-    def frames_per_chunk(self) -> int:
-        """One: the variable is in memory after the first read."""
-        return 1
-
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"MAT {self.stamp.path}, {', '.join(self.variables)}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording.
-        UnreadableFileError
-            Damaged data.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
+    def _read_datasets(self, start: int, stop: int) -> list[NDArray[Any]]:
         index = self.layout.index(start, stop)
-        parts = [
-            self.layout.to_video(self._variable(name).T[index].astype(self.dtype), owned=True)
-            for name in self.variables
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
+        # A copy, always: the variable itself is kept.
+        return [self._variable(name).T[index].astype(self.dtype) for name in self.datasets]
 
     def _variable(self, name: str) -> NDArray[Any]:
         handle = _FILES.get(self.stamp)
@@ -115,22 +71,7 @@ class MatSource:
             with handle.lock:
                 return handle.value.get(name)
         except Exception as error:
-            raise UnreadableFileError(
-                f"{self.stamp.path}: variable {name} cannot be read ({error}). The file is "
-                "damaged; save it again."
-            ) from error
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {
-            "kind": "MAT",
-            **self.stamp.facts(),
-            "datasets": list(self.variables),
-            "axes": self.layout.axes,
-            "fixed": [list(pair) for pair in self.layout.fixed],
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-        }
+            raise self._damaged(f"variable {name}", error, "save it again") from error
 
 
 def _complex_flags(file: BinaryIO, path: str, size: int) -> Iterator[bool]:
@@ -220,15 +161,9 @@ def open_mat(
             f"{where}: a MATLAB array of shape {shape} has no documented axis order. Pass axes= in "
             'MATLAB\'s order, for example axes="YXTC".'
         )
-    layout, note = resolve_layout(letters[::-1], shape[::-1], where, z=z)
-    video_shape = (*layout.video_shape[:3], layout.video_shape[3] * len(chosen))
-    dtype = check_video(video_shape, np.result_type(*(found[key][1] for key in chosen)), where)
-    origins = (
-        ("axes", f"{letters}, {origin}" + (f"; {note}" if note else "")),
-        ("dataset", f"{', '.join(chosen)} ({reason})"),
-        ("shape", f"variable {chosen[0]}"),
-        ("dtype", f"variable {chosen[0]}"),
-    )
-    names = chosen if len(chosen) > 1 else None
-    metadata = VideoMetadata(channel_names=names, origins=origins)
-    return MatSource(stamp, chosen, layout, dtype, metadata)
+    types = [found[key][1] for key in chosen]
+    facts = dataset_facts(
+        where, chosen, letters[::-1], shape[::-1], types,
+        z=z, axes=f"{letters}, {origin}", reason=reason, noun="variable",
+    )  # fmt: skip
+    return MatSource(stamp=stamp, **facts)

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import check_frame_range, check_video, choose_index
-from scopeflow.io.read.files import FileStamp, HandleCache, stamp_file
+from scopeflow.io.read.axes import check_video, choose_index
+from scopeflow.io.read.files import HandleCache, stamp_file
+from scopeflow.io.read.source import PlaneSource
 
 __all__ = ["Nd2Source", "open_nd2"]
 
 
+_COPY_AGAIN = "copy it again from the microscope"
 _MAP_SIGNATURE = b"ND2 CHUNK MAP SIGNATURE 0000001!"
 
 
@@ -49,70 +51,17 @@ def _open_file(path: str) -> Any:
 _FILES: HandleCache[Any] = HandleCache(_open_file)
 
 
-@dataclass(frozen=True)
-class Nd2Source:
-    """One stage position and plane of an ND2 file.
+@dataclass(frozen=True, kw_only=True)
+class Nd2Source(PlaneSource):
+    """One stage position and plane of an ND2 file; ``images`` numbers the one of each frame."""
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file.
-    images : tuple of int
-        Number of the stored image of each frame.
-    shape : tuple of int
-        ``(T, H, W, C)``.
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Facts and origins.
-    position : int
-        Stage position.
-    z : int
-        Plane.
-    planes : int
-        Planes of the file.
-    missing : tuple of int
-        Frames that the file lacks; they are read as black.
-    """
-
-    stamp: FileStamp
     images: tuple[int, ...]
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    metadata: VideoMetadata
-    position: int
-    z: int
-    planes: int = 1
-    missing: tuple[int, ...] = ()
+    kind: str = "ND2"
 
-    @property
-    def frames_per_chunk(self) -> int:
-        """One: each frame is stored by itself."""
-        return 1
+    def _part(self) -> str:
+        return f"position {self.position}, z {self.z}"
 
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"ND2 {self.stamp.path}, position {self.position}, z {self.z}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording, or a file that changed.
-        UnreadableFileError
-            A damaged image.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
-        # The file is mapped, and a mapped file that shrank would end the process.
-        self.stamp.check_unchanged()
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
         handle = _FILES.get(self.stamp)
         _, height, width, channels = self.shape
         video = np.empty((stop - start, *self.shape[1:]), self.dtype)
@@ -120,29 +69,12 @@ class Nd2Source:
             if start + n in self.missing:
                 video[n] = 0
                 continue
-            try:
-                with handle.lock:
-                    frame = handle.value.read_frame(image)
-                    samples = channels // _channel_count(handle.value)
-            except Exception as error:
-                raise UnreadableFileError(
-                    f"{self.stamp.path}: image {image} cannot be read ({type(error).__name__}: "
-                    f"{error}). The file is damaged; copy it again from the microscope."
-                ) from error
+            with self._reading(f"image {image}", _COPY_AGAIN), handle.lock:
+                frame = handle.value.read_frame(image)
+                samples = channels // _channel_count(handle.value)
             stored = np.asarray(frame).reshape(-1, height, width, samples)
             video[n] = np.moveaxis(stored, 0, 2).reshape(height, width, channels)
         return video
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {
-            "kind": "ND2",
-            **self.stamp.facts(),
-            "position": self.position,
-            "z": self.z,
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-        }
 
 
 def _channel_count(file: Any) -> int:
@@ -158,21 +90,8 @@ def open_nd2(
 ) -> Nd2Source:
     """Open a recording in an ND2 file; no pixel is read.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    position : int, optional
-        Stage position, needed where there are several.
-    z : int, optional
-        Plane, needed where there are several.
-    missing : {"error", "black"}, optional
-        What an image that was never recorded is.
-
-    Returns
-    -------
-    Nd2Source
-        The recording.
+    ``position`` and ``z`` are needed where there are several. An image that was never recorded is
+    an error, or black.
 
     Raises
     ------
@@ -219,8 +138,17 @@ def open_nd2(
                 "or export its complete part."
             )
         metadata = _metadata(file, images, shape, sizes)
-    planes = sizes.get("Z", 1)
-    return Nd2Source(stamp, images, shape, dtype, metadata, position, z, planes, absent)
+    return Nd2Source(
+        stamp=stamp,
+        shape=shape,
+        dtype=dtype,
+        metadata=metadata,
+        position=position,
+        z=z,
+        planes=sizes.get("Z", 1),
+        missing=absent,
+        images=images,
+    )
 
 
 def _missing_images(file: Any, images: tuple[int, ...], size: int) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputNotFoundError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import check_frame_range, check_video
+from scopeflow.io.read.axes import check_video
 from scopeflow.io.read.files import FileStamp, stamp_file
+from scopeflow.io.read.source import FileSource
 
 __all__ = ["Suite2pSource", "open_suite2p"]
 
@@ -57,86 +58,43 @@ def _read_settings(file: BinaryIO) -> dict[str, Any]:
     return settings
 
 
-@dataclass(frozen=True)
-class Suite2pSource:
-    """Frames that suite2p registered, one file a channel, int16.
+@dataclass(frozen=True, kw_only=True)
+class Suite2pSource(FileSource):
+    """Frames that suite2p registered, int16: ``data.bin``, in ``others`` ``data_chan2.bin``."""
 
-    Attributes
-    ----------
-    stamps : tuple of FileStamp
-        ``data.bin`` and, for a second channel, ``data_chan2.bin``.
-    shape : tuple of int
-        ``(T, H, W, C)``.
-    metadata : VideoMetadata
-        Facts and origins.
-    """
-
-    stamps: tuple[FileStamp, ...]
-    shape: tuple[int, int, int, int]
-    metadata: VideoMetadata
+    kind: str = "suite2p"
+    others: tuple[FileStamp, ...] = ()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """int16, as suite2p computes."""
-        return np.dtype(np.int16)
-
-    @property
-    def frames_per_chunk(self) -> int:
-        """One: frames lie in one piece."""
-        return 1
-
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"suite2p {self.stamps[0].path}"
+    def _stamps(self) -> tuple[FileStamp, ...]:
+        return (self.stamp, *self.others)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The binary files."""
-        return tuple(stamp.path for stamp in self.stamps)
+        return tuple(stamp.path for stamp in self._stamps)
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording, or a file that changed.
-        """
-        frames, height, width, _ = self.shape
-        check_frame_range(start, stop, frames, self.description)
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        for channel, stamp in enumerate(self.stamps):
+        for channel, stamp in enumerate(self._stamps):
+            # A mapped file that shrank would end the process, so look first.
             stamp.check_unchanged()
-            stored = np.memmap(stamp.path, _STORED, "r", shape=(frames, height, width))
+            stored = np.memmap(stamp.path, _STORED, "r", shape=self.shape[:3])
             block[..., channel] = stored[start:stop]
         return block
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
-        return {
-            "kind": "suite2p",
-            "files": [stamp.facts() for stamp in self.stamps],
-            "shape": list(self.shape),
-        }
+        files = [stamp.facts() for stamp in self._stamps]
+        return {"kind": self.kind, "files": files, "shape": list(self.shape)}
 
 
 def open_suite2p(folder: str | Path) -> Suite2pSource:
-    """Open the binary file of one plane of suite2p; no pixel is read.
+    """Open the binary file of one plane, such as ``suite2p/plane0``; no pixel is read.
 
     ``data.bin`` holds int16 frames without a header; their size and rate are in ``ops.npy`` beside
     it (``Ly``, ``Lx``, ``fs``). That file is a pickle: only numbers and arrays are taken from it,
     nothing in it is executed. A second channel is ``data_chan2.bin``. Suite2p halves uint16 values.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Such as ``suite2p/plane0``.
-
-    Returns
-    -------
-    Suite2pSource
-        The recording.
 
     Raises
     ------
@@ -186,4 +144,10 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
     interval = 1 / rate if rate > 0 else None
     if interval is not None:
         origins = (*origins, ("frame_interval", "ops.npy, fs"))
-    return Suite2pSource(stamps, shape, VideoMetadata(None, None, interval, None, origins))
+    return Suite2pSource(
+        stamp=stamps[0],
+        others=stamps[1:],
+        shape=shape,
+        dtype=np.dtype(np.int16),
+        metadata=VideoMetadata(None, None, interval, None, origins),
+    )

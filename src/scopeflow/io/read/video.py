@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.axes import check_frame_range, check_video
-from scopeflow.io.read.files import FileStamp, HandleCache, stamp_file
+from scopeflow.io.read.axes import check_video
+from scopeflow.io.read.files import HandleCache, stamp_file
+from scopeflow.io.read.source import FileSource
 
 __all__ = ["VideoFileSource", "import_av", "open_video_file"]
 
@@ -151,57 +152,22 @@ def _plane(frame: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows[:, : frame.width * dtype.itemsize]).view(dtype)
 
 
-@dataclass(frozen=True)
-class VideoFileSource:
-    """The first video stream of a file, as grey frames.
+@dataclass(frozen=True, kw_only=True)
+class VideoFileSource(FileSource):
+    """The first video stream of a file, as grey frames: uint8, or uint16 above 8 bits.
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file.
-    shape : tuple of int
-        ``(T, H, W, 1)``.
-    dtype : numpy.dtype
-        uint8, or uint16 for grey video of more than 8 bits.
-    times : bytes
-        Time of each frame in units of the stream, int64.
-    frames_per_chunk : int
-        Frames from one key frame to the next.
-    codec : str
-        Name of the codec.
-    metadata : VideoMetadata
-        Facts and origins.
+    ``times`` holds the time of each frame in units of the stream, int64; a chunk are the frames
+    from one key frame to the next.
     """
 
-    stamp: FileStamp
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
     times: bytes
-    frames_per_chunk: int
     codec: str
-    metadata: VideoMetadata
+    kind: str = "video"
 
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"video {self.stamp.path}, {self.codec}"
+    def _part(self) -> str:
+        return self.codec
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The file."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, 1)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording, or a file that changed.
-        UnreadableFileError
-            A frame cannot be decoded.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *self.shape[1:]), self.dtype)
         if start == stop:
             return block
@@ -222,7 +188,7 @@ class VideoFileSource:
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
-        return {"kind": "video", **self.stamp.facts(), "shape": list(self.shape)}
+        return {"kind": self.kind, **self.stamp.facts(), "shape": list(self.shape)}
 
 
 def open_video_file(path: str | Path) -> VideoFileSource:
@@ -232,16 +198,6 @@ def open_video_file(path: str | Path) -> VideoFileSource:
     number whatever the codec. Frames become grey by this rule: grey video is taken as it is;
     of YUV video the luma is taken, expanded from 16–235 to 0–255 unless the file says that it has
     the full range; RGB video is weighted 0.299 R + 0.587 G + 0.114 B, which keeps grey exactly.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    VideoFileSource
-        The recording.
 
     Raises
     ------
@@ -297,5 +253,12 @@ def open_video_file(path: str | Path) -> VideoFileSource:
         frame_interval_s=1 / rate if uniform else None,
         origins=origins,
     )
-    stored = np.ascontiguousarray(times).tobytes()
-    return VideoFileSource(stamp, shape, dtype, stored, max(1, together), codec, metadata)
+    return VideoFileSource(
+        stamp=stamp,
+        shape=shape,
+        dtype=dtype,
+        metadata=metadata,
+        frames_per_chunk=max(1, together),
+        times=np.ascontiguousarray(times).tobytes(),
+        codec=codec,
+    )

@@ -21,16 +21,10 @@ from scopeflow.io.locations import (
     reaching,
 )
 from scopeflow.io.metadata import VideoMetadata, micrometres, seconds
-from scopeflow.io.read.axes import (
-    AxisLayout,
-    check_frame_range,
-    check_video,
-    default_axes,
-    parse_axes,
-    resolve_layout,
-)
+from scopeflow.io.read.axes import check_video, default_axes, parse_axes, resolve_layout
 from scopeflow.io.read.discovery import choose_datasets
 from scopeflow.io.read.files import FileStamp, stamp_folder
+from scopeflow.io.read.source import LayoutSource
 from scopeflow.io.zarr.stores import zarr_store
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
@@ -68,56 +62,13 @@ def _open_array(stamp: FileStamp) -> Any:
     return _open_node(stamp.path)
 
 
-@dataclass(frozen=True)
-class ZarrSource:
-    """One zarr array, format 2 or 3, sharded or not.
+@dataclass(frozen=True, kw_only=True)
+class ZarrSource(LayoutSource):
+    """One zarr array, format 2 or 3, sharded or not; ``stamp`` is the sum of its files."""
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        Folder of the array, with the sum of its chunk files.
-    layout : AxisLayout
-        Its axis order.
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Facts and origins.
-    frames_per_chunk : int
-        Frames of one chunk (the inner chunk of a shard).
-    """
+    kind: str = "zarr"
 
-    stamp: FileStamp
-    layout: AxisLayout
-    dtype: np.dtype[Any]
-    metadata: VideoMetadata
-    frames_per_chunk: int
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape ``(T, H, W, C)``."""
-        return self.layout.video_shape
-
-    @property
-    def description(self) -> str:
-        """Short name for people."""
-        return f"zarr {self.stamp.path}"
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Folder of the array."""
-        return (self.stamp.path,)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``.
-
-        Raises
-        ------
-        InputError
-            A range outside the recording.
-        UnreadableFileError
-            A damaged chunk.
-        """
-        check_frame_range(start, stop, self.shape[0], self.description)
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
         array = _open_array(self.stamp)
         try:
             block = np.asarray(array[self.layout.index(start, stop)])
@@ -131,17 +82,6 @@ class ZarrSource:
                 f"({type(error).__name__}: {error}). A chunk is damaged; restore the folder."
             ) from error
         return self.layout.to_video(block, owned=True)
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {
-            "kind": "zarr",
-            **self.stamp.facts(),
-            "axes": self.layout.axes,
-            "fixed": [list(pair) for pair in self.layout.fixed],
-            "shape": list(self.shape),
-            "dtype": self.dtype.str,
-        }
 
 
 def _walk(group: Any, prefix: str = "") -> dict[str, Any]:
@@ -194,75 +134,34 @@ def _scales(multiscale: Mapping[str, Any], letters: str) -> dict[str, tuple[floa
     return {letter: (step, unit) for letter, step, unit in zip(letters, steps, units, strict=True)}
 
 
-def open_zarr(
-    path: str | Path | RemotePath,
-    *,
-    axes: str | None = None,
-    dataset: str | None = None,
-    z: int | None = None,
-) -> ZarrSource:
-    """Open a recording in a zarr array or group; no pixel is read.
-
-    In an OME-Zarr group the first multiscales image at full resolution is the recording, with the
-    axes named there. Other groups are searched by :func:`choose_datasets`. Arrays without axis
-    names are ``(T, H, W)`` or ``(T, H, W, C)``.
-
-    Parameters
-    ----------
-    path : str, Path or RemotePath
-        Folder of the array or group, or its address.
-    axes : str, optional
-        One letter for each axis; overrides names in the file.
-    dataset : str, optional
-        Path of the array inside the group.
-    z : int, optional
-        Plane to read where there are several.
-
-    Returns
-    -------
-    ZarrSource
-        The recording.
-
-    Raises
-    ------
-    UnreadableFileError, DatasetNotFoundError, InputError
-        The folder, its arrays or their axes cannot be used.
-    """
-    folder = location(path)
-    name = str(folder if isinstance(folder, RemotePath) else path)
-    node = _open_node(str(folder))
-    multiscale = None
-    key = ""
-    reason = "the array itself"
-    if isinstance(node, zarr.Group):
-        multiscale = _multiscale(node)
-        level = str(multiscale["datasets"][0]["path"]) if multiscale else None
-        if level is not None and (dataset is None or dataset.strip("/") == level.strip("/")):
-            key, reason = level, "level 0 of multiscales"
-            try:
-                array = node[key]
-            except KeyError:
-                raise UnreadableFileError(
-                    f"{name}: its OME metadata name the array {key!r}, which is missing. "
-                    "The folder is incomplete; copy it again."
-                ) from None
-        else:
-            multiscale = None
-            arrays = _walk(node)
-            shapes = {k: tuple(a.shape) for k, a in arrays.items()}
-            chosen, reason = choose_datasets(shapes, name, dataset)
-            if len(chosen) > 1:
-                raise InputError(
-                    f"{name}: several arrays may be the recording: {', '.join(chosen)}. "
-                    "Choose one with dataset=."
-                )
-            key = chosen[0]
-            array = arrays[key]
-    else:
-        array = node
+def _choose_array(node: Any, name: str, dataset: str | None) -> tuple[Any, str, str, Any]:
+    """Return the array, its path in the group, why it was taken, and the multiscales it begins."""
+    if not isinstance(node, zarr.Group):
         if dataset is not None:
             raise InputError(f"{name}: is an array, not a group; leave dataset={dataset!r} out.")
-    where = f"{name}, {key}" if key else name
+        return node, "", "the array itself", None
+    multiscale = _multiscale(node)
+    level = str(multiscale["datasets"][0]["path"]) if multiscale else None
+    if level is not None and (dataset is None or dataset.strip("/") == level.strip("/")):
+        try:
+            return node[level], level, "level 0 of multiscales", multiscale
+        except KeyError:
+            raise UnreadableFileError(
+                f"{name}: its OME metadata name the array {level!r}, which is missing. "
+                "The folder is incomplete; copy it again."
+            ) from None
+    arrays = _walk(node)
+    chosen, reason = choose_datasets({k: tuple(a.shape) for k, a in arrays.items()}, name, dataset)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{name}: several arrays may be the recording: {', '.join(chosen)}. "
+            "Choose one with dataset=."
+        )
+    return arrays[chosen[0]], chosen[0], reason, None
+
+
+def _stored_axes(array: Any, multiscale: Any, where: str, axes: str | None) -> tuple[str, str]:
+    """Return the axes of an array, and where they were read."""
     shape = tuple(int(n) for n in array.shape)
     names = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
@@ -283,7 +182,34 @@ def open_zarr(
             f"{where}: {len(letters)} axes are named ({letters}), but the array has {len(shape)}. "
             "Its metadata are inconsistent; pass axes=."
         )
-    layout, note = resolve_layout(letters, shape, where, z=z)
+    return letters, origin
+
+
+def open_zarr(
+    path: str | Path | RemotePath,
+    *,
+    axes: str | None = None,
+    dataset: str | None = None,
+    z: int | None = None,
+) -> ZarrSource:
+    """Open a recording in a zarr array or group; no pixel is read.
+
+    In an OME-Zarr group the first multiscales image at full resolution is the recording, with the
+    axes named there, unless ``dataset`` is the path of another array. Other groups are searched by
+    :func:`choose_datasets`. Arrays without axis names are ``(T, H, W)`` or ``(T, H, W, C)``.
+
+    Raises
+    ------
+    UnreadableFileError, DatasetNotFoundError, InputError
+        The folder, its arrays or their axes cannot be used.
+    """
+    folder = location(path)
+    name = str(folder if isinstance(folder, RemotePath) else path)
+    node = _open_node(str(folder))
+    array, key, reason, multiscale = _choose_array(node, name, dataset)
+    where = f"{name}, {key}" if key else name
+    letters, origin = _stored_axes(array, multiscale, where, axes)
+    layout, note = resolve_layout(letters, array.shape, where, z=z)
     dtype = check_video(layout.video_shape, array.dtype, where)
     per_chunk = 1
     if "T" in layout.axes:
@@ -294,7 +220,7 @@ def open_zarr(
         ("shape", "zarr metadata"),
         ("dtype", "zarr metadata"),
     ]
-    pixel = interval = None
+    pixel = interval = channels = None
     if multiscale is not None:
         scales = _scales(multiscale, letters)
         sizes = [micrometres(*scales[letter]) for letter in "YX"]
@@ -305,12 +231,17 @@ def open_zarr(
             interval = seconds(*scales["T"])
             if interval is not None:
                 origins.append(("frame_interval", "OME-Zarr scale"))
-    channels = _channel_names(node, layout.video_shape[3]) if multiscale is not None else None
-    if channels is not None:
-        origins.append(("channels", "omero metadata"))
-    metadata = VideoMetadata(pixel, None, interval, channels, tuple(origins))
-    stamp = stamp_folder(folder / key)
-    return ZarrSource(stamp, layout, dtype, metadata, max(1, per_chunk))
+        channels = _channel_names(node, layout.video_shape[3])
+        if channels is not None:
+            origins.append(("channels", "omero metadata"))
+    return ZarrSource(
+        stamp=stamp_folder(folder / key),
+        shape=layout.video_shape,
+        dtype=dtype,
+        metadata=VideoMetadata(pixel, None, interval, channels, tuple(origins)),
+        frames_per_chunk=max(1, per_chunk),
+        layout=layout,
+    )
 
 
 def _channel_names(group: Any, count: int) -> tuple[str, ...] | None:
