@@ -18,6 +18,9 @@ from scopeflow.io.read.source import PlaneSource
 __all__ = ["Nd2Source", "open_nd2"]
 
 
+TESTED_ND2 = "nd2>=0.10,<0.13"
+"""Versions whose private table of images is where it is looked for; as in pyproject.toml."""
+
 _COPY_AGAIN = "copy it again from the microscope"
 _MAP_SIGNATURE = b"ND2 CHUNK MAP SIGNATURE 0000001!"
 
@@ -106,7 +109,7 @@ def open_nd2(
     with handle.lock:
         file = handle.value
         sizes = {key: int(n) for key, n in file.sizes.items()}
-        names = list(file._position_names()) if sizes.get("P", 1) > 1 else []
+        names = _position_names(file) if sizes.get("P", 1) > 1 else []
         position = choose_index(
             position, sizes.get("P", 1), "position", "stage positions", names, name
         )
@@ -130,7 +133,7 @@ def open_nd2(
                 f"{name}: it declares {sizes.get('T', 1)} frames, but lists {len(images)}. "
                 "The recording is incomplete."
             )
-        absent = _missing_images(file, images, stamp.size)
+        absent = _missing_images(file, images, stamp.size, name)
         if absent and missing == "error":
             raise UnreadableFileError(
                 f"{name}: {len(images)} frames are declared, but the image of frame {absent[0]} is "
@@ -151,11 +154,30 @@ def open_nd2(
     )
 
 
-def _missing_images(file: Any, images: tuple[int, ...], size: int) -> tuple[int, ...]:
+def _position_names(file: Any) -> list[str]:
+    points = [
+        point
+        for loop in file.experiment
+        if loop.type == "XYPosLoop"
+        for point in loop.parameters.points
+    ]
+    return [point.name or f"XYPos:{number}" for number, point in enumerate(points)]
+
+
+def _missing_images(file: Any, images: tuple[int, ...], size: int, name: str) -> tuple[int, ...]:
     """Return the frames whose images are missing or cut off, which the reader gives as black."""
-    offsets = getattr(getattr(file, "_rdr", None), "_frame_offsets", None)
-    if offsets is None:
+    if file.is_legacy:
         return ()
+    try:
+        # No public name of the package tells it.
+        offsets = file._rdr._frame_offsets
+    except AttributeError:
+        from nd2 import __version__
+
+        raise UnreadableFileError(
+            f"{name}: nd2 {__version__} does not tell which images the file holds, and missing "
+            f"ones would be read as black. Install a tested version: pip install '{TESTED_ND2}'"
+        ) from None
     attributes = file.attributes
     plain = getattr(attributes, "compressionType", None) is None
     frame_bytes = (attributes.widthBytes or 0) * attributes.heightPx if plain else 0

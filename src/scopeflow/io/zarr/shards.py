@@ -288,18 +288,18 @@ def _filled(description: dict[str, Any], attributes: Mapping[str, Any] | None) -
 
 @lru_cache(maxsize=1)
 def _group_description() -> dict[str, Any]:
-    store = MemoryStore()
-    zarr.create_group(store, zarr_format=3)
-    read: dict[str, Any] = json.loads(store._store_dict["zarr.json"].to_bytes())
+    written: dict[str, Any] = {}
+    zarr.create_group(MemoryStore(written), zarr_format=3)
+    read: dict[str, Any] = json.loads(written["zarr.json"].to_bytes())
     return read
 
 
 @lru_cache(maxsize=64)
 def _description(dtype: str, ndim: int, settings: str, frames_apart: bool) -> dict[str, Any]:
-    store = MemoryStore()
+    written: dict[str, Any] = {}
     shape = (2,) * ndim
     zarr.create_array(
-        store,
+        MemoryStore(written),
         shape=shape,
         dtype=np.dtype(dtype),
         chunks=(1, *shape[1:]) if frames_apart else shape,
@@ -307,7 +307,7 @@ def _description(dtype: str, ndim: int, settings: str, frames_apart: bool) -> di
         compressors=BloscCodec.from_dict(json.loads(settings)),
         zarr_format=3,
     )
-    read: dict[str, Any] = json.loads(store._store_dict["zarr.json"].to_bytes())
+    read: dict[str, Any] = json.loads(written["zarr.json"].to_bytes())
     return read
 
 

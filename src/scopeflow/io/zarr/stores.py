@@ -13,26 +13,18 @@ __all__ = ["zarr_store"]
 
 
 def zarr_store(place: Location) -> Any:
-    """Return what zarr opens for a place; opened in each process, never sent to another.
+    """Return what zarr opens for a folder; opened in each process, never sent to another.
 
-    Parameters
-    ----------
-    place : Path or RemotePath
-        The folder.
-
-    Returns
-    -------
-    str or zarr.storage.FsspecStore
-        Chunks of remote stores are whole objects, read and written side by side.
+    A remote one is a `zarr.storage.FsspecStore`: its chunks are whole objects, read and written
+    side by side.
     """
-    return _remote_store(place) if isinstance(place, RemotePath) else str(place)
-
-
-def _remote_store(place: RemotePath) -> Any:
+    if not isinstance(place, RemotePath):
+        return str(place)
+    from fsspec.core import url_to_fs
     from zarr.storage import FsspecStore
 
-    filesystem = _filesystem(place.root)
-    return FsspecStore(filesystem, path=filesystem._strip_protocol(place.address))
+    key = url_to_fs(place.address, use_listings_cache=False)[1]
+    return FsspecStore(_filesystem(place.root), path=key)
 
 
 @lru_cache(maxsize=16)
@@ -49,6 +41,7 @@ def _filesystem(root: str) -> Any:
 
 def _disconnect(filesystem: Any) -> None:
     """Close the connections while the event loop still runs; else aiohttp complains at the end."""
+    # No public name of zarr runs something in its loop; where it moves, aiohttp complains.
     from zarr.core.sync import sync
 
     async def close() -> None:
