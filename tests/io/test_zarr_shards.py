@@ -11,13 +11,7 @@ from zarr.codecs import BloscCodec
 
 from scopeflow.cells.store.arrays import create_stack, read_array, write_array, write_frames
 from scopeflow.errors import UnreadableFileError
-from scopeflow.io.zarr.shards import (
-    read_shard,
-    read_whole,
-    write_group,
-    write_shard,
-    write_whole,
-)
+from scopeflow.io.zarr.shards import Shards, read_whole, write_group, write_whole
 
 # Before numcodecs 0.16 zarr did not tell the compressor how large an item is; we always do.
 SAME_BYTES = Version(numcodecs.__version__) >= Version("0.16")
@@ -150,10 +144,13 @@ def test_shards_of_a_long_array(tmp_path, frames, length, per_chunk, dtype):
     )
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "zarr.json").write_bytes((tmp_path / "zarr" / "zarr.json").read_bytes())
+    shards, theirs = (
+        Shards(tmp_path / name, values.shape, values.dtype, length, per_chunk, codec)
+        for name in ("ours", "zarr")
+    )
     for n, start in enumerate(range(0, frames, length)):
         block = values[start : start + length]
-        file = tmp_path / "ours" / "c" / str(n) / "0" / "0" / "0"
-        write_shard(file, block, codec, length=length, per_chunk=per_chunk)
+        assert shards.write(start, block) == f"c/{n}/0/0/0"
         array[start : start + length] = block
     ours = zarr.open_array(tmp_path / "ours", mode="r")
     np.testing.assert_array_equal(ours[:], values)
@@ -163,19 +160,21 @@ def test_shards_of_a_long_array(tmp_path, frames, length, per_chunk, dtype):
     for n in range(whole):
         name = f"c/{n}/0/0/0"
         assert files[f"ours/{name}"] == files[f"zarr/{name}"]
-        for file in (tmp_path / "ours" / name, tmp_path / "zarr" / name):
+        for one in (shards, theirs):
             for start, stop in [(0, length), (1, length - 1), (length - 1, length)]:
-                out = np.empty((stop - start, *values.shape[1:]), values.dtype)
-                read_shard(file, start, stop, out, length=length, per_chunk=per_chunk)
                 first = n * length
-                np.testing.assert_array_equal(out, values[first + start : first + stop])
+                read = one.read(first + start, first + stop)
+                np.testing.assert_array_equal(read, values[first + start : first + stop])
+    for start, stop in [(0, frames), (length - 1, frames), (frames - 1, frames), (2, 2)]:
+        np.testing.assert_array_equal(shards.read(start, stop), values[start:stop])
 
 
 @pytest.mark.parametrize("damage", ["cut", "index", "chunk", "empty", "shorter", "longer"])
 def test_a_damaged_shard_is_an_error(tmp_path, damage):
     values = values_of("uint16", (6, 40, 50))
-    file = tmp_path / "shard"
-    write_shard(file, values, BloscCodec(cname="lz4", typesize=2), length=6, per_chunk=3)
+    codec = BloscCodec(cname="lz4", typesize=2)
+    shards = Shards(tmp_path, values.shape, values.dtype, 6, 3, codec)
+    file = tmp_path / shards.write(0, values)
     data = bytearray(file.read_bytes())
     if damage == "index":
         data[-10] ^= 1
@@ -187,6 +186,7 @@ def test_a_damaged_shard_is_an_error(tmp_path, damage):
         data[12:16] = (2**24).to_bytes(4, "little")  # bytes that it takes
     file.write_bytes(data[: {"cut": -7, "empty": 0}.get(damage, len(data))])
     with pytest.raises(UnreadableFileError, match="no whole shard"):
-        read_shard(file, 0, 6, np.empty_like(values), length=6, per_chunk=3)
+        shards.read(0, 6)
+    file.unlink()
     with pytest.raises(FileNotFoundError):
-        read_shard(tmp_path / "none", 0, 6, np.empty_like(values), length=6, per_chunk=3)
+        shards.read(0, 6)

@@ -1,10 +1,11 @@
-"""Chunks and small whole arrays of zarr v3 as files, with zarr's own bytes; opens no store.
+"""Whole shards, chunks and small arrays of zarr v3 as files, with zarr's own bytes.
 
-zarr makes several asynchronous rounds for each array and one for each chunk, which is most of the
-time where an output has thousands of arrays of a few kilobytes, and half of the time of a block of
-frames. Descriptions (``zarr.json``) are zarr's own with other numbers in them; chunks are laid out
-as the zarr v3 specification says (https://zarr-specs.readthedocs.io, core and sharding-indexed
-codec).
+The only place that lays out or takes apart chunks; who writes or reads frames asks for them here
+(why not zarr, and what it costs: docs/zarr_shards.md). zarr makes several asynchronous rounds for
+each array and one for each chunk, which is most of the time where an output has thousands of arrays
+of a few kilobytes. Descriptions (``zarr.json``) are zarr's own with other numbers in them; chunks
+are laid out as the zarr v3 specification says (https://zarr-specs.readthedocs.io, core and
+sharding-indexed codec).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,134 +32,137 @@ from scopeflow.errors import UnreadableFileError
 from scopeflow.io.files import atomic_path
 from scopeflow.io.locations import Location, RemotePath, reaching
 
-__all__ = ["read_shard", "read_whole", "write_chunk", "write_group", "write_shard", "write_whole"]
+__all__ = ["Shards", "read_whole", "write_chunk", "write_group", "write_whole"]
 
 _NO_CHUNK = 2**64 - 1  # place and size of an inner chunk that a shard does not hold
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
-def write_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """Make an empty group, unless one stands there.
+@dataclass(frozen=True)
+class Shards:
+    """The shards of an array that shards and inner chunks divide along its first axis only.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
-        Its folder, made where it is missing.
-    attributes : mapping, optional
-        JSON-able attributes of a new group.
+    folder : Path or RemotePath
+        Folder of the array.
+    shape, dtype
+        Of the array.
+    length, per_chunk : int
+        Items of a shard, and of an inner chunk, along the first axis.
+    codec : BloscCodec
+        Compression of the inner chunks.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder, values = Path(tempfile.mkdtemp()), np.arange(12.0).reshape(6, 2)
+    >>> shards = Shards(folder, (6, 2), values.dtype, 4, 2, BloscCodec(typesize=8))
+    >>> shards.write(0, values[:4]), shards.write(4, values[4:])
+    ('c/0/0', 'c/1/0')
+    >>> shards.read(3, 5).tolist()
+    [[6.0, 7.0], [8.0, 9.0]]
     """
+
+    folder: Location
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    length: int
+    per_chunk: int
+    codec: BloscCodec
+
+    def _name(self, start: int) -> str:
+        return "/".join(["c", str(start // self.length), *["0"] * (len(self.shape) - 1)])
+
+    def write(self, start: int, values: NDArray[Any]) -> str:
+        """Write the shard that begins with an item; return its file, relative to the array.
+
+        An older file is replaced, once the new one is complete. The last shard of an array may have
+        fewer items.
+        """
+        values = _little(values)
+        compressor = _blosc(json.dumps(self.codec.to_dict()))
+        chunks: list[bytes | None] = []
+        for first in range(0, self.length, self.per_chunk):
+            part = values[first : first + self.per_chunk]
+            if len(part) == 0:
+                chunks.append(None)
+                continue
+            if len(part) < self.per_chunk:
+                beyond = np.zeros((self.per_chunk - len(part), *part.shape[1:]), part.dtype)
+                part = np.concatenate([part, beyond])
+            chunks.append(compressor.encode(part))
+        name = self._name(start)
+        with atomic_path(self.folder / name, durable=False) as partial:
+            partial.write_bytes(_shard(chunks))
+        return name
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return items ``start`` to ``stop``; only their chunks are fetched.
+
+        Raises
+        ------
+        FileNotFoundError
+            A shard is missing.
+        UnreadableFileError
+            A file does not hold what a shard does, or a remote store cannot be reached.
+        """
+        values = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for first in range(start // self.length * self.length, stop, self.length):
+            begin, end = max(first, start), min(first + self.length, stop)
+            out = values[begin - start : end - start]
+            file = self.folder / self._name(first)
+            with _ranges(file) as (size, read):
+                try:
+                    self._fill(size, read, begin - first, end - first, out)
+                except (ValueError, RuntimeError, IndexError) as error:
+                    raise UnreadableFileError(
+                        f"{file} is no whole shard of frames ({error}). It is damaged: make it "
+                        "again, or restore it from a copy"
+                    ) from error
+        return values
+
+    def _fill(
+        self,
+        size: int,
+        read: Callable[[int, int], bytes],
+        start: int,
+        stop: int,
+        out: NDArray[Any],
+    ) -> None:
+        """Decompress items of a shard of so many bytes, counted from its start, into an array."""
+        tail = read(size - 16 * (self.length // self.per_chunk) - 4, size)
+        if _checked(tail[:-4]) != tail:
+            raise ValueError("the checksum of its index is wrong")
+        index = np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
+        for first in range(start // self.per_chunk * self.per_chunk, stop, self.per_chunk):
+            begin, end = max(first, start), min(first + self.per_chunk, stop)
+            target = out[begin - start : end - start]
+            place, count = (int(number) for number in index[first // self.per_chunk])
+            if place == _NO_CHUNK:
+                target[...] = 0
+                continue
+            data = read(place, place + count)
+            if end - begin == self.per_chunk:
+                _decompress(data, target)
+                continue
+            chunk = np.empty((self.per_chunk, *out.shape[1:]), out.dtype)
+            _decompress(data, chunk)
+            target[...] = chunk[begin - first : end - first]
+
+
+def write_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Make an empty group with JSON-able attributes, unless one stands there."""
     file = path / "zarr.json"
     if not file.exists():
         _save(file, _filled(_group_description(), attributes))
 
 
 def write_chunk(file: Path, values: NDArray[Any], codec: BloscCodec) -> None:
-    """Write one chunk of an array.
-
-    Parameters
-    ----------
-    file : Path
-        File of the chunk; an older one is replaced.
-    values : ndarray
-        All of the chunk, of any integer, float or bool type.
-    codec : BloscCodec
-        Compression of the array.
-    """
+    """Write one whole chunk of an array, of any integer, float or bool type."""
     data = _blosc(json.dumps(codec.to_dict())).encode(_little(values))
     with atomic_path(file, durable=False) as partial:
         partial.write_bytes(data)
-
-
-def write_shard(
-    file: Location, values: NDArray[Any], codec: BloscCodec, *, length: int, per_chunk: int
-) -> None:
-    """Write one shard of an array whose shards and inner chunks divide the first axis only.
-
-    Parameters
-    ----------
-    file : Path or RemotePath
-        File of the shard; an older one is replaced.
-    values : ndarray
-        Items of the shard along the first axis; fewer than `length` in the last one of an array.
-    codec : BloscCodec
-        Compression of the inner chunks.
-    length, per_chunk : int
-        Items of a whole shard, and of an inner chunk, along the first axis.
-    """
-    values = _little(values)
-    compressor = _blosc(json.dumps(codec.to_dict()))
-    chunks: list[bytes | None] = []
-    for first in range(0, length, per_chunk):
-        part = values[first : first + per_chunk]
-        if len(part) == 0:
-            chunks.append(None)
-            continue
-        if len(part) < per_chunk:
-            beyond = np.zeros((per_chunk - len(part), *part.shape[1:]), part.dtype)
-            part = np.concatenate([part, beyond])
-        chunks.append(compressor.encode(part))
-    with atomic_path(file, durable=False) as partial:
-        partial.write_bytes(_shard(chunks))
-
-
-def read_shard(
-    file: Location, start: int, stop: int, out: NDArray[Any], *, length: int, per_chunk: int
-) -> None:
-    """Read items of one shard that :func:`write_shard` wrote; only their chunks are fetched.
-
-    Parameters
-    ----------
-    file : Path or RemotePath
-        File of the shard.
-    start, stop : int
-        Items, counted from the start of the shard.
-    out : ndarray
-        ``(stop - start, …)``, C-contiguous, of the dtype of the array; written.
-    length, per_chunk : int
-        As for :func:`write_shard`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    UnreadableFileError
-        If it does not hold what a shard does, or a remote store cannot be reached.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file, values = Path(tempfile.mkdtemp()) / "0", np.arange(12.0).reshape(6, 2)
-    >>> write_shard(file, values, BloscCodec(typesize=8), length=6, per_chunk=2)
-    >>> out = np.empty((2, 2))
-    >>> read_shard(file, 3, 5, out, length=6, per_chunk=2)
-    >>> out.tolist()
-    [[6.0, 7.0], [8.0, 9.0]]
-    """
-    with _ranges(file) as (size, read):
-        try:
-            tail = read(size - 16 * (length // per_chunk) - 4, size)
-            if _checked(tail[:-4]) != tail:
-                raise ValueError("the checksum of its index is wrong")
-            index = np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
-            for first in range(start // per_chunk * per_chunk, stop, per_chunk):
-                begin, end = max(first, start), min(first + per_chunk, stop)
-                target = out[begin - start : end - start]
-                place, count = (int(number) for number in index[first // per_chunk])
-                if place == _NO_CHUNK:
-                    target[...] = 0
-                    continue
-                data = read(place, place + count)
-                if end - begin == per_chunk:
-                    _decompress(data, target)
-                    continue
-                chunk = np.empty((per_chunk, *out.shape[1:]), out.dtype)
-                _decompress(data, chunk)
-                target[...] = chunk[begin - first : end - first]
-        except (ValueError, RuntimeError, IndexError) as error:
-            raise UnreadableFileError(
-                f"{file} is no whole shard of frames ({error}). It is damaged: make it again, or "
-                "restore it from a copy"
-            ) from error
 
 
 def _decompress(data: bytes, out: NDArray[Any]) -> None:
@@ -195,25 +200,11 @@ def write_whole(
     frames_apart: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write an array of at least one item into one file, beside its description.
+    """Write an array of at least one item, any shape, into one file beside its description.
 
-    Parameters
-    ----------
-    path : Path
-        Folder of the array; it must not exist.
-    values : ndarray
-        Any shape and integer, float or bool type.
-    codec : BloscCodec
-        Compression.
-    frames_apart : bool, optional
-        Compress each ``values[t]`` by itself, as the inner chunks of one shard.
-    attributes : mapping, optional
-        JSON-able attributes.
-
-    Returns
-    -------
-    list of Path
-        Files, sorted. The description comes last: an array without one is not complete.
+    The folder `path` must not exist. ``frames_apart`` compresses each ``values[t]`` by itself, as
+    the inner chunks of one shard. Returns the files, sorted; the description is written last, since
+    an array without one is not complete.
 
     Examples
     --------
@@ -243,11 +234,6 @@ def write_whole(
 
 def read_whole(path: Path) -> NDArray[Any]:
     """Read an array that :func:`write_whole` wrote as one chunk.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the array.
 
     Raises
     ------

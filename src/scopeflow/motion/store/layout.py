@@ -27,7 +27,7 @@ from zarr.codecs import BloscCodec
 from scopeflow.errors import UnreadableFileError
 from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.locations import Location, location, reaching
-from scopeflow.io.zarr.shards import read_shard, write_shard
+from scopeflow.io.zarr.shards import Shards
 from scopeflow.io.zarr.stores import zarr_store
 
 REGISTERED = "registered"
@@ -192,11 +192,12 @@ class ResultStore:
     def _zarr(self) -> Any:
         return zarr_store(location(self.path))
 
-    def _shard(self, name: str, start: int) -> str:
-        """Return the file of the shard that begins with a frame, relative to the store."""
+    def _shards(self, name: str) -> Shards:
+        shape, stored = self.layout.array_shapes()[name]
+        dtype = np.dtype(stored)
+        per_chunk = _frames_per_chunk(self.layout)
         length = self.layout.block_length
-        others = len(self.layout.array_shapes()[name][0]) - 1
-        return "/".join([name, "c", str(start // length), *["0"] * others])
+        return Shards(location(self.path) / name, shape, dtype, length, per_chunk, _codec(dtype))
 
     def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
         """Write one whole shard and return its file, relative to the store.
@@ -215,7 +216,6 @@ class ResultStore:
             raise ValueError(
                 f"frames {start}:{stop} are not a whole shard of {length} frames of '{name}'"
             )
-        shard = self._shard(name, start)
         if values.ndim == 4:
             values = np.moveaxis(values, -1, 1)
         shape, dtype = self.layout.array_shapes()[name]
@@ -224,30 +224,11 @@ class ResultStore:
                 f"{values.dtype} values of shape {values.shape} are no frames of '{name}', which "
                 f"has {shape[1:]} {dtype}"
             )
-        write_shard(
-            location(self.path) / shard,
-            values,
-            _codec(values.dtype),
-            length=length,
-            per_chunk=_frames_per_chunk(self.layout),
-        )
-        return shard
+        return f"{name}/{self._shards(name).write(start, values)}"
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames of one array, channel-last."""
-        (_, *frame), dtype = self.layout.array_shapes()[name]
-        values = np.empty((stop - start, *frame), dtype)
-        length = self.layout.block_length
-        for first in range(start // length * length, stop, length):
-            begin, end = max(first, start), min(first + length, stop)
-            read_shard(
-                location(self.path) / self._shard(name, first),
-                begin - first,
-                end - first,
-                values[begin - start : end - start],
-                length=length,
-                per_chunk=_frames_per_chunk(self.layout),
-            )
+        values = self._shards(name).read(start, stop)
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
