@@ -6,4 +6,4 @@ import importlib.util
 
 collect_ignore_glob = []
 if importlib.util.find_spec("torch") is None:
-    collect_ignore_glob.append("src/scopeflow/flow/backends/torch_*.py")
+    collect_ignore_glob.append("src/scopeflow_torch/[!_]*.py")

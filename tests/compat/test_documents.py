@@ -47,7 +47,7 @@ def documents() -> Path:
 def _registry_as_before():
     """Backends that the examples add are not left to the tests of other files."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "_factories", dict(backends._factories))
+        patch.setattr(backends, "_backends", dict(backends._backends))
         yield
 
 

@@ -99,6 +99,17 @@ def reference_for(
     return prepared
 
 
+def data_exponents(params: FlowParameters, channels: int) -> NDArray[np.float32]:
+    """Exponents of the data penalty, ``(C,)``; InputError when their number does not fit."""
+    exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
+    if exponents.size not in (1, channels):
+        raise InputError(
+            f"{exponents.size} exponents a_data were given for {channels} channels; give one "
+            "number or one for each channel."
+        )
+    return np.ascontiguousarray(np.broadcast_to(exponents, (channels,)))
+
+
 def prepare_reference(
     reference: NDArray[Any], weight: Any, params: FlowParameters
 ) -> FlowReference:
@@ -140,12 +151,7 @@ def prepare_reference(
     height, width, channels = reference.shape
     levels = pyramid_levels((height, width), params)
     weights, maps = channel_weights(weight, (height, width, channels))
-    exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
-    if exponents.size not in (1, channels):
-        raise InputError(
-            f"{exponents.size} exponents a_data were given for {channels} channels; give one "
-            "number or one for each channel."
-        )
+    exponents = data_exponents(params, channels)
     planes = as_planes(reference)
     images, level_maps = [], []
     for level in levels:
@@ -160,5 +166,5 @@ def prepare_reference(
         images=tuple(images),
         weights=weights,
         maps=tuple(level_maps),
-        a_data=np.ascontiguousarray(np.broadcast_to(exponents, (channels,))),
+        a_data=exponents,
     )

@@ -11,20 +11,22 @@ from scopeflow.compiled.intrinsics import round_half_even, scale_by_power_of_two
 PENALTY_EPSILON = np.float32(1e-5)
 """Added to squared residuals before a robust penalty takes their power."""
 
-# log2(1 + t) = t * polynomial(t) on [sqrt(1/2) - 1, sqrt(2) - 1], error 2.2e-6; weighted
-# least-squares fit at Chebyshev nodes, reweighted towards the smallest largest error.
-_L0 = np.float32(1.44271342)
-_L1 = np.float32(-0.721132259)
-_L2 = np.float32(0.479349727)
-_L3 = np.float32(-0.367484009)
-_L4 = np.float32(0.322142445)
-_L5 = np.float32(-0.206603271)
-# 2 ** f on [-1/2, 1/2], relative error 2.6e-6, fitted in the same way.
-_E0 = np.float32(0.999999261)
-_E1 = np.float32(0.693121815)
-_E2 = np.float32(0.24024745)
-_E3 = np.float32(0.0559178599)
-_E4 = np.float32(0.00957009651)
+LOG2_COEFFICIENTS = tuple(
+    np.float32(c)
+    for c in (1.44271342, -0.721132259, 0.479349727, -0.367484009, 0.322142445, -0.206603271)
+)
+"""``log2(1 + t) = t * polynomial(t)`` on [sqrt(1/2) - 1, sqrt(2) - 1], error 2.2e-6.
+
+Weighted least-squares fit at Chebyshev nodes, reweighted towards the smallest largest error.
+"""
+
+EXP2_COEFFICIENTS = tuple(
+    np.float32(c) for c in (0.999999261, 0.693121815, 0.24024745, 0.0559178599, 0.00957009651)
+)
+"""``2 ** f`` on [-1/2, 1/2], relative error 2.6e-6, fitted in the same way."""
+
+_L0, _L1, _L2, _L3, _L4, _L5 = LOG2_COEFFICIENTS  # single numbers: constants of compiled code
+_E0, _E1, _E2, _E3, _E4 = EXP2_COEFFICIENTS
 _LIMIT = np.float32(120.0)
 _ONE = np.float32(1.0)
 

@@ -18,7 +18,7 @@ from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.identity import identity_or_reason
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError
-from scopeflow.flow.backends.registry import get_backend, is_built_in
+from scopeflow.flow.backends.registry import get_backend, is_built_in, offered_by
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.recording import Recording, open_recording
 from scopeflow.io.write.exports import STREAMED_FORMATS, open_writer
@@ -289,11 +289,14 @@ def correction_settings(
 def user_functions(options: OFOptions) -> dict[str, dict[str, str]]:
     """Return what each function of the user is that takes part; backends of ours have a name."""
     given = {name: getattr(options, name) for name in options.callables}
-    solves_itself = options.get_displacement_impl or options.get_displacement_factory
-    if not solves_itself and not is_built_in(options.flow_backend):
-        given["flow_backend"] = get_backend(options.flow_backend)
-    return {
+    facts = {
         name: identity_or_reason(function)
         for name, function in given.items()
         if function is not None
     }
+    solves_itself = options.get_displacement_impl or options.get_displacement_factory
+    if not solves_itself and not is_built_in(options.flow_backend):
+        package = offered_by(options.flow_backend)
+        backend = get_backend(options.flow_backend)
+        facts["flow_backend"] = {"package": package} if package else identity_or_reason(backend)
+    return facts

@@ -1,8 +1,8 @@
 """Operations on stacks of planes ``(..., h, w)`` in torch: resize, filter, warp, median, power.
 
-They have the weights, borders and order of sums of `kernels.resize`, `filters`, `warp`, `median`
-and `power`. All are sums of shifted or gathered planes and never products of matrices or calls of
-a vectorised ``pow``: the bits of a frame then do not depend on the frames beside it.
+They have the weights, borders and order of sums of the modules of that name in scopeflow. All are
+sums of shifted or gathered planes and never products of matrices or calls of a vectorised ``pow``:
+the bits of a frame then do not depend on the frames beside it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from scopeflow.images import power as _power
-from scopeflow.images.filters import gaussian_weights
-from scopeflow.images.resize import AxisTable
+from scopeflow.backends import (
+    EXP2_COEFFICIENTS,
+    LOG2_COEFFICIENTS,
+    AxisTable,
+    gaussian_weights,
+)
 
 Planes: TypeAlias = torch.Tensor
 """A stack of planes, shape ``(..., h, w)``."""
@@ -27,7 +30,7 @@ Table: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 _A = -0.75  # parameter of the cubic convolution
 _LIMIT = 120.0
 
-# Pairs to order, as in `kernels.median`.
+# Pairs to order, as in `scopeflow.flow.median`.
 _SORT_5 = ((0, 3), (1, 4), (0, 2), (1, 3), (0, 1), (2, 4), (1, 2), (3, 4), (2, 3))
 _DROP_EXTREMES = (
     ((0, 7), (1, 6), (2, 5), (3, 4), (0, 1), (2, 3), (0, 2), (6, 7), (4, 5), (5, 7)),
@@ -86,11 +89,11 @@ def edges(planes: Planes, width: int = 1, mode: str = "replicate") -> Planes:
 
 
 def power(values: Planes, exponent: torch.Tensor | float) -> Planes:
-    """``values ** exponent`` of positive numbers, the polynomials of `kernels.power`."""
+    """``values ** exponent`` of positive numbers, the polynomials of `scopeflow.images.power`."""
     if values.dtype != torch.float32:
         return values**exponent
-    l0, l1, l2, l3, l4, l5 = (float(getattr(_power, f"_L{k}")) for k in range(6))
-    e0, e1, e2, e3, e4 = (float(getattr(_power, f"_E{k}")) for k in range(5))
+    l0, l1, l2, l3, l4, l5 = map(float, LOG2_COEFFICIENTS)
+    e0, e1, e2, e3, e4 = map(float, EXP2_COEFFICIENTS)
     mantissa, whole = torch.frexp(values)
     # The mantissa is brought from [1/2, 1) to [sqrt(1/2), sqrt(2)).
     small = mantissa < 0.5**0.5
@@ -117,8 +120,8 @@ def _ordered(values: list[Planes], pairs: Sequence[tuple[int, int]]) -> list[Pla
 def median_5x5(planes: Planes) -> Planes:
     """Median of 5 x 5 pixels, mirrored about the end pixels; ``(n, c, h, w)``.
 
-    The networks of `kernels.median`: columns are sorted, then rows, and of the 13 values that can
-    still be the median the smallest and the largest are dropped until it is left.
+    The networks of `scopeflow.flow.median`: columns are sorted, then rows, and of the 13 values
+    that can still be the median the smallest and the largest are dropped until it is left.
     """
     h, w = planes.shape[-2:]
     wide = edges(planes, 2, "reflect")

@@ -1,18 +1,18 @@
 """Motion tensors and successive over-relaxation of a pyramid level in torch, frames batched.
 
-The sweeps visit pixels in the order of `kernels.solver`: a pixel sees new values above and to its
-left, old ones below and to its right. Pixels of one anti-diagonal do not see each other, so they
-are updated at once; and sweep ``t`` may work on diagonal ``d - 2 t`` while sweep 0 works on ``d``,
-so that all sweeps between two updates of the robust weights run together. The arithmetic is that
-of one pixel after the other; only sums over neighbours are rounded differently. Sums over channels
-are written out: reductions add in an order that depends on the number of frames.
+The sweeps visit pixels in the order of `scopeflow.flow.solver`: a pixel sees new values above and
+to its left, old ones below and to its right. Pixels of one anti-diagonal do not see each other, so
+they are updated at once; and sweep ``t`` may work on diagonal ``d - 2 t`` while sweep 0 works on
+``d``, so that all sweeps between two updates of the robust weights run together. The arithmetic is
+that of one pixel after the other; only sums over neighbours are rounded differently. Sums over
+channels are written out: reductions add in an order that depends on the number of frames.
 """
 
 from __future__ import annotations
 
 import torch
 
-from scopeflow.flow.backends.torch_planes import Planes, edges, power
+from scopeflow_torch.planes import Planes, edges, power
 
 _OMEGA = 1.95
 _EPSILON = 1e-5
@@ -36,7 +36,7 @@ def _products(fx: Planes, fy: Planes, ft: Planes) -> list[Planes]:
 def motion_tensor(
     fixed: Planes, moving: Planes, h_row: float, h_col: float, term: str
 ) -> list[Planes]:
-    """J11, J22, J33, J12, J13, J23 of planes ``(n, c, h, w)``; see `kernels.tensor`."""
+    """J11, J22, J33, J12, J13, J23 of planes ``(n, c, h, w)``; see `scopeflow.flow.tensor`."""
     p1, p2 = edges(fixed), edges(moving)
     mean, change = (p1 + p2) / 2, p2 - p1
     if term == "gray":
@@ -206,7 +206,7 @@ def solve_level(
     a_smooth: float,
     stage: float = 1.0,
 ) -> Planes:
-    """Flow increment ``(n, 2, h, w)`` of one level; see `kernels.solver.solve_level`.
+    """Flow increment ``(n, 2, h, w)`` of one level; see `scopeflow.flow.solver.solve_level`.
 
     ``tensor`` are six planes ``(n, c, h, w)``, ``weights`` broadcast to them, ``flow`` is
     ``(n, 2, h, w)`` in full-resolution pixels, ``stage`` that of graduated non-convexity.

@@ -112,7 +112,7 @@ def test_double_precision_is_as_close(torch, frames):
 
 
 def test_powers_are_those_of_the_builtin_solver(torch):
-    from scopeflow.flow.backends.torch_planes import power
+    from scopeflow_torch.planes import power
 
     values = np.exp(np.random.default_rng(0).normal(0, 8, 5001)).astype(np.float32)
     for exponent in (-0.55, -1.0, 0.3):

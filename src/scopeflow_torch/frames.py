@@ -1,6 +1,6 @@
 """Frames on a device, many at once: normalise, filter, solve, resample, cast and measure in torch.
 
-Each step is that of the module in `kernels` with the same subject. Stacks are planes
+Each step is that of the module of scopeflow.images with the same subject. Stacks are planes
 ``(n, C, H, W)`` on the device; arrays of numpy come in and go out channel-last.
 """
 
@@ -14,18 +14,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, OptionsError
-from scopeflow.flow.arguments import channel_weights, check_finite
-from scopeflow.flow.backends import torch_planes as planes
-from scopeflow.flow.backends.torch_planes import Planes
-from scopeflow.flow.backends.torch_solver import motion_tensor, solve_level
-from scopeflow.flow.flow import DEFAULT_WARPING_STEPS, SMALLEST_FILTERED
-from scopeflow.flow.parameters import FlowParameters
-from scopeflow.flow.pyramid import Level, pyramid_levels
-from scopeflow.images.filters import sigma_rows
-from scopeflow.images.resize import full_resolution_tables, pyramid_tables
-from scopeflow.images.statistics import FlowStatistics
-from scopeflow.images.warp import cast_frames
+from scopeflow.backends import (
+    DEFAULT_WARPING_STEPS,
+    SMALLEST_FILTERED,
+    FlowParameters,
+    FlowStatistics,
+    Level,
+    OptionsError,
+    cast_frames,
+    channel_weights,
+    check_finite,
+    data_exponents,
+    full_resolution_tables,
+    pyramid_levels,
+    pyramid_tables,
+    sigma_rows,
+)
+from scopeflow_torch import planes
+from scopeflow_torch.planes import Planes
+from scopeflow_torch.solver import motion_tensor, solve_level
 
 _EXACT_IN_FLOAT32 = ("b1", "i1", "u1", "i2", "u2", "f2", "f4")
 # Of unsigned 16 bits torch knows few operations; the bits of the signed ones are the same.
@@ -98,13 +105,7 @@ class TorchFrames:
         self._tables: dict[Any, tuple[planes.Table, planes.Table] | None] = {}
         fixed = self.upload(reference[None])
         weights, maps = channel_weights(weight, self.shape)
-        exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
-        if exponents.size not in (1, channels):
-            raise InputError(
-                f"{exponents.size} exponents a_data were given for {channels} channels; give one "
-                "number or one for each channel."
-            )
-        self._a_data = [float(a) for a in np.broadcast_to(exponents, (channels,))]
+        self._a_data = data_exponents(params, channels).tolist()
         self._images, self._weights = [], []
         for level in self.levels:
             self._images.append(self._resized(fixed, (level.rows, level.cols)))

@@ -1,4 +1,4 @@
-"""``flow_backend="flowreg_torch"``: the flow of `kernels.flow` in torch, on any device."""
+"""The flow of ``flowreg`` in torch, on any device: the function that the backend makes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, OptionsError, nearest_name
-from scopeflow.flow.arguments import check_finite
-from scopeflow.flow.backends.torch_frames import TorchFrames
-from scopeflow.flow.flow import flow_parameters
-from scopeflow.flow.parameters import FlowParameters
-from scopeflow.strict import is_integer
+from scopeflow.backends import (
+    FlowParameters,
+    InputError,
+    OptionsError,
+    check_finite,
+    flow_parameters,
+    nearest_name,
+)
+from scopeflow_torch.frames import TorchFrames
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,7 +53,8 @@ class TorchDisplacement:
     def __init__(
         self, device: str | None = None, dtype: str = "float32", frames_at_once: int = 16
     ) -> None:
-        if not is_integer(frames_at_once) or frames_at_once < 1:
+        is_whole = isinstance(frames_at_once, int | np.integer)
+        if not is_whole or isinstance(frames_at_once, bool) or frames_at_once < 1:
             raise OptionsError(
                 f"backend_params: frames_at_once is {frames_at_once!r}; it must be a whole number "
                 ">= 1"
