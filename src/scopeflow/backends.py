@@ -22,9 +22,8 @@ from scopeflow.flow.backends.registry import (
     register_backend,
 )
 from scopeflow.flow.flow import DEFAULT_WARPING_STEPS, SMALLEST_FILTERED, flow_parameters
-from scopeflow.flow.parameters import FlowParameters
+from scopeflow.flow.parameters import FlowParameters, exponents_of_channels
 from scopeflow.flow.pyramid import Level, motion_grid_shape, pyramid_levels
-from scopeflow.flow.reference import data_exponents
 from scopeflow.images.filters import gaussian_weights, sigma_rows
 from scopeflow.images.power import EXP2_COEFFICIENTS, LOG2_COEFFICIENTS
 from scopeflow.images.resize import AxisTable, full_resolution_tables, pyramid_tables
@@ -51,7 +50,7 @@ __all__ = [
     "cast_frames",
     "channel_weights",
     "check_finite",
-    "data_exponents",
+    "exponents_of_channels",
     "flow_parameters",
     "full_resolution_tables",
     "gaussian_weights",

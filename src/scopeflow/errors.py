@@ -68,18 +68,6 @@ class CallbackWarning(UserWarning, RuntimeWarning):
 def nearest_name(given: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, else an empty string.
 
-    Parameters
-    ----------
-    given : str
-        The misspelt name.
-    known : iterable of str
-        The names that exist.
-
-    Returns
-    -------
-    str
-        A sentence with a leading space, or ``""`` when nothing is close.
-
     Examples
     --------
     >>> nearest_name("alhpa", ["alpha", "eta"])

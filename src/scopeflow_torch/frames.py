@@ -24,7 +24,7 @@ from scopeflow.backends import (
     cast_frames,
     channel_weights,
     check_finite,
-    data_exponents,
+    exponents_of_channels,
     full_resolution_tables,
     pyramid_levels,
     pyramid_tables,
@@ -105,7 +105,7 @@ class TorchFrames:
         self._tables: dict[Any, tuple[planes.Table, planes.Table] | None] = {}
         fixed = self.upload(reference[None])
         weights, maps = channel_weights(weight, self.shape)
-        self._a_data = data_exponents(params, channels).tolist()
+        self._a_data = exponents_of_channels(params.a_data, channels).tolist()
         self._images, self._weights = [], []
         for level in self.levels:
             self._images.append(self._resized(fixed, (level.rows, level.cols)))

@@ -10,12 +10,12 @@ import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from scopeflow.errors import InputError, OptionsError
-from scopeflow.flow.arguments import channel_weights, data_term_name
+from scopeflow.flow.arguments import channel_weights
 from scopeflow.flow.flow import (
     get_displacement,
     solve_flow,
 )
-from scopeflow.flow.parameters import FlowParameters
+from scopeflow.flow.parameters import FlowParameters, data_term_name
 from scopeflow.flow.reference import prepare_reference
 from scopeflow.images.filters import intensity_range, preprocess_frame
 from scopeflow.images.resize import upsample_flow
@@ -224,7 +224,7 @@ def test_weights():
     assert weights.tolist() == [1, 1, 1]
     assert maps.shape == (3, 12, 13)
     for wrong in (np.ones((13, 12)), [-1, 1, 1], [np.nan], [0, 0, 0]):
-        with pytest.raises(InputError):
+        with pytest.raises(OptionsError, match="weight"):
             channel_weights(wrong, shape)
 
 
@@ -268,12 +268,15 @@ def test_aliases_of_data_terms(name, term):
         ({"gnc_schedule": [0, 0.8]}, "end at 1.0"),
         ({"warping_steps": 0}, "warping_steps must be a positive integer"),
         ({"warping_steps": 2.5}, "warping_steps must be a positive integer"),
-        ({"alpha": (1,)}, "two positive numbers"),
+        ({"alpha": (1, 1, 1)}, "Alpha must be scalar or 2-element tuple"),
+        ({"alpha": (1, 0)}, "All alpha values must be positive"),
         ({"eta": 1.5}, "eta"),
         ({"iterations": 0}, "iterations"),
         ({"min_level": -1}, "min_level"),
-        ({"a_smooth": 0}, "a_smooth"),
+        ({"a_smooth": -0.1}, "a_smooth"),
         ({"a_data": -1}, "a_data"),
+        ({"a_data": 1.5}, "at most 1"),
+        ({"levels": 0}, "levels must be a positive integer"),
     ],
     ids=str,
 )
@@ -298,5 +301,5 @@ def test_input_that_cannot_be_used_is_refused():
             get_displacement(frame, broken)
     with pytest.raises(InputError, match="initial displacement"):
         get_displacement(frame, frame, uv=np.zeros((3, 3, 2)))
-    with pytest.raises(InputError, match="2 exponents"):
+    with pytest.raises(OptionsError, match="2 exponents"):
         get_displacement(frame, frame, a_data=[0.45, 0.5])

@@ -107,7 +107,7 @@ def test_alpha_forms(given, kept):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"alpha": 0}, "alpha: Alpha must be positive"),
+        ({"alpha": 0}, "alpha=0: Alpha must be positive"),
         ({"alpha": (1, -1)}, "All alpha values must be positive"),
         ({"alpha": (1, 1, 1)}, "Alpha must be scalar or 2-element tuple"),
         ({"alpha": float("nan")}, "finite"),

@@ -5,185 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from scopeflow.cells.channels import ByKey, Channels, ChannelSelection, Features, with_features
 from scopeflow.cells.ranges import parse_ranges
-from scopeflow.errors import InputNotFoundError, OptionsError, nearest_name
+from scopeflow.errors import InputNotFoundError, OptionsError
+from scopeflow.strict.model import Count, Flag
+from scopeflow.strict.text import read_yaml
+from scopeflow.strict.values import Number, Whole, is_integer, plain
 
 __all__ = ["ChannelSelection", "Channels", "ProcessingParams", "WorkflowConfig", "load_config"]
 
 logger = logging.getLogger(__name__)
 
-PHASE_DEFAULTS = ("area", "aspect_ratio")
-FLUORESCENCE_DEFAULTS = ("intensity_mean", "intensity_total")
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class _Strict(BaseModel):
-    """Fields by attribute and by key; unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in type(self).model_fields:
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in type(self).model_fields
-
-    def keys(self) -> Iterator[str]:
-        """Return the names of all fields."""
-        return iter(type(self).model_fields)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a field by name, `default` where there is no such field."""
-        return getattr(self, key) if key in type(self).model_fields else default
-
-    def values(self) -> Iterator[Any]:
-        """Return the values of all fields."""
-        return (getattr(self, key) for key in self.keys())
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Return names and values of all fields."""
-        return zip(self.keys(), self.values(), strict=True)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as error:
-            raise OptionsError(_explain(error, type(self))) from None
-
-
-class ChannelSelection(_Strict):
-    """One channel of the recording and the features measured in it.
-
-    Parameters
-    ----------
-    channel : int
-        Number of the channel, from 0.
-    features : list of str, optional
-        Names of features; None takes the defaults of the kind of channel. Sorted, each once.
-
-    Examples
-    --------
-    >>> ChannelSelection(channel=1, features=["intensity_total", None, "intensity_total"]).features
-    ('intensity_total',)
-    """
-
-    channel: int = Field(ge=0)
-    features: tuple[str, ...] | None = None
-
-    @field_validator("features", mode="before")
-    @classmethod
-    def _clean_features(cls, given: Any) -> Any:
-        return None if given is None else _clean_names(given)
-
-
-def _clean_names(given: Any) -> Any:
-    """Sort names, each once; empty ones are left out."""
-    if isinstance(given, str):
-        given = [given]
-    if not isinstance(given, list | tuple | set | frozenset):
-        return () if given is None else given
-    return tuple(sorted({str(name) for name in given if name is not None and str(name)}))
-
-
-def _channel(given: Any) -> Any:
-    """Accept a bare number, the list form ``[0, [area]]`` and a mapping."""
-    if isinstance(given, int) and not isinstance(given, bool):
-        return {"channel": given}
-    if isinstance(given, list | tuple) and 1 <= len(given) <= 2:
-        return {"channel": given[0], **({"features": given[1]} if len(given) == 2 else {})}
-    return given
-
-
-def _with_features(given: Any, names: Any) -> Any:
-    channel = _channel(given)
-    if isinstance(channel, Mapping) and channel.get("features") is None:
-        return {**channel, "features": names}
-    return channel
-
-
-class Channels(_Strict):
-    """Which channels are phase contrast and fluorescence.
-
-    Parameters
-    ----------
-    pc : int, mapping or ChannelSelection, optional
-        Phase contrast, where cells are found; None finds no cells.
-    fl : list of the same, optional
-        Fluorescence; sorted, features of a channel that is named twice are merged.
-
-    Examples
-    --------
-    >>> channels = Channels(pc=0, fl=[2, {"channel": 1, "features": ["intensity_total"]}])
-    >>> [fl.channel for fl in channels.fl], channels.pc.features
-    ([1, 2], ('area', 'aspect_ratio'))
-    """
-
-    pc: ChannelSelection | None = None
-    fl: tuple[ChannelSelection, ...] = ()
-
-    @field_validator("pc", mode="before")
-    @classmethod
-    def _read_pc(cls, given: Any) -> Any:
-        return _channel(given)
-
-    @field_validator("fl", mode="before")
-    @classmethod
-    def _read_fl(cls, given: Any) -> Any:
-        if given is None:
-            return ()
-        if isinstance(given, int | Mapping):
-            given = [given]
-        return tuple(_channel(one) for one in given)
-
-    @model_validator(mode="after")
-    def _fill(self) -> Channels:
-        pc = self.pc
-        if pc is not None and pc.features is None:
-            pc = ChannelSelection(channel=pc.channel, features=PHASE_DEFAULTS)
-        merged: dict[int, set[str]] = {}
-        for one in self.fl:
-            names = FLUORESCENCE_DEFAULTS if one.features is None else one.features
-            merged.setdefault(one.channel, set()).update(names)
-        fl = tuple(ChannelSelection(channel=n, features=tuple(merged[n])) for n in sorted(merged))
-        # Past validation, which would call this method again.
-        self.__dict__.update(pc=pc, fl=fl)
-        return self
-
-
-class Features(_Strict):
-    """Features of channels that name none themselves.
-
-    Parameters
-    ----------
-    phase, fluorescence : list of str
-        Names of features of each kind of channel.
-
-    Examples
-    --------
-    >>> Features(fluorescence=["intensity_total"]).fluorescence
-    ('intensity_total',)
-    """
-
-    phase: tuple[str, ...] = PHASE_DEFAULTS
-    fluorescence: tuple[str, ...] = FLUORESCENCE_DEFAULTS
-
-    @field_validator("phase", "fluorescence", mode="before")
-    @classmethod
-    def _clean(cls, given: Any) -> Any:
-        return _clean_names(given)
-
-
-class ProcessingParams(_Strict):
+class ProcessingParams(ByKey):
     """Parameters of a cell workflow, by attribute and by key.
 
     Parameters
@@ -272,7 +113,7 @@ class ProcessingParams(_Strict):
     Raises
     ------
     OptionsError
-        From :class:`WorkflowConfig`: the key, the value and its bound.
+        The key, the value and its bound.
 
     Examples
     --------
@@ -282,42 +123,42 @@ class ProcessingParams(_Strict):
     """
 
     fovs: str | tuple[int, ...] = "all"
-    batch_size: int = Field(default=2, ge=1)
-    n_workers: int = Field(default=2, ge=1)
-    copy_only: bool = False
+    batch_size: Count = 2
+    n_workers: Count = 2
+    copy_only: Flag = False
     convert: Literal["exact", "clip", "scale"] = "exact"
-    z: Annotated[int, Field(ge=0)] | Literal["max"] | None = None
+    z: int | Literal["max"] | None = None
     segmentation_method: str = "logstd"
     tracking_method: str = "iou"
     segmentation_options: dict[str, Any] = Field(default_factory=dict)
     tracking_options: dict[str, Any] = Field(default_factory=dict)
     drift_correction: Literal["none", "rigid", "flow"] = "none"
-    logstd_window_size: int = Field(default=3, ge=3)
+    logstd_window_size: Annotated[int, Whole(3)] = 3
     threshold_method: Literal["valley", "mode_3sigma", "otsu"] = "valley"
-    morph_size: int = Field(default=7, ge=1)
+    morph_size: Count = 7
     morph_shape: Literal["disk", "square"] = "disk"
-    morph_iterations: int = Field(default=3, ge=0)
-    min_object_size: int = Field(default=50, ge=1)
-    max_object_size: int = Field(default=10000, ge=1)
-    threshold_offset: float = Field(default=0.0, allow_inf_nan=False)
-    object_erosion: int = Field(default=0, ge=0)
+    morph_iterations: Annotated[int, Whole(0)] = 3
+    min_object_size: Count = 50
+    max_object_size: Count = 10000
+    threshold_offset: Annotated[float, Number()] = 0.0
+    object_erosion: Annotated[int, Whole(0)] = 0
     split: Literal["none", "distance", "bright", "dark"] = "none"
-    split_smoothing: float = Field(default=1.5, ge=0, le=100)
-    split_depth: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    min_iou: float = Field(default=0.1, ge=0, le=1)
+    split_smoothing: Annotated[float, Number(least=0, most=100)] = 1.5
+    split_depth: Annotated[float, Number(above=0)] | None = None
+    min_iou: Annotated[float, Number(least=0, most=1)] = 0.1
     iou: Literal["bbox", "mask"] = "bbox"
-    min_frames: int = Field(default=30, ge=1)
-    border_margin: int = Field(default=50, ge=0)
+    min_frames: Count = 30
+    border_margin: Annotated[int, Whole(0)] = 50
     background_weight: float = 1.0
-    background_tile_size: int = Field(default=100, ge=16)
-    background_dilation: int = Field(default=10, ge=0)
-    frame_interval: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    background_tile_size: Annotated[int, Whole(16)] = 100
+    background_dilation: Annotated[int, Whole(0)] = 10
+    frame_interval: Annotated[float, Number(above=0)] = 10.0
     time_mapping: dict[int, float] | None = None
-    crop_min_frames: int = Field(default=1, ge=1)
-    crop_padding: int = Field(default=0, ge=0)
-    crop_context: bool = False
-    corrected_crops: bool = False
-    mask_margin: int = Field(default=0, ge=-100, le=100)
+    crop_min_frames: Count = 1
+    crop_padding: Annotated[int, Whole(0)] = 0
+    crop_context: Flag = False
+    corrected_crops: Flag = False
+    mask_margin: Annotated[int, Whole(-100, 100)] = 0
     features: Features = Field(default_factory=Features)
 
     @field_validator("fovs", mode="before")
@@ -330,7 +171,8 @@ class ProcessingParams(_Strict):
     @field_validator("z", mode="before")
     @classmethod
     def _plane(cls, given: Any) -> Any:
-        if given is None or given == "max" or (type(given) is int and given >= 0):
+        given = plain(given)
+        if given is None or given == "max" or (is_integer(given) and given >= 0):
             return given
         raise ValueError("write the number of a plane from 0, or max")
 
@@ -378,7 +220,7 @@ class ProcessingParams(_Strict):
         return self
 
 
-class WorkflowConfig(_Strict):
+class WorkflowConfig(ByKey):
     """Channels and parameters of a cell workflow; what ``processing_config.yaml`` holds.
 
     Parameters
@@ -406,11 +248,9 @@ class WorkflowConfig(_Strict):
     params: ProcessingParams = Field(default_factory=ProcessingParams)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise OptionsError(_explain(error, type(self))) from None
+    if TYPE_CHECKING:
+        # Values in any form that a rule accepts, not only those of the fields.
+        def __init__(self, **data: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -424,11 +264,11 @@ class WorkflowConfig(_Strict):
             return given
         channels = dict(given["channels"])
         fl = channels.get("fl")
-        fl = [fl] if isinstance(fl, int | Mapping) else fl
+        fl = [fl] if is_integer(fl) or isinstance(fl, Mapping) else fl
         if channels.get("pc") is not None:
-            channels["pc"] = _with_features(channels["pc"], chosen.get("phase"))
+            channels["pc"] = with_features(channels["pc"], chosen.get("phase"))
         if isinstance(fl, list | tuple):
-            channels["fl"] = [_with_features(one, chosen.get("fluorescence")) for one in fl]
+            channels["fl"] = [with_features(one, chosen.get("fluorescence")) for one in fl]
         return {**given, "channels": channels}
 
     def to_yaml(self, metadata: Mapping[str, Any] | None = None) -> str:
@@ -473,7 +313,7 @@ def load_config(path: str | os.PathLike[str]) -> WorkflowConfig:
     """
     file = Path(path)
     try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+        read = read_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputNotFoundError(
             f"{file}: there is no such configuration; check the path"
@@ -487,33 +327,3 @@ def load_config(path: str | os.PathLike[str]) -> WorkflowConfig:
         return WorkflowConfig(**{str(key): value for key, value in read.items()})
     except OptionsError as error:
         raise OptionsError(f"{file}: {error}") from None
-
-
-def _known_names(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {
-        "channels": Channels,
-        "params": ProcessingParams,
-        "features": Features,
-        "pc": ChannelSelection,
-    }
-    nested["fl"] = ChannelSelection
-    for part in place:
-        model = nested.get(part, model) if isinstance(part, str) else model
-    return list(model.model_fields)
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    lines = []
-    for problem in error.errors():
-        place = tuple(problem["loc"])
-        name = ".".join(str(part) for part in place)
-        if problem["type"] == "extra_forbidden":
-            known = _known_names(model, place[:-1])
-            hint = nearest_name(str(place[-1]), known)
-            lines.append(f"{name}: there is no such key.{hint or ' Known: ' + ', '.join(known)}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            message = message[0].lower() + message[1:]
-            given = "" if isinstance(problem["input"], BaseModel | dict) else problem["input"]
-            lines.append(f"{name}={given!r}: {message}" if given != "" else f"{name}: {message}")
-    return "; ".join(lines)

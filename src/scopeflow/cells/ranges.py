@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from scopeflow.errors import OptionsError
+from scopeflow.strict.values import is_integer, plain
 
 __all__ = ["parse_ranges"]
 
@@ -13,17 +14,8 @@ __all__ = ["parse_ranges"]
 def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[int, ...]:
     """Return the numbers that a range text names, sorted, each once.
 
-    Parameters
-    ----------
-    given : str, int or iterable of int
-        Numbers and inclusive ranges ``a-b``, separated by commas; blanks do not matter.
-    name : str, optional
-        What the numbers are, for messages.
-
-    Returns
-    -------
-    tuple of int
-        Sorted and unique.
+    Numbers and inclusive ranges ``a-b`` are separated by commas; blanks do not matter. `name` says
+    in messages what the numbers are.
 
     Raises
     ------
@@ -35,18 +27,19 @@ def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[
     >>> parse_ranges("0-3, 7, 2")
     (0, 1, 2, 3, 7)
     """
-    if isinstance(given, bool):
+    given = plain(given)
+    if isinstance(given, (bool, float)):
         raise OptionsError(f"{name}: {given!r} is no number; write numbers such as '0-5, 7'")
     if isinstance(given, int):
         given = [given]
     if not isinstance(given, str):
         numbers = list(given)
         for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            if not is_integer(number) or number < 0:
                 raise OptionsError(f"{name}: {number!r} is no number from 0; write [0, 1, 7]")
         if not numbers:
             raise OptionsError(f"{name}: the list is empty; name at least one number")
-        return tuple(sorted(set(numbers)))
+        return tuple(sorted({int(number) for number in numbers}))
     if not given.strip():
         raise OptionsError(f"{name}: the text is empty; write numbers such as '0-5, 7'")
     chosen: set[int] = set()

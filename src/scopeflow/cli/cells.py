@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.cli.settings import start_logging
+from scopeflow.cli.settings import assigned_values, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.cells.config import WorkflowConfig
@@ -71,31 +71,10 @@ def run(
 def _configured(
     file: Path | None, output: Path, pc: int | None, fl: list[int] | None, words: list[str]
 ) -> WorkflowConfig:
-    import yaml
-
     from scopeflow.cells.config import ProcessingParams, WorkflowConfig, load_config
-    from scopeflow.errors import OptionsError, nearest_name
+    from scopeflow.errors import OptionsError
 
-    known = list(ProcessingParams.model_fields)
-    given: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--set {word}: write KEY=VALUE, such as --set min_frames=5")
-        if name not in known:
-            raise typer.BadParameter(
-                f"--set {name}: there is no such parameter.{nearest_name(name, known)}"
-            )
-        try:
-            given[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise typer.BadParameter(f"--set {word}: cannot be read: {reason}") from None
-        if _lacks_blank(given[name]):
-            raise typer.BadParameter(
-                f"--set {word}: a blank belongs behind each colon, such as "
-                "--set 'tracking_options={max_gap: 2}'"
-            )
+    given = assigned_values(words, list(ProcessingParams.model_fields), "--set", "min_frames=5")
     stored = output / "processing_config.yaml"
     base = WorkflowConfig()
     if file is not None or stored.exists():
@@ -109,13 +88,6 @@ def _configured(
         return WorkflowConfig(channels=channels, params={**base.params.model_dump(), **given})
     except OptionsError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-def _lacks_blank(value: Any) -> bool:
-    # YAML reads {a:1} as a key without a value.
-    if not isinstance(value, dict):
-        return False
-    return any((":" in str(key) and one is None) or _lacks_blank(one) for key, one in value.items())
 
 
 def _print_plan(console: Console, plan: WorkflowPlan) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from scopeflow.io.formats import OutputFormat
+
 if TYPE_CHECKING:
     from scopeflow.engine.place import RegistrationConfig
     from scopeflow.motion.options.of_options import OFOptions
@@ -28,31 +30,14 @@ _FILE_FORMATS = {
     ".tiff": _TIFF,
     ".mat": ("MAT", "MULTIFILE_MAT"),
 }
-# Written out: importing the options takes longer than --help should.
-FORMATS = (
-    "zarr",
-    "hdf5",
-    "tiff",
-    "mat",
-    "ome_tiff",
-    "suite2p_tiff",
-    "caiman_hdf5",
-    "multifile_tiff",
-    "multifile_hdf5",
-    "multifile_mat",
-    "null",
-)
+# Names of option files that no file on disk can be: memory, and a layout that is not published.
+_NO_FILES = ("ARRAY", "BEGONIA")
+FORMATS = tuple(name.lower() for name in OutputFormat if name not in _NO_FILES)
 """Names that ``--format`` takes."""
 
 
 def start_logging(verbose: bool) -> None:
-    """Send log messages to standard error: warnings and progress, or everything of interest.
-
-    Parameters
-    ----------
-    verbose : bool
-        Show what is done and why.
-    """
+    """Send log messages to standard error: warnings and progress, or everything of interest."""
     # Only our own messages: a cluster in this process would add a page of its own.
     package = logging.getLogger("scopeflow")
     for handler in [known for known in package.handlers if isinstance(known, _ToStandardError)]:
@@ -74,46 +59,46 @@ class _ToStandardError(logging.Handler):
 
 
 def parse_assignments(given: Sequence[str], flag: str = "--set") -> dict[str, Any]:
-    """Turn ``KEY=VALUE`` words into option values; values are YAML scalars or lists.
-
-    Parameters
-    ----------
-    given : sequence of str
-        Such as ``["alpha=4", "sigma=[[1, 1, 0.1]]"]``.
-    flag : str, optional
-        Where they stand on the command line, for messages.
-
-    Returns
-    -------
-    dict
-        Values by option name, not yet checked.
+    """Turn ``KEY=VALUE`` words into values of `OFOptions` by name, not yet checked.
 
     Raises
     ------
     typer.BadParameter
-        For a word without ``=``, an unknown name, or a value that is no YAML scalar or list.
+        As `assigned_values`; recording, output and functions are not given in this way.
 
     Examples
     --------
     >>> parse_assignments(["alpha=[2, 4]", "save_w=true", "min_level=0"])
     {'alpha': [2, 4], 'save_w': True, 'min_level': 0}
     """
+    from scopeflow.motion.options.of_options import OFOptions
+
+    elsewhere = (*OFOptions.callables, "input_file", "output_path", "output_file_name")
+    known = [name for name in OFOptions.model_fields if name not in elsewhere]
+    return assigned_values(given, known, flag, "alpha=4")
+
+
+def assigned_values(
+    given: Sequence[str], known: Sequence[str], flag: str, example: str
+) -> dict[str, Any]:
+    """Turn ``KEY=VALUE`` words into values by name; values are YAML scalars, lists or tables.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a word without ``=``, an unknown or repeated name, or a value that is no YAML.
+    """
     import yaml
 
     from scopeflow.errors import nearest_name
-    from scopeflow.motion.options.of_options import OFOptions
+    from scopeflow.strict.text import read_yaml
 
-    known = [
-        name
-        for name in OFOptions.model_fields
-        if name not in (*OFOptions.callables, "input_file", "output_path", "output_file_name")
-    ]
     values: dict[str, Any] = {}
     for word in given:
         name, equals, text = word.partition("=")
         name = name.strip()
         if not equals:
-            raise typer.BadParameter(f"{flag} {word}: write KEY=VALUE, such as {flag} alpha=4")
+            raise typer.BadParameter(f"{flag} {word}: write KEY=VALUE, such as {flag} {example}")
         if name not in known:
             raise typer.BadParameter(
                 f"{flag} {name}: there is no such option.{nearest_name(name, known)}"
@@ -121,21 +106,23 @@ def parse_assignments(given: Sequence[str], flag: str = "--set") -> dict[str, An
         if name in values:
             raise typer.BadParameter(f"{flag} {name} is given twice; give it once")
         try:
-            values[name] = yaml.safe_load(text)
+            values[name] = read_yaml(text)
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise typer.BadParameter(f"{flag} {word}: the value cannot be read: {reason}") from None
-        if isinstance(values[name], str):
-            values[name] = _number_or_text(values[name])
+        if _lacks_blank(values[name]):
+            raise typer.BadParameter(
+                f"{flag} {word}: a blank belongs behind each colon, such as {flag} "
+                f"'{name}={{max_gap: 2}}'"
+            )
     return values
 
 
-def _number_or_text(text: str) -> Any:
-    # YAML 1.1 reads 1e-3 as text.
-    try:
-        return float(text) if re.match(r"[-+.\d]", text) else text
-    except ValueError:
-        return text
+def _lacks_blank(value: Any) -> bool:
+    # YAML reads {a:1} as a key without a value.
+    if not isinstance(value, dict):
+        return False
+    return any((":" in str(key) and one is None) or _lacks_blank(one) for key, one in value.items())
 
 
 def parse_format(given: str) -> str:
@@ -154,7 +141,7 @@ def parse_format(given: str) -> str:
     from scopeflow.errors import nearest_name
 
     name = given.strip().lower().replace("-", "_")
-    if name in ("begonia", "array"):
+    if name.upper() in _NO_FILES:
         # The options say why not.
         return name.upper()
     if name not in FORMATS:
@@ -199,24 +186,8 @@ def make_options(
 ) -> OFOptions:
     """Combine an option file, flags and ``--set``; later ones win over the file.
 
-    Parameters
-    ----------
-    input_path : str or Path
-        The recording, path or address.
-    output : str or Path
-        Folder of the results, path or address, or the name of the registered recording if it ends
-        in ``.zarr``, ``.h5``, ``.hdf5``, ``.tif``, ``.tiff`` or ``.mat``.
-    options_file : Path or None
-        A file of ``OFOptions.save_options``.
-    flags : dict
-        Options by name; None where a flag was not given.
-    assignments : sequence of str
-        ``KEY=VALUE`` words.
-
-    Returns
-    -------
-    OFOptions
-        Checked options.
+    `output` is a folder, or the name of the registered recording if it has the suffix of a format.
+    `flags` are options by name, None where one was not given.
 
     Raises
     ------
@@ -282,20 +253,8 @@ def make_config(
 ) -> RegistrationConfig:
     """Say where a run computes, from ``--scheduler`` and ``--workers``.
 
-    Parameters
-    ----------
-    scheduler : str or None
-        ``sequential``, ``threads``, ``processes``, the address of a dask scheduler, or the
-        scheduler file that it wrote.
-    workers : int or None
-        Tasks at the same time; all processors that may be used by default.
-    resume, block_length, verbose
-        As in `RegistrationConfig`.
-
-    Returns
-    -------
-    RegistrationConfig
-        Checked.
+    `scheduler` is ``sequential``, ``threads``, ``processes``, the address of a dask scheduler, or
+    the scheduler file that it wrote; `workers` None uses all processors that may be used.
 
     Raises
     ------

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scopeflow.errors import OptionsError, nearest_name
-from scopeflow.strict import is_integer
+from scopeflow.strict.values import is_integer
 
 PARALLELIZATIONS = ("sequential", "threading", "multiprocessing", "dask")
 """Names that `RegistrationConfig` accepts for ``parallelization``."""

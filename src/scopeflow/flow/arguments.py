@@ -1,4 +1,4 @@
-"""Arguments of the flow that callers write: names, schedules, weights; checked, made canonical."""
+"""Images and weights that callers give to the flow: finite, and of the shape that is needed."""
 
 from __future__ import annotations
 
@@ -9,92 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, OptionsError, nearest_name
-from scopeflow.flow.parameters import DataTerm
-
-_DATA_TERMS: dict[str, DataTerm] = {
-    "gc": "gc",
-    "gradient": "gc",
-    "gray": "gray",
-    "brightness": "gray",
-    "cs": "cs",
-    "census": "cs",
-}
-
-
-def data_term_name(name: Any) -> DataTerm:
-    """Canonical name of a constancy assumption.
-
-    Parameters
-    ----------
-    name : str or enum
-        ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"``, ``"cs"``/``"census"`` in any case, or
-        an enum with such a value.
-
-    Returns
-    -------
-    {"gc", "gray", "cs"}
-        Name in `FlowParameters`.
-
-    Raises
-    ------
-    OptionsError
-        When the name is not known.
-
-    Examples
-    --------
-    >>> data_term_name("Census")
-    'cs'
-    """
-    text = str(getattr(name, "value", name)).strip().lower()
-    if text not in _DATA_TERMS:
-        known = ", ".join(sorted(_DATA_TERMS))
-        raise OptionsError(
-            f"Unknown constancy assumption '{name}'; use one of {known}."
-            + nearest_name(text, _DATA_TERMS)
-        )
-    return _DATA_TERMS[text]
-
-
-def check_gnc_schedule(schedule: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Check the stage weights of graduated non-convexity (Blake and Zisserman 1987).
-
-    Parameters
-    ----------
-    schedule : sequence of float or None
-        From 0 (quadratic) to 1 (robust), not decreasing, at least two.
-
-    Returns
-    -------
-    tuple of float or None
-        The same values.
-
-    Raises
-    ------
-    OptionsError
-        Saying which rule is broken.
-
-    Examples
-    --------
-    >>> check_gnc_schedule([0, 0.5, 1])
-    (0.0, 0.5, 1.0)
-    """
-    if schedule is None:
-        return None
-    values = np.asarray(schedule, float)
-    if values.ndim != 1:
-        raise OptionsError("gnc_schedule must be a 1D sequence of stage weights")
-    if values.size < 2:
-        raise OptionsError("gnc_schedule must contain at least two stages")
-    if not np.all((values >= 0) & (values <= 1)):
-        raise OptionsError("gnc_schedule entries must lie in [0, 1]")
-    if np.any(np.diff(values) < 0):
-        raise OptionsError("gnc_schedule must be monotone nondecreasing")
-    if not np.isclose(values[0], 0.0):
-        raise OptionsError("gnc_schedule must start at 0.0")
-    if not np.isclose(values[-1], 1.0):
-        raise OptionsError("gnc_schedule must end at 1.0")
-    return tuple(float(v) for v in values)
+from scopeflow.errors import InputError, OptionsError
+from scopeflow.strict.values import check_fields, is_sequence, number_array
 
 
 def check_finite(values: NDArray[Any], what: str) -> None:
@@ -116,6 +32,26 @@ def check_finite(values: NDArray[Any], what: str) -> None:
             f"{what} holds {bad} values that are NaN or infinite; motion needs finite values. "
             "Replace or mask them first."
         )
+
+
+def weight_values(value: Any) -> NDArray[np.float64] | None:
+    """Check a weight: numbers ``(n,)`` of channels, or a map ``(H, W)`` or ``(H, W, C)``.
+
+    A single number is one of a channel; true counts as 1, for masks. None counts all alike.
+    """
+    if value is None:
+        return None
+    try:
+        weights = number_array(value if is_sequence(value) else [value], "biuf")
+    except (TypeError, ValueError):
+        raise ValueError("weight must be numbers: one a channel, or a map of pixels") from None
+    if weights.ndim > 3:
+        raise ValueError("weight must be 1-D (channels), 2-D (H, W) or 3-D (H, W, C)")
+    if weights.size == 0 or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError("weight must hold finite numbers that are not negative")
+    if weights.max() == 0:
+        raise ValueError("weight must be positive somewhere, or no channel counts")
+    return weights
 
 
 def channel_weights(
@@ -141,35 +77,91 @@ def channel_weights(
 
     Raises
     ------
-    InputError
-        When the shape does not fit, or values are negative or not finite.
+    OptionsError
+        When the shape does not fit, or values are negative, not finite, or all zero.
 
     Examples
     --------
     >>> channel_weights([3.0, 1.0], (16, 16, 2))[0].tolist()
     [0.75, 0.25]
     """
-    height, width, channels = shape
-    if weight is None:
+    channels = shape[2]
+    values = check_fields({"weight": weight_values}, {"weight": weight})["weight"]
+    if values is None:
         return np.full(channels, 1.0 / channels, np.float32), None
-    values = np.asarray(weight, float)
-    if not np.all(np.isfinite(values)) or np.any(values < 0):
-        raise InputError("Channel weights must be finite and not negative.")
-    if values.ndim == 0:
-        values = values[None]
     if values.ndim == 1:
-        full = np.full(channels, 1.0 / channels)
-        count = min(channels, values.size)
-        full[:count] = values[:count]
-        if full.sum() == 0:
-            raise InputError(f"Channel weights {values.tolist()} sum to zero; give one above zero.")
+        full = np.array(_of_channels(values, channels))
         return (full / full.sum()).astype(np.float32), None
+    _need_frame_shape(values, shape)
     if values.ndim == 2:
-        values = np.broadcast_to(values[..., None], (*values.shape, channels))
-    if values.shape != (height, width, channels):
-        raise InputError(
-            f"A weight of shape {np.shape(weight)} was given for frames of shape {shape}; use one "
-            "number per channel, a map (H, W), or a map (H, W, C)."
+        values = np.broadcast_to(values[..., None], shape)
+    if values.shape[2] != channels:
+        raise OptionsError(
+            f"weight is a map of {values.shape[2]} channel(s), frames have {channels}. Give a map "
+            "(H, W), a map (H, W, C), or one number a channel"
         )
     maps = np.ascontiguousarray(np.moveaxis(values, -1, 0), np.float32)
     return np.ones(channels, np.float32), maps
+
+
+def pixel_weights(weight: Any, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Weights ``(H, W, C)`` of every pixel and channel, as options mean them: see `weight_at`.
+
+    Raises
+    ------
+    OptionsError
+        When a map has another frame size, or no channel of the frames counts.
+    """
+    if isinstance(weight, np.ndarray):
+        _need_frame_shape(weight, shape)
+    result = np.empty(shape, dtype=np.float64)
+    for channel in range(shape[2]):
+        result[..., channel] = weight_at(weight, channel, shape[2])
+    if not result.any():
+        raise _no_channel_counts(f"of shape {np.shape(weight)}", shape[2])
+    return result
+
+
+def weight_at(
+    weight: Sequence[float] | NDArray[Any] | None, channel: int, n_channels: int
+) -> float | NDArray[np.float64]:
+    """Weight of one channel, a number or a map ``(H, W)``, for numbers whose sum is 1.
+
+    Numbers for fewer channels than there are leave ``1 / n_channels`` to the others; for more, the
+    first ones are scaled to sum 1. A map ``(H, W)`` is that of the first channel.
+    """
+    if n_channels < 1:
+        raise OptionsError(f"n_channels is {n_channels}; a recording has at least one channel")
+    if weight is None:
+        return 1.0 / n_channels
+    if not isinstance(weight, np.ndarray):
+        kept = _of_channels(weight, n_channels)
+        return kept[channel] / (sum(kept) if len(weight) > n_channels else 1.0)
+    own = weight if weight.ndim == 2 and channel == 0 else None
+    if weight.ndim == 3 and channel < weight.shape[2]:
+        own = weight[:, :, channel]
+    return np.full(weight.shape[:2], 1.0 / n_channels) if own is None else own.copy()
+
+
+def _of_channels(numbers: Sequence[float] | NDArray[Any], n_channels: int) -> list[float]:
+    kept = [float(number) for number in numbers[:n_channels]]
+    full = kept + [1.0 / n_channels] * (n_channels - len(kept))
+    if not any(full):
+        raise _no_channel_counts(str([float(number) for number in numbers]), n_channels)
+    return full
+
+
+def _no_channel_counts(given: str, n_channels: int) -> OptionsError:
+    return OptionsError(
+        f"weight {given} is 0 for all {n_channels} channel(s) of the recording. "
+        "Give each channel that counts a positive weight"
+    )
+
+
+def _need_frame_shape(weight: NDArray[Any], shape: tuple[int, int, int]) -> None:
+    if weight.shape[:2] != shape[:2]:
+        raise OptionsError(
+            f"weight is a map of {weight.shape[0]} x {weight.shape[1]} pixels, frames have "
+            f"{shape[0]} x {shape[1]}. Give a map of the frame's size (after channel and frame "
+            "selection), or one number a channel"
+        )

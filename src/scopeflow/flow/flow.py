@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scopeflow.compiled.bands import COLUMN_BORDER, ROW_BORDER, padded_shape
 from scopeflow.compiled.scratch import scratch
 from scopeflow.compiled.sequence import repeated
-from scopeflow.errors import InputError, OptionsError
-from scopeflow.flow.arguments import check_finite, check_gnc_schedule, data_term_name
+from scopeflow.errors import InputError
+from scopeflow.flow.arguments import check_finite
 from scopeflow.flow.median import median_5x5
-from scopeflow.flow.parameters import FlowParameters
+from scopeflow.flow.parameters import FLOW_RULES, FlowParameters
 from scopeflow.flow.pyramid import Level
 from scopeflow.flow.reference import FlowReference, prepare_reference
 from scopeflow.flow.solver import LevelLayout, solve_level
@@ -23,6 +23,14 @@ from scopeflow.flow.tensor import motion_tensor
 from scopeflow.images.borders import add_pixels, as_planes, crop_rows, fill_planes, pad_replicate
 from scopeflow.images.resize import pyramid_tables, resize_planes, upsample_flow
 from scopeflow.images.warp import SOURCE_COLUMNS, SOURCE_ROWS, warp_planes
+from scopeflow.strict.values import check_fields
+
+logger = logging.getLogger(__name__)
+
+# Callers know the data term by another name.
+_ARGUMENT_RULES = {
+    "const_assumption" if name == "data_term" else name: rule for name, rule in FLOW_RULES.items()
+}
 
 DEFAULT_WARPING_STEPS = 10
 SMALLEST_FILTERED = 6  # levels of fewer pixels along an axis are not median filtered
@@ -299,7 +307,7 @@ def solve_prepared(
 def get_displacement(
     fixed: NDArray[Any],
     moving: NDArray[Any],
-    alpha: Sequence[float] = (2, 2),
+    alpha: float | Sequence[float] = (2, 2),
     update_lag: int = 5,
     iterations: int = 50,
     min_level: int = 0,
@@ -321,8 +329,8 @@ def get_displacement(
         Reference, ``(H, W)`` or ``(H, W, C)``, intensities of about [0, 1].
     moving : numpy.ndarray
         Frame of the same shape.
-    alpha : sequence of float
-        Smoothness weights ``(alpha_x, alpha_y)``; larger is smoother.
+    alpha : float or sequence of float
+        Smoothness weights ``(alpha_x, alpha_y)``, one number for both; larger is smoother.
     update_lag : int
         Iterations between updates of the nonlinear weights.
     iterations : int
@@ -334,9 +342,9 @@ def get_displacement(
     eta : float
         Scale factor between levels, ``0 < eta <= 1``.
     a_smooth : float
-        Exponent of the smoothness penalty; 1 is quadratic.
+        Exponent of the smoothness penalty, 0 or more; 1 is quadratic.
     a_data : float or sequence of float
-        Exponent of the data penalty, one or one per channel.
+        Exponent of the data penalty in (0, 1], one or one per channel.
     const_assumption : str or enum
         ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"`` or ``"cs"``/``"census"``.
     uv : numpy.ndarray, optional
@@ -359,7 +367,7 @@ def get_displacement(
     InputError
         Shapes that differ, frames below 10 px, or values that are not finite.
     OptionsError
-        Options that are not known or out of range.
+        Options that are not known or out of range, and weights that do not fit.
 
     Examples
     --------
@@ -386,7 +394,7 @@ def get_displacement(
 
 
 def flow_parameters(
-    alpha: Sequence[float] = (2, 2),
+    alpha: float | Sequence[float] = (2, 2),
     update_lag: int = 5,
     iterations: int = 50,
     min_level: int = 0,
@@ -399,43 +407,22 @@ def flow_parameters(
     warping_steps: int | None = None,
 ) -> FlowParameters:
     """Check the arguments of `get_displacement` and freeze them."""
-    weights = np.asarray(alpha, float).ravel()
-    if weights.size != 2 or not np.all(np.isfinite(weights)) or np.any(weights <= 0):
-        raise OptionsError(f"alpha = {alpha!r} was given; two positive numbers (x, y) are needed.")
-    whole = {
-        "update_lag": (update_lag, 1),
-        "iterations": (iterations, 1),
-        "min_level": (min_level, 0),
-        "levels": (levels, 0),
-    }
-    for name, (value, least) in whole.items():
-        if isinstance(value, bool) or int(value) != value or value < least:
-            raise OptionsError(
-                f"{name} = {value!r} was given; a whole number >= {least} is needed."
-            )
-    if not 0 < eta <= 1:
-        raise OptionsError(f"eta = {eta!r} was given; 0 < eta <= 1 is needed.")
-    if not (math.isfinite(a_smooth) and a_smooth > 0):
-        raise OptionsError(f"a_smooth = {a_smooth!r} was given; a positive number is needed.")
-    exponents = np.asarray(a_data, float).ravel()
-    if exponents.size == 0 or not np.all(np.isfinite(exponents)) or np.any(exponents <= 0):
-        raise OptionsError(f"a_data = {a_data!r} was given; positive numbers are needed.")
-    if warping_steps is not None and (
-        isinstance(warping_steps, bool)
-        or not isinstance(warping_steps, int | np.integer)
-        or warping_steps < 1
-    ):
-        raise OptionsError("warping_steps must be a positive integer")
-    return FlowParameters(
-        alpha=(float(weights[0]), float(weights[1])),
-        levels=int(levels),
-        min_level=int(min_level),
-        eta=float(eta),
-        update_lag=int(update_lag),
-        iterations=int(iterations),
-        a_smooth=float(a_smooth),
-        a_data=float(exponents[0]) if exponents.size == 1 else tuple(map(float, exponents)),
-        data_term=data_term_name(const_assumption),
-        gnc_schedule=check_gnc_schedule(gnc_schedule),
-        warping_steps=None if warping_steps is None else int(warping_steps),
+    values = check_fields(
+        _ARGUMENT_RULES,
+        {
+            "alpha": alpha,
+            "levels": levels,
+            "min_level": min_level,
+            "eta": eta,
+            "update_lag": update_lag,
+            "iterations": iterations,
+            "a_smooth": a_smooth,
+            "a_data": a_data,
+            "const_assumption": const_assumption,
+            "gnc_schedule": gnc_schedule,
+            "warping_steps": warping_steps,
+        },
     )
+    if warping_steps is not None and gnc_schedule is None:
+        logger.warning("warping_steps=%d acts with gnc_schedule only", warping_steps)
+    return FlowParameters(data_term=values.pop("const_assumption"), **values)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scopeflow.compiled.bands import COLUMN_BORDER, ROW_BORDER
 from scopeflow.errors import InputError
 from scopeflow.flow.arguments import channel_weights, check_finite
-from scopeflow.flow.parameters import FlowParameters
+from scopeflow.flow.parameters import FlowParameters, exponents_of_channels
 from scopeflow.flow.pyramid import Level, pyramid_levels
 from scopeflow.images.borders import as_planes
 from scopeflow.images.resize import pyramid_tables, resize_planes
@@ -99,17 +99,6 @@ def reference_for(
     return prepared
 
 
-def data_exponents(params: FlowParameters, channels: int) -> NDArray[np.float32]:
-    """Exponents of the data penalty, ``(C,)``; InputError when their number does not fit."""
-    exponents = np.atleast_1d(np.asarray(params.a_data, np.float32))
-    if exponents.size not in (1, channels):
-        raise InputError(
-            f"{exponents.size} exponents a_data were given for {channels} channels; give one "
-            "number or one for each channel."
-        )
-    return np.ascontiguousarray(np.broadcast_to(exponents, (channels,)))
-
-
 def prepare_reference(
     reference: NDArray[Any], weight: Any, params: FlowParameters
 ) -> FlowReference:
@@ -132,8 +121,9 @@ def prepare_reference(
     Raises
     ------
     InputError
-        When the reference is not ``(H, W, C)``, too small or not finite, or the weight does not
-        fit.
+        When the reference is not ``(H, W, C)``, too small or not finite.
+    OptionsError
+        When the weight or the number of exponents does not fit.
 
     Examples
     --------
@@ -151,7 +141,7 @@ def prepare_reference(
     height, width, channels = reference.shape
     levels = pyramid_levels((height, width), params)
     weights, maps = channel_weights(weight, (height, width, channels))
-    exponents = data_exponents(params, channels)
+    exponents = exponents_of_channels(params.a_data, channels)
     planes = as_planes(reference)
     images, level_maps = [], []
     for level in levels:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from scopeflow.errors import InputNotFoundError, OptionsError, nearest_name
+from scopeflow.flow.parameters import FLOW_RULES, data_term_name, smoothness_weight
 from scopeflow.io.addresses import local_path
 from scopeflow.motion.options.enums import ConstancyAssumption, QualitySetting
 from scopeflow.motion.options.json_files import read_options
 from scopeflow.motion.options.of_options import OFOptions
+from scopeflow.sessions.array_job import TASK_VARIABLES, get_array_task_id
 from scopeflow.sessions.files import check_parameter_names, read_session_file
-from scopeflow.strict import options_error, plain_integer
+from scopeflow.strict.model import Count, Flag, StrictModel
+from scopeflow.strict.values import Number, Whole
 
-_Count = Annotated[StrictInt, BeforeValidator(plain_integer), Field(ge=1)]
+__all__ = ["ROUTING_OPTIONS", "TASK_VARIABLES", "SessionConfig", "get_array_task_id"]
 
 ROUTING_OPTIONS = (
     "input_file",
@@ -37,11 +30,19 @@ ROUTING_OPTIONS = (
 )
 """Options of `OFOptions` that the session decides for each recording."""
 
-TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX")
-"""Where batch systems put the number of a task, counted from 1, in the order of looking."""
+_NEEDED_LATER = {
+    "save_valid_idx": "leaves stage 3 without masks",
+    "save_motion": "leaves stages 2 and 3 without displacements",
+}
+"""Options of `OFOptions` that stage 1 always sets, and why it matters."""
 
 
-class SessionConfig(BaseModel):
+def _width_or_none(value: Any) -> float | None:
+    # TOML has no word for None.
+    return None if value is None or value is False else Number(least=0)(value)
+
+
+class SessionConfig(StrictModel):
     """Many recordings of one field of view that become one aligned data set.
 
     Names and defaults are those that PyFlowReg documents for sessions; the fields from
@@ -126,74 +127,50 @@ class SessionConfig(BaseModel):
     (30.0, 'final_results')
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
     root: Path
     pattern: str = Field(default="*.tif", min_length=1)
     center: str | None = None
     output_root: Path = Path("compensated_outputs")
     final_results: Path = Path("final_results")
-    resume: StrictBool = True
+    resume: Flag = True
     scheduler: Literal["local", "array", "dask"] = "local"
-    n_workers: Annotated[StrictInt, BeforeValidator(plain_integer)] = -1
+    n_workers: Annotated[int, Whole(-1)] = -1
     flow_backend: str = Field(default="flowreg", min_length=1)
     backend_params: dict[str, Any] = Field(default_factory=dict)
     flow_options: dict[str, Any] | Path | None = None
     stage1_quality_setting: QualitySetting | None = None
-    cc_upsample: _Count = 4
-    sigma_smooth: float = Field(default=6.0, ge=0, allow_inf_nan=False)
-    alpha_between: float = Field(default=25.0, gt=0, allow_inf_nan=False)
-    iterations_between: _Count = 100
-    stage2_constancy_assumption: ConstancyAssumption = ConstancyAssumption.GRADIENT
-    align_chunk_size: _Count = 64
+    cc_upsample: Count = 4
+    sigma_smooth: Annotated[float, Number(least=0)] = 6.0
+    alpha_between: Annotated[float, BeforeValidator(smoothness_weight)] = 25.0
+    iterations_between: Annotated[int, FLOW_RULES["iterations"]] = 100
+    stage2_constancy_assumption: Annotated[ConstancyAssumption, BeforeValidator(data_term_name)] = (
+        ConstancyAssumption.GRADIENT
+    )
+    align_chunk_size: Count = 64
     align_output_format: Literal["TIFF", "HDF5", "MAT"] = "TIFF"
-    sigma_refine: float | None = Field(default=1.0, ge=0, allow_inf_nan=False)
+    sigma_refine: Annotated[float | None, BeforeValidator(_width_or_none)] = 1.0
     exclude: list[str] = Field(default_factory=list)
     stage1_output_format: Literal["HDF5", "ZARR"] = "HDF5"
     align_method: Literal["one_step", "two_step"] = "one_step"
     mismatch: Literal["report", "exclude"] = "report"
-    min_similarity: float = Field(default=0.4, ge=-1, le=1, allow_inf_nan=False)
-    max_loop_error: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    min_similarity: Annotated[float, Number(least=-1, most=1)] = 0.4
+    max_loop_error: Annotated[float, Number(above=0)] = 2.0
 
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise self._error(error) from None
+    if TYPE_CHECKING:
+        # Values in any form that a rule accepts, not only those of the fields.
+        def __init__(self, **data: Any) -> None: ...
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in type(self).model_fields:
-            hint = nearest_name(name, type(self).model_fields)
-            raise OptionsError(f"SessionConfig: unknown option '{name}'.{hint}")
-        before = dict(self.__dict__)
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as error:
-            self.__dict__.update(before)
-            raise self._error(error) from None
-        except (OptionsError, InputNotFoundError):
-            self.__dict__.update(before)
-            raise
-
+    @field_validator("flow_options", mode="before")
     @classmethod
-    def _error(cls, error: ValidationError) -> OptionsError:
-        return options_error(error, cls.model_fields, "SessionConfig")
+    def _text_is_a_path(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        return Path(given) if given.strip() else None
 
-    @model_validator(mode="before")
+    @field_validator("align_output_format", "stage1_output_format", mode="before")
     @classmethod
-    def _normal_forms(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        given = dict(data)
-        options = given.get("flow_options")
-        if isinstance(options, str):
-            given["flow_options"] = Path(options) if options.strip() else None
-        if given.get("sigma_refine") is False:
-            given["sigma_refine"] = None  # TOML has no word for None
-        for name in ("align_output_format", "stage1_output_format"):
-            if isinstance(given.get(name), str):
-                given[name] = given[name].strip().upper()
-        return given
+    def _in_capitals(cls, given: Any) -> Any:
+        return given.strip().upper() if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -206,7 +183,7 @@ class SessionConfig(BaseModel):
             raise InputNotFoundError(f"Root directory does not exist: {self.root}")
         if not self.root.is_dir():
             raise OptionsError(f"Root path is not a directory: {self.root}")
-        if self.n_workers == 0 or self.n_workers < -1:
+        if self.n_workers == 0:
             raise OptionsError(
                 f"SessionConfig: n_workers is {self.n_workers}; it must be a positive whole "
                 "number, or -1 for every available processor"
@@ -293,8 +270,11 @@ class SessionConfig(BaseModel):
             if not path.is_file():
                 raise InputNotFoundError(f"Flow options file not found: {path}")
             # A file names every option; those that the session decides are not meant by it.
-            decided = (*ROUTING_OPTIONS, "save_valid_idx")
-            return {k: v for k, v in read_options(path).items() if k not in decided}
+            return {
+                name: value
+                for name, value in read_options(path).items()
+                if name not in ROUTING_OPTIONS and not (name in _NEEDED_LATER and value is False)
+            }
         return dict(self.flow_options)
 
     def stage1_options(self, override: Mapping[str, Any] | None = None) -> OFOptions:
@@ -330,11 +310,12 @@ class SessionConfig(BaseModel):
             if "quality_setting" in given and "min_level" not in given:
                 options.pop("min_level", None)
             options.update(given)
-        options["save_motion"] = self.stage1_output_format != "ZARR"
         try:
-            return OFOptions(**options)
+            checked = OFOptions(**options)
         except OptionsError as error:
             raise OptionsError(f"flow_options: {error}") from None
+        checked.save_motion = self.stage1_output_format != "ZARR"  # which holds it in any case
+        return checked
 
     def _check_not_decided(self, given: Mapping[str, Any]) -> None:
         for name in ROUTING_OPTIONS:
@@ -347,10 +328,12 @@ class SessionConfig(BaseModel):
                     f"flow_options: {name} is decided by the session; leave it out"
                     + (" and use stage1_output_format" if name == "output_format" else "")
                 )
-        if given.get("save_valid_idx") is False:
-            raise OptionsError(
-                "flow_options: save_valid_idx=False leaves stage 3 without masks; leave it out"
-            )
+        for name, reason in _NEEDED_LATER.items():
+            if given.get(name) is False and (name, self.stage1_output_format) != (
+                "save_motion",
+                "ZARR",
+            ):
+                raise OptionsError(f"flow_options: {name}=False {reason}; leave it out")
 
     def resolve_center_file(self, files: list[Path]) -> tuple[int, Path]:
         """Return position and path of the center; not for ``center="auto"``.
@@ -405,34 +388,3 @@ class SessionConfig(BaseModel):
 
 def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
-
-
-def get_array_task_id() -> int | None:
-    """Return the number of this task of an array job, counted from 1; None outside of one.
-
-    Returns
-    -------
-    int or None
-        From ``SLURM_ARRAY_TASK_ID``, else ``SGE_TASK_ID``, else ``PBS_ARRAY_INDEX``. SGE writes
-        "undefined" in jobs that are no array.
-
-    Raises
-    ------
-    OptionsError
-        When the variable holds no whole number.
-
-    Examples
-    --------
-    >>> import os
-    >>> os.environ["SGE_TASK_ID"] = "3"
-    >>> get_array_task_id()
-    3
-    >>> del os.environ["SGE_TASK_ID"]
-    """
-    for name in TASK_VARIABLES:
-        text = os.environ.get(name, "").strip()
-        if text and text != "undefined":
-            if not text.isdecimal():
-                raise OptionsError(f"{name} is {text!r}; the number of a task is needed there")
-            return int(text)
-    return None

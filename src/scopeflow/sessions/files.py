@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from scopeflow.errors import InputNotFoundError, OptionsError
+from scopeflow.strict.text import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -19,21 +20,10 @@ _KINDS = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
 
 
 def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dict[str, Any]:
-    """Read a session file into arguments of `SessionConfig`.
+    """Read a session file into unchecked arguments of `SessionConfig`; ``root`` is absolute.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : {"toml", "yaml"} or None
-        Its format; told by its suffix when None.
-    known : iterable of str
-        Names that a session has.
-
-    Returns
-    -------
-    dict
-        Unchecked arguments; ``root`` is absolute.
+    `kind` is ``"toml"``, ``"yaml"`` or None, which tells by the suffix; `known` are the names that
+    a session has.
 
     Raises
     ------
@@ -54,7 +44,7 @@ def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dic
         raise InputNotFoundError(f"Configuration file not found: {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if kind == "toml" else yaml.safe_load(text)
+        data = tomllib.loads(text) if kind == "toml" else read_yaml(text)
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise OptionsError(f"{path} cannot be read as {kind.upper()}: {reason}") from None
@@ -90,19 +80,12 @@ def _without_swallowed_keys(data: dict[str, Any], known: set[str], path: Path) -
 
 
 def check_parameter_names(parameters: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse names among the solver's parameters that were meant for the session.
-
-    Parameters
-    ----------
-    parameters : mapping
-        ``backend_params``.
-    known : iterable of str
-        Names that a session has.
+    """Refuse names in ``backend_params`` that are one of a session, or differ from it by a slip.
 
     Raises
     ------
     OptionsError
-        For a name of the session, or one that differs from it by a slip.
+        With the name that was meant.
 
     Examples
     --------

@@ -74,19 +74,7 @@ quality_setting = "balanced"
 
 
 def session_template(root: str, pattern: str, recordings: Sequence[str]) -> str:
-    """Return a commented TOML file of a session.
-
-    Parameters
-    ----------
-    root, pattern : str
-        Folder of the recordings and their pattern.
-    recordings : sequence of str
-        Descriptions of the recordings that match, for comments.
-
-    Returns
-    -------
-    str
-        The text.
+    """Return the commented TOML text of a session; `recordings` are described in comments.
 
     Examples
     --------

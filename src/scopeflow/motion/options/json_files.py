@@ -41,16 +41,9 @@ def options_path(path: str | Path | None, output_path: str | Path) -> Path:
 def write_options(data: dict[str, Any], reference: Any, path: Path, *, in_memory: bool) -> None:
     """Write an option file; it appears complete or not at all.
 
-    Parameters
-    ----------
-    data : dict
-        JSON-able options without ``reference_frames``.
-    reference : list of int, path or ndarray
-        ``reference_frames``; an array goes to a TIFF beside the file.
-    path : Path
-        The file to write.
-    in_memory : bool
-        The recording has a value that JSON may lack; a null then gets a log message.
+    `data` are JSON-able options without ``reference_frames``, which are `reference`: an array goes
+    to a TIFF beside the file. `in_memory` says that the recording has a value; a null then gets a
+    log message.
 
     Raises
     ------
@@ -118,17 +111,8 @@ def read_options(path: str | Path) -> dict[str, Any]:
     """Read an option file into arguments of `OFOptions`.
 
     MATLAB counts frames and channels from 1: the indices of a MATLAB-written file are moved to
-    count from 0. Its empty values (``[]``) take the default.
-
-    Parameters
-    ----------
-    path : path
-        A file of `OFOptions.save_options`, PyFlowReg or the MATLAB toolbox.
-
-    Returns
-    -------
-    dict
-        Unchecked arguments; a reference image that exists is loaded.
+    count from 0. Its empty values (``[]``) take the default. Arguments are unchecked; a reference
+    image that exists is loaded.
 
     Raises
     ------

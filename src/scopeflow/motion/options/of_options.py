@@ -5,26 +5,18 @@ from __future__ import annotations
 import copy as copying
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    ValidationError,
-    field_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, field_serializer, model_validator
 from pydantic_core import PydanticSerializationError
 
-from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.errors import OptionsError
+from scopeflow.flow.arguments import weight_at
+from scopeflow.flow.parameters import FLOW_RULES
 from scopeflow.io.formats import OutputFormat
-from scopeflow.motion.options import rules as values
+from scopeflow.motion.options import rules
 from scopeflow.motion.options.enums import (
     ChannelNormalization,
     ConstancyAssumption,
@@ -33,15 +25,21 @@ from scopeflow.motion.options.enums import (
     QualitySetting,
 )
 from scopeflow.motion.options.json_files import options_path, read_options, write_options
-from scopeflow.strict import options_error, plain_integer
+from scopeflow.motion.parameters import TemporalBoundary
+from scopeflow.strict.model import Count, Flag, StrictModel
+from scopeflow.strict.values import is_integer
 
 _MIN_LEVELS = {QualitySetting.QUALITY: 0, QualitySetting.BALANCED: 4, QualitySetting.FAST: 6}
 
-_Count = Annotated[StrictInt, BeforeValidator(plain_integer), Field(ge=1)]
-_Level = Annotated[StrictInt, BeforeValidator(plain_integer), Field(ge=-1)]
+_LEAVE_TO_QUALITY = -1
 
 
-class OFOptions(BaseModel):
+def _level(value: Any) -> int:
+    unset = is_integer(value) and value == _LEAVE_TO_QUALITY
+    return _LEAVE_TO_QUALITY if unset else FLOW_RULES["min_level"](value)
+
+
+class OFOptions(StrictModel):
     """Options of one motion correction: data, reference, flow, and what is written.
 
     Names and defaults are those of the Flow-Registration toolbox and of PyFlowReg, except that
@@ -64,8 +62,9 @@ class OFOptions(BaseModel):
         Channels to read, counted from 0; all when None.
     alpha : float or (float, float)
         Smoothness weights ``(alpha_x, alpha_y)``, larger is smoother.
-    weight : sequence of float or ndarray
-        Weight of each channel (normalised to sum 1), or a map ``(H, W)`` or ``(H, W, C)``.
+    weight : sequence of float or ndarray, optional
+        Weight of each channel (normalised to sum 1), or a map ``(H, W)`` or ``(H, W, C)``. None
+        counts all channels alike.
     levels : int
         Upper limit of pyramid steps.
     min_level : int
@@ -160,8 +159,6 @@ class OFOptions(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid",
-        validate_assignment=True,
         arbitrary_types_allowed=True,
         # Not null, so that saving refuses them.
         ser_json_inf_nan="constants",
@@ -174,99 +171,84 @@ class OFOptions(BaseModel):
     )
 
     input_file: Any = None
-    output_path: Annotated[Path | str, BeforeValidator(values.place)] = Path("results")
+    output_path: Annotated[Path | str, BeforeValidator(rules.place)] = Path("results")
     output_format: OutputFormat = OutputFormat.ZARR
     output_file_name: str | Path | None = None
-    channel_idx: Annotated[Any, BeforeValidator(values.channel_choice)] = None
+    channel_idx: Annotated[Any, BeforeValidator(rules.channel_choice)] = None
 
-    alpha: Annotated[Any, BeforeValidator(values.smoothness_weights)] = (1.5, 1.5)
-    weight: Annotated[Any, BeforeValidator(values.channel_weights)] = Field(
+    alpha: Annotated[Any, BeforeValidator(FLOW_RULES["alpha"])] = (1.5, 1.5)
+    weight: Annotated[Any, BeforeValidator(rules.channel_weights)] = Field(
         default_factory=lambda: [0.5, 0.5]
     )
-    levels: _Count = 100
-    min_level: _Level = -1
+    levels: Annotated[int, FLOW_RULES["levels"]] = 100
+    min_level: Annotated[int, BeforeValidator(_level)] = -1
     quality_setting: QualitySetting = QualitySetting.QUALITY
-    eta: float = Field(default=0.8, gt=0, le=1, allow_inf_nan=False)
-    update_lag: _Count = 5
-    iterations: _Count = 50
-    a_smooth: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    a_data: Annotated[Any, BeforeValidator(values.data_exponents)] = 0.45
-    gnc_schedule: Annotated[Any, BeforeValidator(values.gnc_stages)] = None
-    warping_steps: _Count | None = None
+    eta: Annotated[float, FLOW_RULES["eta"]] = 0.8
+    update_lag: Annotated[int, FLOW_RULES["update_lag"]] = 5
+    iterations: Annotated[int, FLOW_RULES["iterations"]] = 50
+    a_smooth: Annotated[float, FLOW_RULES["a_smooth"]] = 1.0
+    a_data: Annotated[Any, BeforeValidator(FLOW_RULES["a_data"])] = 0.45
+    gnc_schedule: Annotated[Any, BeforeValidator(FLOW_RULES["gnc_schedule"])] = None
+    warping_steps: Annotated[int | None, BeforeValidator(FLOW_RULES["warping_steps"])] = None
 
-    sigma: Annotated[Any, BeforeValidator(values.filter_widths)] = Field(
+    sigma: Annotated[Any, BeforeValidator(rules.sigma_rows)] = Field(
         default_factory=lambda: [[1.0, 1.0, 0.1], [1.0, 1.0, 0.1]]
     )
-    bin_size: _Count = 1
-    buffer_size: _Count = 400
-    reference_frames: Annotated[Any, BeforeValidator(values.reference_choice)] = Field(
+    bin_size: Count = 1
+    buffer_size: Count = 400
+    reference_frames: Annotated[Any, BeforeValidator(rules.reference_choice)] = Field(
         default_factory=lambda: list(range(50, 500))
     )
-    update_reference: StrictBool = False
-    n_references: Annotated[int, BeforeValidator(values.one_reference)] = 1
-    min_frames_per_reference: Annotated[int, BeforeValidator(values.default_reference_length)] = 20
+    update_reference: Flag = False
+    n_references: Annotated[int, BeforeValidator(rules.available_number("n_references"))] = 1
+    min_frames_per_reference: Annotated[
+        int, BeforeValidator(rules.available_number("min_frames_per_reference"))
+    ] = 20
 
-    verbose: StrictBool = False
-    save_meta_info: StrictBool = True
-    save_w: StrictBool = False
-    save_motion: StrictBool = False
-    save_valid_mask: StrictBool = False
-    save_valid_idx: StrictBool = False
-    output_typename: Annotated[Any, BeforeValidator(values.typename)] = "double"
+    verbose: Flag = False
+    save_meta_info: Flag = True
+    save_w: Flag = False
+    save_motion: Flag = False
+    save_valid_mask: Flag = False
+    save_valid_idx: Flag = False
+    output_typename: Annotated[Any, BeforeValidator(rules.typename)] = "double"
     channel_normalization: ChannelNormalization = ChannelNormalization.JOINT
     interpolation_method: InterpolationMethod = InterpolationMethod.CUBIC
-    cc_initialization: StrictBool = False
-    cc_hw: Annotated[Any, BeforeValidator(values.correlation_shape)] = 256
-    cc_up: _Count = 1
-    update_initialization_w: StrictBool = True
+    cc_initialization: Flag = False
+    cc_hw: Annotated[Any, BeforeValidator(rules.correlation_size)] = 256
+    cc_up: Count = 1
+    update_initialization_w: Flag = True
     naming_convention: NamingConvention = NamingConvention.DEFAULT
-    constancy_assumption: ConstancyAssumption = ConstancyAssumption.GRADIENT
+    constancy_assumption: Annotated[
+        ConstancyAssumption, BeforeValidator(FLOW_RULES["data_term"])
+    ] = ConstancyAssumption.GRADIENT
     flow_backend: str = Field(default="flowreg", min_length=1)
     backend_params: dict[str, Any] = Field(default_factory=dict)
-    temporal_boundary: Literal["halo", "batch"] = "halo"
+    temporal_boundary: TemporalBoundary = "halo"
     non_finite: Literal["error", "mask"] = "error"
 
     preproc_funct: Callable[..., Any] | None = Field(default=None, exclude=True)
     get_displacement_impl: Callable[..., Any] | None = Field(default=None, exclude=True)
     get_displacement_factory: Callable[..., Any] | None = Field(default=None, exclude=True)
 
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise self._error(error) from None
-
-    @classmethod
-    def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
-        """Make options from a mapping; errors are those of the constructor."""
-        try:
-            return super().model_validate(obj, **kwargs)
-        except ValidationError as error:
-            raise cls._error(error) from None
+    if TYPE_CHECKING:
+        # Values in any form that a rule accepts, not only those of the fields.
+        def __init__(self, **data: Any) -> None: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in type(self).model_fields:
-            hint = nearest_name(name, type(self).model_fields)
-            raise OptionsError(f"OFOptions: unknown option '{name}'.{hint}")
+        if name != "quality_setting":
+            super().__setattr__(name, value)
+            return
         min_level = self.min_level
-        if name == "quality_setting":
-            # The later assignment holds; an older min_level would undo it unseen.
-            self.__dict__["min_level"] = -1
+        # The later assignment holds; an older min_level would undo it unseen.
+        self.__dict__["min_level"] = _LEAVE_TO_QUALITY
         try:
             super().__setattr__(name, value)
-        except ValidationError as error:
+        except OptionsError:
             self.__dict__["min_level"] = min_level
-            raise self._error(error) from None
-        if name == "quality_setting" and self.quality_setting is QualitySetting.CUSTOM:
+            raise
+        if self.quality_setting is QualitySetting.CUSTOM:
             self.__dict__["min_level"] = min_level
-
-    @classmethod
-    def _error(cls, error: ValidationError) -> OptionsError:
-        found = error.errors(include_url=False)
-        nested = found[0].get("ctx", {}).get("error") if len(found) == 1 else None
-        if isinstance(nested, OptionsError):
-            return nested
-        return options_error(error, cls.model_fields, "OFOptions")
 
     @model_validator(mode="after")
     def _explicit_level_is_custom(self) -> Self:
@@ -277,7 +259,7 @@ class OFOptions(BaseModel):
 
     @field_serializer("weight", "reference_frames", when_used="json")
     def _arrays_as_lists(self, value: Any) -> Any:
-        if isinstance(value, (list, str)):
+        if value is None or isinstance(value, (list, str)):
             return value
         return str(value) if isinstance(value, Path) else np.asarray(value).tolist()
 
@@ -299,7 +281,7 @@ class OFOptions(BaseModel):
     @property
     def array_dtype(self) -> np.dtype[Any] | None:
         """Dtype of in-memory results; None keeps that of the input."""
-        return None if self.output_typename is None else values.TYPENAMES[self.output_typename]
+        return None if self.output_typename is None else rules.TYPENAMES[self.output_typename]
 
     @property
     def file_dtype(self) -> np.dtype[Any] | None:
@@ -336,7 +318,7 @@ class OFOptions(BaseModel):
         >>> options.get_weight_at(0, 1), options.get_weight_at(0, 2)
         (1.0, 0.5)
         """
-        return values.weight_at(self.weight, i, n_channels)
+        return weight_at(self.weight, i, n_channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Arguments of `get_displacement` that these options stand for.
