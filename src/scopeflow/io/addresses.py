@@ -18,17 +18,9 @@ _MENDED = re.compile(
 
 
 def address_of(given: str | os.PathLike[str]) -> str | None:
-    """Return the remote address that a text or path stands for; None for places on this machine.
+    """Return the remote address ``scheme://rest`` that a text or path means; None for places here.
 
-    Parameters
-    ----------
-    given : str or path-like
-        ``s3://bucket/movie.zarr``, also where `pathlib.Path` has swallowed one of the slashes.
-
-    Returns
-    -------
-    str or None
-        ``scheme://rest`` without trailing slashes.
+    `pathlib.Path` swallows one of the slashes of an address; they are put back.
 
     Examples
     --------
@@ -62,29 +54,14 @@ def path_or_address(given: str | os.PathLike[str]) -> Path | str:
 
 
 def local_path(given: str | os.PathLike[str], what: str) -> Path:
-    """Return a path of this machine, and refuse a remote address.
+    """Return a path of this machine, ``~`` expanded, and refuse a remote address.
 
-    Parameters
-    ----------
-    given : str or path-like
-        As a user wrote it.
-    what : str
-        What stands, or is to stand, there: "The results of the cell workflow".
-
-    Returns
-    -------
-    Path
-        ``~`` is expanded.
+    ``what`` stands, or is to stand, there: "The results of the cell workflow".
 
     Raises
     ------
     OptionsError
         For a remote address.
-
-    Examples
-    --------
-    >>> local_path("results", "A preview").name
-    'results'
     """
     address = address_of(given)
     if address is not None:

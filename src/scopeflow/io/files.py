@@ -65,19 +65,9 @@ def partial_path(path: Location) -> Path:
 
 
 def output_error(error: Exception, path: str | Location) -> OutputError:
-    """Turn an error of the operating system or of HDF5 into one that says what to do.
+    """Return an error with the target, the cause and the remedy of one of the system or of HDF5.
 
-    Parameters
-    ----------
-    error : Exception
-        What writing raised. HDF5 hides the system's error number in its text.
-    path : Path or RemotePath
-        The target.
-
-    Returns
-    -------
-    OutputError
-        With the target, the cause and the remedy; ``errno`` is kept.
+    HDF5 hides the system's error number in its text; ``errno`` is kept.
     """
     if isinstance(location(path), RemotePath):
         cause = error.__cause__ if isinstance(error, UnreadableFileError) else None
@@ -98,13 +88,7 @@ def output_error(error: Exception, path: str | Location) -> OutputError:
 
 @contextmanager
 def writing(path: str | Location) -> Iterator[None]:
-    """Report failures inside the block as `OutputError` about this target.
-
-    Examples
-    --------
-    >>> with writing(Path("out.npy")):
-    ...     pass
-    """
+    """Report failures inside the block as `OutputError` about this target."""
     try:
         yield
     except OutputError:
@@ -117,13 +101,6 @@ def writing(path: str | Location) -> Iterator[None]:
 
 def prepare_target(path: Location, expected_bytes: int) -> None:
     """Make the folder and refuse a target that cannot be written, before anything is.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        The file to be written.
-    expected_bytes : int
-        What it will take, bytes.
 
     Raises
     ------
@@ -252,19 +229,8 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Give a temporary path whose file takes the final name only if the block succeeds.
 
-    Parameters
-    ----------
-    path : path or address
-        The final name.
-    expected_bytes : int, optional
-        What the file will take, bytes; refused if there is less space.
-    durable : bool, optional
-        Wait until the bytes are on the disk, for results. Records that can be made again do not.
-
-    Yields
-    ------
-    Path
-        Where to write, on this machine.
+    The temporary path is on this machine. ``expected_bytes`` is refused where there is less space;
+    ``durable`` waits until the bytes are on the disk, for results: records can be made again.
 
     Raises
     ------
@@ -301,10 +267,7 @@ def save_json(path: str | Location, value: Any) -> None:
 def load_json(path: str | Location) -> Any | None:
     """Read JSON; None if the file is missing or damaged.
 
-    Raises
-    ------
-    UnreadableFileError
-        If a remote store cannot be reached: what it holds is unknown then, not missing.
+    `UnreadableFileError` if a remote store cannot be reached: what it holds is unknown then.
     """
     try:
         return json.loads(location(path).read_text())
@@ -315,13 +278,7 @@ def load_json(path: str | Location) -> Any | None:
 
 
 def load_arrays(path: str | Location) -> dict[str, NDArray[Any]] | None:
-    """Read a NumPy archive of arrays; None if the file is missing or damaged.
-
-    Raises
-    ------
-    UnreadableFileError
-        As :func:`load_json`.
-    """
+    """Read a NumPy archive of arrays; None and errors as :func:`load_json`."""
     try:
         # np.load leaves a file that it was given by name open when the archive is damaged.
         with open_bytes(location(path)) as stream, np.load(stream) as archive:
@@ -347,12 +304,8 @@ def file_proof(path: str | Location) -> tuple[int, str]:
     """Return the size of a file in bytes, and a text that other bytes would change.
 
     For files of this machine the text is :func:`file_digest`; for objects of a remote store it is
-    what the store gives each content, such as the ETag, and nothing is fetched.
-
-    Raises
-    ------
-    OSError
-        If there is no such file.
+    what the store gives each content, such as the ETag, and nothing is fetched. `OSError` if there
+    is no such file.
     """
     place = location(path)
     if isinstance(place, RemotePath):

@@ -14,17 +14,7 @@ __all__ = ["atomic_folder", "refuse_existing"]
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:
-    """Raise before anything is written if something stands where results would go.
-
-    Raises
-    ------
-    OutputExistsError
-        With the first such path.
-
-    Examples
-    --------
-    >>> refuse_existing([Path(__file__)], overwrite=True)
-    """
+    """Raise `OutputExistsError` with the first path that stands where results would go."""
     for path in paths:
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; choose another target, or overwrite")
@@ -32,19 +22,9 @@ def refuse_existing(paths: list[Path], overwrite: bool) -> None:
 
 @contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder that takes the final name only if the block succeeds.
+    """Give an empty temporary folder that takes the final name only if the block succeeds.
 
-    Parameters
-    ----------
-    path : Path
-        The final name.
-    overwrite : bool, optional
-        Replace what stands there, after the block.
-
-    Yields
-    ------
-    Path
-        An empty folder to write to.
+    What stands there is replaced after the block, if ``overwrite`` says so.
 
     Raises
     ------

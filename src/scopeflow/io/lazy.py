@@ -31,13 +31,7 @@ class FrameRange:
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """A video that every task reads by itself.
-
-    Attributes
-    ----------
-    source : Source
-        Frozen, picklable description of the recording.
-    """
+    """A video that every task reads by itself."""
 
     source: Source
 
@@ -62,13 +56,7 @@ class SourceVideo:
 
 @dataclass(frozen=True, eq=False)
 class ArrayVideo:
-    """A video in memory or as a dask array of any chunking.
-
-    Attributes
-    ----------
-    array : ndarray or dask.array.Array, shape (T, H, W, C)
-        The frames.
-    """
+    """A video ``(T, H, W, C)`` in memory, or a dask array of any chunking."""
 
     array: Any
 
@@ -138,21 +126,9 @@ class _ArrayView:
 
 
 def lazy_array(source: FrameReader, frames_per_chunk: int, name: str | None = None) -> da.Array:
-    """Return a source as a dask array whose chunks are blocks of whole frames.
+    """Return a source as a dask array whose chunks are blocks of whole frames; nothing is read.
 
-    Parameters
-    ----------
-    source : Source
-        Frozen, picklable description of the recording.
-    frames_per_chunk : int
-        Frames that are read together.
-    name : str, optional
-        Name of the array in the graph; the same data should get the same name.
-
-    Returns
-    -------
-    dask.array.Array
-        Shape ``(T, H, W, C)``; nothing is read yet.
+    The same data should get the same ``name`` in the graph.
     """
     # Imported here: corrections of files need no dask array, and its import takes half a second.
     import dask.array as da

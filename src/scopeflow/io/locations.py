@@ -316,13 +316,7 @@ def _filesystem(root: str) -> Any:
 
 
 def is_access_error(error: BaseException) -> bool:
-    """Return whether reading or writing failed, rather than the program.
-
-    Examples
-    --------
-    >>> is_access_error(PermissionError("no")), is_access_error(TypeError("a slip"))
-    (True, False)
-    """
+    """Return whether reading or writing failed, rather than the program."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS
 
 

@@ -73,70 +73,26 @@ class VideoMetadata:
     origins: tuple[tuple[str, str], ...] = ()
 
     def origin(self, fact: str) -> str:
-        """Return where a fact was read, or an empty string when that is unknown.
-
-        Parameters
-        ----------
-        fact : str
-            ``"axes"``, ``"shape"``, ``"dtype"``, ``"frame_count"``, ``"pixel_size"``,
-            ``"frame_interval"``, ``"frame_times"`` or ``"channels"``.
-
-        Returns
-        -------
-        str
-            The origin.
-
-        Examples
-        --------
-        >>> VideoMetadata().origin("axes")
-        ''
-        """
+        """Return where a fact was read, such as ``"axes"``, or an empty string where unknown."""
         return dict(self.origins).get(fact, "")
 
 
 def micrometres(value: float, unit: str) -> float | None:
-    """Convert a length to micrometres.
-
-    Parameters
-    ----------
-    value : float
-        The length.
-    unit : str
-        Its unit as written in the file, such as ``"µm"`` or ``"nanometer"``.
-
-    Returns
-    -------
-    float or None
-        Micrometres; None for an unknown unit or a length that is not above zero.
+    """Convert a length to micrometres; None for an unknown unit or a length not above zero.
 
     Examples
     --------
     >>> micrometres(650.0, "nm")
     0.65
     """
-    factor = _LENGTH_UNITS.get(unit.strip().lower())
-    return value * factor if factor is not None and value > 0 else None
+    return _converted(value, unit, _LENGTH_UNITS)
 
 
 def seconds(value: float, unit: str) -> float | None:
-    """Convert a duration to seconds.
+    """Convert a duration to seconds, as :func:`micrometres`."""
+    return _converted(value, unit, _TIME_UNITS)
 
-    Parameters
-    ----------
-    value : float
-        The duration.
-    unit : str
-        Its unit as written in the file, such as ``"ms"`` or ``"second"``.
 
-    Returns
-    -------
-    float or None
-        Seconds; None for an unknown unit or a duration that is not above zero.
-
-    Examples
-    --------
-    >>> seconds(500.0, "ms")
-    0.5
-    """
-    factor = _TIME_UNITS.get(unit.strip().lower())
+def _converted(value: float, unit: str, units: dict[str, float]) -> float | None:
+    factor = units.get(unit.strip().lower())
     return value * factor if factor is not None and value > 0 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import h5py
@@ -63,7 +63,23 @@ SUPPORTED = (
 )
 
 
-_NAMES = {"video": "AVI, MP4, MKV and MOV", "suite2p": "suite2p", "czi": "CZI", "nd2": "ND2"}
+# Read from files of this machine only.
+_NAMES = {
+    "video": "AVI, MP4, MKV and MOV",
+    "suite2p": "suite2p",
+    "mat": "MATLAB",
+    "czi": "CZI",
+    "nd2": "ND2",
+}
+_OPENERS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
+    "tiff": (open_tiff, ("axes", "dataset", "position", "z", "deinterleave")),
+    "hdf5": (open_hdf5, ("axes", "dataset", "z")),
+    "mat": (open_mat, ("axes", "dataset", "z")),
+    "nd2": (open_nd2, ("position", "z", "missing")),
+    "czi": (open_czi, ("position", "z", "missing")),
+    "video": (open_video_file, ()),
+    "suite2p": (lambda path: open_suite2p(path.parent), ()),
+}
 
 
 def open_source(
@@ -222,32 +238,12 @@ def _open_path(path: Location, choices: dict[str, Any], combine: str | None) -> 
     if path.is_dir():
         return _open_folder(path, choices, combine)
     kind = file_format(path)
-    if kind == "tiff":
-        _refuse(str(path), choices, ("axes", "dataset", "position", "z", "deinterleave"))
-        tiff = {key: value for key, value in choices.items() if key != "missing"}
-        return open_tiff(path, **tiff)
-    if kind == "hdf5":
-        _refuse(str(path), choices, ("axes", "dataset", "z"))
-        return open_hdf5(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
-    if kind == "mat":
-        _refuse(str(path), choices, ("axes", "dataset", "z"))
-        return open_mat(
-            refuse_remote(path, "MATLAB"),
-            axes=choices["axes"],
-            dataset=choices["dataset"],
-            z=choices["z"],
-        )
-    path = refuse_remote(path, _NAMES[kind])
-    if kind == "video":
-        _refuse(str(path), choices, ())
-        return open_video_file(path)
-    if kind == "suite2p":
-        _refuse(str(path), choices, ())
-        return open_suite2p(path.parent)
-    _refuse(str(path), choices, ("position", "z", "missing"))
-    opener = open_czi if kind == "czi" else open_nd2
-    missing: Literal["error", "black"] = choices["missing"] or "error"
-    return opener(path, position=choices["position"], z=choices["z"], missing=missing)
+    opener, understood = _OPENERS[kind]
+    if kind in _NAMES:
+        path = refuse_remote(path, _NAMES[kind])
+    _refuse(str(path), choices, understood)
+    chosen = {key: choices[key] for key in understood if choices[key] is not None}
+    return opener(path, **chosen)
 
 
 def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
@@ -274,15 +270,7 @@ def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -
 def file_format(path: Location) -> str:
     """Tell the format by the first bytes, as extensions are often wrong.
 
-    Parameters
-    ----------
-    path : Path or RemotePath
-        An existing file.
-
-    Returns
-    -------
-    str
-        ``"tiff"``, ``"hdf5"``, ``"mat"``, ``"nd2"``, ``"czi"``, ``"video"`` or ``"suite2p"``.
+    One of ``"tiff"``, ``"hdf5"``, ``"mat"``, ``"nd2"``, ``"czi"``, ``"video"`` and ``"suite2p"``.
 
     Raises
     ------

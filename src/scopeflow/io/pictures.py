@@ -14,14 +14,9 @@ from scopeflow.io.files import atomic_path
 
 
 def save_png(path: str | Path, image: NDArray[Any]) -> None:
-    """Write a mask or an 8-bit image as PNG.
+    """Write a mask (bool, as 0 and 255) or an 8-bit image, ``(H, W)`` or ``(H, W, 3)``, as PNG.
 
-    Parameters
-    ----------
-    path : path
-        The target; an older file is replaced.
-    image : ndarray, shape (H, W) or (H, W, 3)
-        bool, written as 0 and 255, or uint8.
+    An older file is replaced.
 
     Raises
     ------

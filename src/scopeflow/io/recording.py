@@ -39,16 +39,8 @@ _DIM_ALIASES = {
 class Recording:
     """A recording ready to be processed.
 
-    Attributes
-    ----------
-    video : LazyVideo
-        Its frames, ``(T, H, W, C)``.
-    identify : callable
-        Returns JSON-able facts that change when the data change; hashes arrays in memory.
-    paths : tuple of str
-        Files that it is read from; empty for arrays.
-    metadata : VideoMetadata
-        Physical sizes and names, where known.
+    ``identify`` returns JSON-able facts that change when the data change, and hashes arrays in
+    memory; ``paths`` is empty for arrays.
     """
 
     video: LazyVideo
@@ -64,23 +56,9 @@ def open_recording(
     channels: Sequence[int] | None = None,
     **selection: Any,
 ) -> Recording:
-    """Open a path or an array as a recording.
+    """Open a path or an array as a recording; nothing but headers is read.
 
-    Parameters
-    ----------
-    given : path-like, list of paths, ndarray, dask.array.Array or xarray.DataArray
-        The recording.
-    bin_size : int, optional
-        Frames that are averaged into one.
-    channels : sequence of int, optional
-        Channels to keep.
-    **selection
-        Passed to :func:`scopeflow.io.open.open_source`: ``axes``, ``dataset`` and others.
-
-    Returns
-    -------
-    Recording
-        Nothing but headers was read.
+    ``selection`` goes to :func:`scopeflow.io.open.open_source`. ``channels`` are those to keep.
 
     Raises
     ------

@@ -22,28 +22,14 @@ _IN_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class SharedArray:
-    """An array in a file; small and picklable, the pixels never travel.
-
-    Attributes
-    ----------
-    path : str
-        A NumPy file.
-    """
+    """An array in a NumPy file; small and picklable, the pixels never travel."""
 
     path: str
 
     def open(self, mode: str = "r") -> NDArray[Any]:
-        """Map the array; pages that several processes look at are in memory once.
+        """Map the array, for writing too with ``"r+"``; it stays mapped as long as the view lives.
 
-        Parameters
-        ----------
-        mode : {"r", "r+"}
-            Read, or also write.
-
-        Returns
-        -------
-        ndarray
-            A view of the file; it stays mapped as long as the view lives.
+        Pages that several processes look at are in memory once.
         """
         mapped = np.load(self.path, mmap_mode="r+" if mode == "r+" else "r", allow_pickle=False)
         return np.asarray(mapped)
@@ -51,13 +37,7 @@ class SharedArray:
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """Where shared arrays are.
-
-    Attributes
-    ----------
-    path : str
-        Folder that is removed at the end.
-    """
+    """Where shared arrays are; a folder that is removed at the end."""
 
     path: str
 
@@ -82,16 +62,8 @@ class SharedFolder:
 def shared_folder(bytes_needed: int) -> Iterator[SharedFolder]:
     """Make a folder for shared arrays and remove it afterwards.
 
-    Parameters
-    ----------
-    bytes_needed : int
-        What will be put there. It is in memory where that has room (containers often allow very
-        little), else on the disk of temporary files.
-
-    Yields
-    ------
-    SharedFolder
-        The folder.
+    It is in memory where that has room for ``bytes_needed`` (containers often allow very little),
+    else on the disk of temporary files.
 
     Examples
     --------
@@ -113,17 +85,7 @@ def shared_folder(bytes_needed: int) -> Iterator[SharedFolder]:
 
 @dataclass(frozen=True)
 class SharedSource:
-    """A shared array ``(T, H, W, C)`` as a recording.
-
-    Attributes
-    ----------
-    array : SharedArray
-        The frames.
-    shape : tuple of int
-        ``(T, H, W, C)``.
-    dtype : numpy.dtype
-        Their type.
-    """
+    """A shared array ``(T, H, W, C)`` as a recording."""
 
     array: SharedArray
     shape: tuple[int, int, int, int]

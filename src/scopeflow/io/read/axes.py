@@ -30,15 +30,9 @@ _SUPPORTED = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8")
 class AxisLayout:
     """How one stored array maps to ``(T, H, W, C)``.
 
-    Attributes
-    ----------
-    axes : str
-        One letter for each stored axis: ``T``, ``Y``, ``X``, ``C``, ``S`` (samples, become
-        channels after ``C``); other letters have a fixed index.
-    shape : tuple of int
-        Stored shape.
-    fixed : tuple of tuple of int
-        Pairs ``(axis, index)`` of the axes that are not read whole.
+    ``axes`` has one letter for each stored axis: ``T``, ``Y``, ``X``, ``C``, ``S`` (samples, become
+    channels after ``C``); other letters have a fixed index. ``fixed`` holds pairs ``(axis, index)``
+    of the axes that are not read whole.
     """
 
     axes: str
@@ -69,19 +63,10 @@ class AxisLayout:
         )
 
     def to_video(self, block: NDArray[Any], *, owned: bool) -> NDArray[Any]:
-        """Reorder what ``index`` selected to ``(T, H, W, C)``.
+        """Reorder what ``index`` selected to ``(n, H, W, C)``: C-contiguous, native byte order.
 
-        Parameters
-        ----------
-        block : ndarray
-            The selected part, fixed axes dropped.
-        owned : bool
-            True if nobody else holds the memory of ``block``; a view of it may be returned.
-
-        Returns
-        -------
-        ndarray, shape (n, H, W, C)
-            C-contiguous, native byte order, own memory.
+        The result has memory of its own; ``owned`` says that nobody else holds that of ``block``,
+        so that a view of it may be returned.
         """
         fixed = dict(self.fixed)
         letters = [letter for axis, letter in enumerate(self.axes) if axis not in fixed]
@@ -97,21 +82,9 @@ class AxisLayout:
 
 
 def parse_axes(axes: str, ndim: int, name: str) -> str:
-    """Check a description of axes that a user gave.
+    """Check the axes that a user gave; return capital letters of ``T``, ``Z``, ``C``, ``Y``, ``X``.
 
-    Parameters
-    ----------
-    axes : str
-        One letter for each stored axis, such as ``"TYX"``; ``H``, ``W`` are taken as ``Y``, ``X``.
-    ndim : int
-        Number of stored axes.
-    name : str
-        What is described, for messages.
-
-    Returns
-    -------
-    str
-        Upper-case letters of ``T``, ``Z``, ``C``, ``Y``, ``X``.
+    ``H``, ``W``, ``S`` are taken as ``Y``, ``X``, ``C``.
 
     Raises
     ------
@@ -164,25 +137,9 @@ def resolve_layout(
 ) -> tuple[AxisLayout, str]:
     """Decide how named axes become frames, rows, columns and channels.
 
-    Parameters
-    ----------
-    axes : str
-        One letter for each stored axis; letters other than ``T Y X C S Z`` may stand for frames.
-    shape : sequence of int
-        Stored shape.
-    name : str
-        What is described, for messages.
-    z : int, optional
-        Index of the plane to read.
-    planes_are_frames : bool
-        Take ``Z`` as frames where there are no frames otherwise.
-
-    Returns
-    -------
-    layout : AxisLayout
-        The decision.
-    note : str
-        A remark for the user where something was inferred, else an empty string.
+    Letters other than ``T Y X C S Z`` may stand for frames, and ``Z`` where ``planes_are_frames``
+    and there are no others; ``z`` chooses a plane. The second value is a remark for the user where
+    something was inferred, else an empty string.
 
     Raises
     ------
@@ -245,31 +202,12 @@ def resolve_layout(
 
 
 def check_video(shape: tuple[int, int, int, int], dtype: DTypeLike, name: str) -> np.dtype[Any]:
-    """Check that a recording can be corrected at all.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(T, H, W, C)``.
-    dtype : dtype
-        Stored type.
-    name : str
-        What is checked, for messages.
-
-    Returns
-    -------
-    numpy.dtype
-        The type in native byte order.
+    """Check that a recording ``(T, H, W, C)`` can be corrected; return its type in native order.
 
     Raises
     ------
     InputError
         No frames, no channels, frames below 10 px, or an unsupported type.
-
-    Examples
-    --------
-    >>> check_video((3, 32, 32, 1), ">u2", "movie.tif").str[1:]
-    'u2'
     """
     kind = np.dtype(dtype)
     if kind.str[1:] not in _SUPPORTED:
@@ -300,13 +238,7 @@ def check_video(shape: tuple[int, int, int, int], dtype: DTypeLike, name: str) -
 
 
 def check_frame_range(start: int, stop: int, frames: int, name: str) -> None:
-    """Refuse a range of frames that the recording does not have.
-
-    Raises
-    ------
-    InputError
-        Unless ``0 <= start <= stop <= frames``.
-    """
+    """Raise `InputError` unless ``0 <= start <= stop <= frames``."""
     if not 0 <= start <= stop <= frames:
         raise InputError(
             f"{name}: frames {start} to {stop} were asked for, but it has {frames} frames "
@@ -323,11 +255,6 @@ def choose_index(
     ------
     InputError
         There are several and none is chosen, or the chosen one does not exist.
-
-    Examples
-    --------
-    >>> choose_index(None, 1, "z", "planes", (), "movie.nd2")
-    0
     """
     if given is None:
         if count > 1:

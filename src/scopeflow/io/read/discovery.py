@@ -23,23 +23,8 @@ def choose_datasets(
 
     In this order: the names given; names that end in ``ch<N>``, ``chan<N>`` or ``channel<N>`` with
     a common prefix, the largest group, ordered by number; a dataset ``mov``, ``data`` or
-    ``dataset``; all datasets of the shape with the most elements.
-
-    Parameters
-    ----------
-    shapes : mapping
-        Shape of every dataset in the container, by name.
-    name : str
-        The file, for messages.
-    dataset : str or sequence of str, optional
-        The choice of the user.
-
-    Returns
-    -------
-    names : tuple of str
-        Dataset names in channel order.
-    reason : str
-        Why these, for people.
+    ``dataset``; all datasets of the shape with the most elements. The second value tells people
+    why these.
 
     Raises
     ------

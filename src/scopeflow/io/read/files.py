@@ -35,20 +35,9 @@ T = TypeVar("T")
 class FileStamp:
     """What tells whether a file, or a folder of chunks, is still the one that was opened.
 
-    Attributes
-    ----------
-    path : str
-        Absolute path, or address.
-    size : int
-        Bytes; of a folder, the bytes of all its files.
-    mtime_ns : int
-        Time of the last change in nanoseconds; of a folder, of its newest file. 0 for objects of
-        a remote store, which are told apart by `tag`.
-    files : int
-        Number of files.
-    tag : str
-        What the remote store gives each content of an object, such as its ETag; of a folder, a
-        digest of those of all objects. Empty for files of this machine.
+    ``path`` is absolute, or an address. Of a folder, ``size`` is the sum of its files, ``mtime_ns``
+    that of the newest. Objects of a remote store have no time; they are told apart by ``tag``: what
+    the store gives each content, such as its ETag, or of a folder a digest of those of all.
     """
 
     path: str
@@ -70,12 +59,7 @@ class FileStamp:
     def check_unchanged(self) -> None:
         """Refuse a file that was replaced or changed since it was opened.
 
-        Raises
-        ------
-        InputNotFoundError
-            The file is gone.
-        InputError
-            Its size or time of change differ.
+        `InputNotFoundError` where it is gone, `InputError` where size, time or tag differ.
         """
         now = stamp_file(self.path)
         if (now.size, now.mtime_ns, now.tag) != (self.size, self.mtime_ns, self.tag):
@@ -97,19 +81,9 @@ def not_found(path: Path | RemotePath) -> InputNotFoundError:
 
 
 def refuse_remote(path: str | Path | RemotePath, kind: str) -> Path:
-    """Return the path of a file of this machine, or refuse the address of a remote one.
+    """Return the path of a file of this machine; `InputError` for a remote one.
 
-    Parameters
-    ----------
-    path : str, Path or RemotePath
-        The file.
-    kind : str
-        Its format, for the message.
-
-    Raises
-    ------
-    InputError
-        The file is remote, and this format is read from files of this machine only.
+    ``kind`` is its format, for the message: it is read from files of this machine only.
     """
     place = location(path)
     if isinstance(place, RemotePath):
@@ -122,16 +96,6 @@ def refuse_remote(path: str | Path | RemotePath, kind: str) -> Path:
 
 def stamp_file(path: str | Path | RemotePath) -> FileStamp:
     """Return the stamp of an existing, non-empty file.
-
-    Parameters
-    ----------
-    path : str, Path or RemotePath
-        The file.
-
-    Returns
-    -------
-    FileStamp
-        Absolute path, size, time.
 
     Raises
     ------
@@ -250,14 +214,8 @@ class _PausingLock:
 class Handle(Generic[T]):
     """An open file of this process and the lock under which it is read.
 
-    The file is closed when nobody refers to the handle any more, or the process ends.
-
-    Parameters
-    ----------
-    value : object
-        The open file.
-    is_remote : bool, optional
-        Whether reading waits for another thread, see :func:`collection_paused`.
+    The file is closed when nobody refers to the handle any more, or the process ends. A remote one
+    is read while another thread fetches its bytes, see :func:`collection_paused`.
     """
 
     def __init__(self, value: T, is_remote: bool = False) -> None:
@@ -274,13 +232,6 @@ class HandleCache(Generic[T]):
 
     Sources travel between processes, handles never do: each process opens a file when it first
     reads from it.
-
-    Parameters
-    ----------
-    opener : callable
-        Opens the file at a path.
-    size : int
-        Files kept open.
     """
 
     def __init__(self, opener: Callable[[str], T], size: int = 16) -> None:

@@ -23,16 +23,6 @@ _VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts ``t2`` before ``t10``.
 
-    Parameters
-    ----------
-    name : str
-        A file name.
-
-    Returns
-    -------
-    tuple
-        The key.
-
     Examples
     --------
     >>> sorted(["t10.tif", "t2.tif", "t1.tif"], key=natural_key)
@@ -76,20 +66,8 @@ def video_files(folder: Location) -> list[Location]:
 def matching(pattern: Location) -> list[Location]:
     """Return the files that a pattern with ``*``, ``?`` or ``[…]`` names, in natural order.
 
-    Parameters
-    ----------
-    pattern : Path or RemotePath
-        Wildcards in its last parts, such as ``session/movie_ch*.h5``.
-
-    Returns
-    -------
-    list of Path or RemotePath
-        Empty where nothing matches, or the path has no wildcard.
-
-    Examples
-    --------
-    >>> matching(Path("nowhere/movie_ch*.h5"))
-    []
+    Wildcards may stand in its last parts, such as ``session/movie_ch*.h5``. Empty where nothing
+    matches, or the path has no wildcard.
     """
     if not any(mark in str(pattern) for mark in "*?["):
         return []
@@ -121,21 +99,9 @@ def results_in(folder: Location) -> list[tuple[Location, ...]]:
 
 
 def combination(paths: Sequence[Location], combine: str | None) -> tuple[str, list[Location]]:
-    """Decide whether files are frames or channels of one recording, and their order.
+    """Decide whether files are ``"frames"`` or ``"channels"`` of one recording, and their order.
 
-    Parameters
-    ----------
-    paths : sequence of Path or RemotePath
-        Two or more files.
-    combine : {"frames", "channels"} or None
-        The choice of the user.
-
-    Returns
-    -------
-    how : {"frames", "channels"}
-        What they are.
-    paths : list of Path or RemotePath
-        The files in order.
+    ``combine`` is the choice of the user, or None.
 
     Raises
     ------
@@ -146,8 +112,6 @@ def combination(paths: Sequence[Location], combine: str | None) -> tuple[str, li
     --------
     >>> combination([Path("m_ch2.tif"), Path("m_ch1.tif")], None)[0]
     'channels'
-    >>> [path.name for path in combination([Path("t10.tif"), Path("t9.tif")], None)[1]]
-    ['t9.tif', 't10.tif']
     """
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if list(paths).count(path) > 1)

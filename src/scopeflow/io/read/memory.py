@@ -25,20 +25,9 @@ __all__ = ["MemorySource", "open_array"]
 
 @dataclass(frozen=True, eq=False)
 class MemorySource:
-    """A numpy array as a recording.
+    """A numpy array, in its own axis order, as a recording.
 
     The array is not copied and must not change while it is used.
-
-    Attributes
-    ----------
-    array : ndarray
-        The data in their own axis order.
-    layout : AxisLayout
-        That order.
-    dtype : numpy.dtype
-        Native type.
-    metadata : VideoMetadata
-        Origins only.
     """
 
     array: NDArray[Any]
@@ -91,32 +80,12 @@ class MemorySource:
 def open_array(
     array: NDArray[Any], *, axes: str | None = None, z: int | None = None
 ) -> MemorySource:
-    """Take a numpy array as a recording.
-
-    Parameters
-    ----------
-    array : ndarray
-        ``(T, H, W)``, ``(T, H, W, C)``, one frame ``(H, W)``, or any order given by ``axes``.
-    axes : str, optional
-        One letter for each axis, such as ``"TCYX"``.
-    z : int, optional
-        Plane to read where ``axes`` has ``Z``.
-
-    Returns
-    -------
-    MemorySource
-        The recording.
+    """Take a numpy array ``(T, H, W[, C])``, one frame, or in the order of ``axes`` as a recording.
 
     Raises
     ------
     InputError
         Unsupported type, shape or axes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> open_array(np.zeros((5, 2, 16, 20), "uint8"), axes="TCYX").shape
-    (5, 16, 20, 2)
     """
     name = f"array of shape {array.shape}"
     letters = (

@@ -17,17 +17,12 @@ __all__ = ["MaximumProjection", "plane_count"]
 
 @dataclass(frozen=True)
 class MaximumProjection:
-    """The maximum over z of a recording.
-
-    Parameters
-    ----------
-    planes : tuple of Source
-        One for each plane, of equal shape and type.
+    """The maximum over z of a recording, from one source for each plane.
 
     Raises
     ------
     InputError
-        Without planes, or for planes that differ.
+        Without planes, or for planes of different shape or type.
 
     Examples
     --------
@@ -78,13 +73,7 @@ class MaximumProjection:
         return tuple(dict.fromkeys(path for plane in self.planes for path in plane.paths))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``; NaN counts as lowest.
-
-        Raises
-        ------
-        InputError, UnreadableFileError
-            As of the planes.
-        """
+        """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``; NaN counts as lowest."""
         video = self.planes[0].read(start, stop)
         for plane in self.planes[1:]:
             # Plane by plane, so that a stack needs the memory of two.
@@ -99,15 +88,7 @@ class MaximumProjection:
 def plane_count(source: Source) -> int:
     """Return how many planes the file of a source holds, of which the source is one.
 
-    Parameters
-    ----------
-    source : Source
-        Opened with ``z=``, or of a file without planes.
-
-    Returns
-    -------
-    int
-        1 where there is no z axis.
+    1 where there is no z axis.
     """
     planes = getattr(source, "planes", None)
     if isinstance(planes, int):

@@ -60,17 +60,7 @@ class Source(Protocol):
 
 
 def describe(source: Source) -> list[tuple[str, str, str]]:
-    """List what is known of a recording and where each fact was read.
-
-    Parameters
-    ----------
-    source : Source
-        The recording.
-
-    Returns
-    -------
-    list of tuple of str
-        Rows ``(name, value, origin)``.
+    """List what is known of a recording as rows ``(name, value, where it was read)``.
 
     Examples
     --------

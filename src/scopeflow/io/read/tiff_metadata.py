@@ -15,18 +15,7 @@ __all__ = ["check_complete", "read_metadata", "scanimage_axes"]
 
 
 def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
-    """Check that a TIFF file holds every page that it declares.
-
-    Parameters
-    ----------
-    file : tifffile.TiffFile
-        The open file.
-    series : list of tifffile.TiffPageSeries
-        The series to be read.
-    size : int
-        Bytes of the file.
-    name : str
-        The file, for messages.
+    """Check that a TIFF file of so many bytes holds every page that it declares.
 
     Raises
     ------
@@ -126,22 +115,6 @@ def scanimage_axes(page: Any, pages: int, name: str) -> tuple[str, tuple[int, ..
     ScanImage writes, from fast to slow, channels, frames of a slice, slices, volumes
     (ScanImage documentation, "Data organization in TIFF files").
 
-    Parameters
-    ----------
-    page : tifffile.TiffPage
-        First page.
-    pages : int
-        Number of pages.
-    name : str
-        The file, for messages.
-
-    Returns
-    -------
-    axes : str
-        One letter for each page axis.
-    shape : tuple of int
-        Their lengths.
-
     Raises
     ------
     UnreadableFileError
@@ -190,23 +163,9 @@ def _scanimage_facts(page: Any) -> dict[str, str]:
 def read_metadata(
     file: Any, kind: str, series: int, shape: tuple[int, int, int, int]
 ) -> VideoMetadata:
-    """Read pixel size, frame interval and channel names of a TIFF file.
+    """Read pixel size, frame interval and channel names of one series.
 
-    Parameters
-    ----------
-    file : tifffile.TiffFile
-        The open file.
-    kind : str
-        ``"OME-TIFF"``, ``"ImageJ TIFF"``, ``"ScanImage TIFF"`` or ``"TIFF"``.
-    series : int
-        Number of the series.
-    shape : tuple of int
-        ``(T, H, W, C)``.
-
-    Returns
-    -------
-    VideoMetadata
-        What the file says; plain TIFF resolution is not trusted, printers use it too.
+    Plain TIFF resolution is not trusted, printers use it too.
     """
     if kind == "OME-TIFF":
         return _ome(file, series, shape)

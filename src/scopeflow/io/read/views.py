@@ -77,13 +77,6 @@ class BinnedSource(_View):
 
     Means are taken in float64; integer types are rounded half to even, not truncated. The last
     bin averages the frames that exist.
-
-    Attributes
-    ----------
-    source : Source
-        The recording.
-    bin_size : int
-        Frames in one bin.
     """
 
     bin_size: int
@@ -145,15 +138,7 @@ class BinnedSource(_View):
 
 @dataclass(frozen=True)
 class ChannelSelection(_View):
-    """Some channels of a recording, in any order.
-
-    Attributes
-    ----------
-    source : Source
-        The recording.
-    channels : tuple of int
-        Channel numbers from 0.
-    """
+    """Some channels of a recording, in any order."""
 
     channels: tuple[int, ...]
 
@@ -198,15 +183,7 @@ class ChannelSelection(_View):
 
 @dataclass(frozen=True)
 class FrameSelection(_View):
-    """Some frames of a recording, in any order.
-
-    Attributes
-    ----------
-    source : Source
-        The recording.
-    frames : tuple of int
-        Frame numbers from 0.
-    """
+    """Some frames of a recording, in any order."""
 
     frames: tuple[int, ...]
 
@@ -283,10 +260,7 @@ def _check_equal(sources: Sequence[Source], what: str, axes: slice) -> None:
 class StackedChannels(_Joined):
     """Recordings of the same frames as channels of one, such as one file for each channel.
 
-    Attributes
-    ----------
-    sources : tuple of Source
-        Recordings of equal ``(T, H, W)``; types are promoted.
+    Their ``(T, H, W)`` are equal; types are promoted.
     """
 
     def __post_init__(self) -> None:
@@ -337,10 +311,7 @@ class StackedChannels(_Joined):
 class ConcatenatedFrames(_Joined):
     """Recordings that follow each other in time, such as a folder of TIFF files.
 
-    Attributes
-    ----------
-    sources : tuple of Source
-        Recordings of equal ``(H, W, C)`` and type, in order of time.
+    Their ``(H, W, C)`` and types are equal.
     """
 
     def __post_init__(self) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -55,25 +54,10 @@ def open_writer(
     dtype: DTypeLike,
     metadata: VideoMetadata | None = None,
 ) -> FrameWriter:
-    """Open a streamed export of a recording.
+    """Open a streamed export of a recording ``(T, H, W, C)``, to be used in a ``with`` statement.
 
-    Parameters
-    ----------
-    path : path
-        The file; used as given. Formats of one file a channel add ``_ch1`` … to its stem.
-    format : OutputFormat
-        One of `STREAMED_FORMATS`.
-    shape : tuple of int
-        ``(T, H, W, C)`` of the whole recording.
-    dtype : dtype
-        Of every block of frames.
-    metadata : VideoMetadata, optional
-        Pixel size, frame interval, channel names.
-
-    Returns
-    -------
-    FrameWriter
-        To be used in a ``with`` statement; the file appears at its end.
+    The file appears at its end. ``path`` is used as given; formats of one file a channel add
+    ``_ch1`` … to its stem. ``dtype`` is that of every block of frames.
 
     Raises
     ------
@@ -88,8 +72,7 @@ def open_writer(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "compensated.HDF5"
     ...     with open_writer(path, "HDF5", shape=(4, 8, 9, 1), dtype="uint8") as writer:
-    ...         writer.write(np.zeros((3, 8, 9, 1), np.uint8))
-    ...         writer.write(np.zeros((1, 8, 9, 1), np.uint8))
+    ...         writer.write(np.zeros((4, 8, 9, 1), np.uint8))
     ...         before = path.exists()
     ...     before, path.exists()
     (False, True)
@@ -107,64 +90,20 @@ def open_writer(
 def open_displacement_writer(path: str | Location, shape: tuple[int, int, int]) -> FrameWriter:
     """Open ``w.h5``: datasets ``u`` (x) and ``v`` (y), each ``(T, H, W)`` float32, pixels.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    shape : tuple of int
-        ``(T, H, W)``.
-
-    Returns
-    -------
-    FrameWriter
-        Takes displacements ``(n, H, W, 2)``, float32.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with open_displacement_writer(Path(folder) / "w.h5", (2, 3, 4)) as writer:
-    ...         writer.write(np.zeros((2, 3, 4, 2), np.float32))
+    The writer takes displacements ``(n, H, W, 2)``, float32.
     """
     return Hdf5Writer(path, (*shape, 2), np.float32, dataset_names=("u", "v"))
 
 
-class ValidIndexWriter:
-    """The file ``idx.hdf``: dataset ``ch1``, ``(T, H, W)`` uint8, 255 where a pixel is valid.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    shape : tuple of int
-        ``(T, H, W)``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with ValidIndexWriter(Path(folder) / "idx.hdf", (2, 3, 4)) as writer:
-    ...         writer.write(np.ones((2, 3, 4), bool))
-    """
+class ValidIndexWriter(Hdf5Writer):
+    """The file ``idx.hdf``: dataset ``ch1``, ``(T, H, W)`` uint8, 255 where a pixel is valid."""
 
     def __init__(self, path: str | Location, shape: tuple[int, int, int]) -> None:
-        self._file = Hdf5Writer(path, (*shape, 1), np.uint8)
+        super().__init__(path, (*shape, 1), np.uint8)
 
     def write(self, valid: NDArray[Any]) -> None:
         """Append boolean masks ``(n, H, W)`` or ``(n, H, W, 1)``."""
         if valid.dtype != np.bool_:
             raise InputError(f"valid pixels are {valid.dtype}; they must be bool")
         masks = valid[..., np.newaxis] if valid.ndim == 3 else valid
-        self._file.write(masks.view(np.uint8) * np.uint8(255))
-
-    def __enter__(self) -> Self:
-        self._file.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+        super().write(masks.view(np.uint8) * np.uint8(255))

@@ -29,6 +29,7 @@ class _ChannelFile(StreamedFile):
     """One dataset a channel in one HDF5 file."""
 
     _userblock = 0
+    _names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -40,7 +41,8 @@ class _ChannelFile(StreamedFile):
     ) -> None:
         super().__init__(path, shape, dtype, metadata)
         count = self.shape[3]
-        self.dataset_names = dataset_names or tuple(f"ch{n}" for n in range(1, count + 1))
+        names = tuple(f"ch{n}" for n in range(1, count + 1))
+        self.dataset_names = dataset_names or self._names or names
         if len(set(self.dataset_names)) != count:
             raise InputError(
                 f"{count} channel(s) need as many dataset names, given {self.dataset_names}"
@@ -69,27 +71,10 @@ class _ChannelFile(StreamedFile):
 
 
 class Hdf5Writer(_ChannelFile):
-    """Streamed HDF5 export: ``ch1`` … ``chN``, each ``(T, H, W)``.
+    """Streamed HDF5 export: ``ch1`` … ``chN``, or ``dataset_names``, each ``(T, H, W)``.
 
     The datasets can grow in T, and file and datasets carry the attributes of the layout that
     PyFlowReg documents (``n_channels``, ``frame_count``, ``dimension_ordering`` …).
-
-    Parameters
-    ----------
-    path, shape, dtype, metadata
-        As for `StreamedFile`.
-    dataset_names : tuple of str, optional
-        Names instead of ``ch1`` … ``chN``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Hdf5Writer(Path(folder) / "a.h5", (2, 3, 4, 1), "uint16") as writer:
-    ...         writer.write(np.ones((2, 3, 4, 1), np.uint16))
-    ...     with h5py.File(Path(folder) / "a.h5") as file:
-    ...         print(file["ch1"].shape)
-    (2, 3, 4)
     """
 
     def _create(self, partial: Path) -> None:
@@ -137,26 +122,9 @@ class CaimanWriter(Hdf5Writer):
 
     The dataset carries CaImAn's attributes ``fr``, frames in a second, where the frame interval is
     known, and ``start_time``, 0 s.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with CaimanWriter(Path(folder) / "a.hdf5", (2, 3, 4, 1), "uint16") as writer:
-    ...         writer.write(np.ones((2, 3, 4, 1), np.uint16))
-    ...     with h5py.File(Path(folder) / "a.hdf5") as file:
-    ...         print(file["mov"].shape)
-    (2, 3, 4)
     """
 
-    def __init__(
-        self,
-        path: str | Location,
-        shape: tuple[int, int, int, int],
-        dtype: DTypeLike,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(path, shape, dtype, metadata, ("mov",))
+    _names = ("mov",)
 
     def _dataset(self, file: h5py.File, channel: int) -> h5py.Dataset:
         dataset = super()._dataset(file, channel)
@@ -178,29 +146,11 @@ class MatWriter(_ChannelFile):
     ----------
     MathWorks, "MAT-File Versions": v7.3 is HDF5 with a 512-byte header, reversed axes, and the
     class of each variable in the attribute ``MATLAB_class``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with MatWriter(Path(folder) / "a.mat", (2, 3, 4, 1), "uint16") as writer:
-    ...         writer.write(np.ones((2, 3, 4, 1), np.uint16))
-    ...     with h5py.File(Path(folder) / "a.mat") as file:
-    ...         print(file["ch1"].shape, file["ch1"].attrs["MATLAB_class"])
-    (2, 4, 3) b'uint16'
     """
 
     _userblock = 512
 
-    def __init__(
-        self,
-        path: str | Location,
-        shape: tuple[int, int, int, int],
-        dtype: DTypeLike,
-        metadata: VideoMetadata | None = None,
-        dataset_names: tuple[str, ...] | None = None,
-    ) -> None:
-        super().__init__(path, shape, dtype, metadata, dataset_names)
+    def _check(self) -> None:
         if self.dtype.name not in _MATLAB_CLASSES:
             raise InputError(
                 f"MATLAB has no class for {self.dtype}. Set output_typename='single', "
@@ -253,13 +203,7 @@ class MatWriter(_ChannelFile):
 
 
 def matlab_header() -> bytes:
-    r"""First 128 bytes of a MATLAB v7.3 file: text, no subsystem, version 0x0200, little-endian.
-
-    Examples
-    --------
-    >>> matlab_header()[124:]
-    b'\x00\x02IM'
-    """
+    r"""First 128 bytes of a MATLAB v7.3 file: text, no subsystem, version 0x0200, little-endian."""
     now = datetime.datetime.now().strftime("%a %b %d %H:%M:%S %Y")
     text = f"MATLAB 7.3 MAT-file, Platform: scopeflow, Created on: {now} HDF5 schema 1.00 ."
     return text.encode("ascii")[:116].ljust(116) + b"\x00" * 8 + b"\x00\x02IM"

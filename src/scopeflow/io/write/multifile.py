@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import DTypeLike, NDArray
@@ -19,25 +18,7 @@ __all__ = ["ChannelFiles", "channel_paths"]
 
 
 def channel_paths(path: str | Path, channels: int) -> list[Path]:
-    """Return the names of the files of a recording that has one file a channel.
-
-    Parameters
-    ----------
-    path : path
-        The name that the recording would have as one file.
-    channels : int
-        How many channels.
-
-    Returns
-    -------
-    list of Path
-        ``<stem>_ch1<suffix>`` … in the order of channels.
-
-    Examples
-    --------
-    >>> [each.name for each in channel_paths("out/compensated.tiff", 2)]
-    ['compensated_ch1.tiff', 'compensated_ch2.tiff']
-    """
+    """Return ``<stem>_ch1<suffix>`` … for the files of a recording that has one file a channel."""
     base = Path(path)
     return [base.with_name(f"{base.stem}_ch{n}{base.suffix}") for n in range(1, channels + 1)]
 
@@ -45,37 +26,14 @@ def channel_paths(path: str | Path, channels: int) -> list[Path]:
 class ChannelFiles:
     """Streamed export to one single-channel file a channel.
 
-    Every file is a `StreamedFile`: it has its name only when it is complete. A failure in one
-    leaves none that this statement has not completed before.
-
-    Parameters
-    ----------
-    path : path
-        Name without channel, see `channel_paths`.
-    shape : tuple of int
-        ``(T, H, W, C)`` of the whole recording.
-    dtype : dtype
-        Of every block.
-    metadata : VideoMetadata, optional
-        Each file gets the name of its channel.
-    make : callable
-        ``make(path, shape, dtype, metadata)`` makes the writer of one file.
+    Every file is a `StreamedFile`, made by ``make(path, shape, dtype, metadata)`` with the name of
+    its channel: it has its name only when it is complete. A failure in one leaves none that this
+    statement has not completed before. ``path`` is the name without channel.
 
     Raises
     ------
     InputError
         For a shape or dtype that the format cannot hold.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from scopeflow.io.write.hdf5 import Hdf5Writer
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with ChannelFiles(folder / "a.hdf5", (3, 4, 5, 2), "uint8", None, Hdf5Writer) as writer:
-    ...     writer.write(np.ones((3, 4, 5, 2), np.uint8))
-    >>> sorted(path.name for path in folder.iterdir())
-    ['a_ch1.hdf5', 'a_ch2.hdf5']
     """
 
     def __init__(
@@ -119,10 +77,5 @@ class ChannelFiles:
             self._stack = opening.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._stack.__exit__(kind, error, trace)

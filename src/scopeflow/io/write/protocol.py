@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -37,27 +36,14 @@ class FrameWriter(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
 
 
 class StreamedFile(ABC):
     """Base of the exports: checks, partial name, errors. Formats add three small methods.
 
-    Parameters
-    ----------
-    path : path or address
-        The target; an older file is replaced at the end.
-    shape : tuple of int
-        ``(T, H, W, C)`` of the whole recording.
-    dtype : dtype
-        Of every block; nothing is cast.
-    metadata : VideoMetadata, optional
-        Stored where the format has a place for it.
+    ``shape`` is ``(T, H, W, C)`` of the whole recording, ``dtype`` that of every block; nothing is
+    cast. An older file is replaced at the end; ``metadata`` are stored where there is a place.
 
     Raises
     ------
@@ -93,6 +79,10 @@ class StreamedFile(ABC):
         names = self.metadata.channel_names
         if names is not None and len(names) != self.shape[3]:
             raise InputError(f"{len(names)} channel names are given for {self.shape[3]} channel(s)")
+        self._check()
+
+    def _check(self) -> None:  # noqa: B027 - most formats hold everything
+        """Raise `InputError` for what this format cannot hold."""
 
     def __enter__(self) -> Self:
         frame_values = self.shape[1] * self.shape[2] * self.shape[3]
@@ -107,12 +97,7 @@ class StreamedFile(ABC):
         return self
 
     def write(self, frames: NDArray[Any]) -> None:
-        """Append a block of frames.
-
-        Parameters
-        ----------
-        frames : ndarray
-            Shape ``(n, H, W, C)``, of the announced size and dtype, ``n >= 0``.
+        """Append a block of ``n >= 0`` frames ``(n, H, W, C)``, of the announced size and dtype.
 
         Raises
         ------
@@ -144,12 +129,7 @@ class StreamedFile(ABC):
             self._append(frames, self.frames_written)
         self.frames_written = stop
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._open = False
         if error is not None:
             # The first error is the one to report; a full disk also fails the closing.

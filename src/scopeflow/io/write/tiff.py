@@ -8,10 +8,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import tifffile
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, OutputError
-from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.write.protocol import StreamedFile
 
 logger = logging.getLogger(__name__)
@@ -33,28 +32,17 @@ class TiffWriter(StreamedFile):
     (uint8, uint16, float32, less than 4 GB), else an OME BigTIFF; types that neither knows
     (float16, 64-bit integers) go to a plain BigTIFF with tifffile's description of the axes.
     Boolean frames are stored as uint8, 0 and 1.
-
-    Parameters
-    ----------
-    path, shape, dtype, metadata
-        As for `StreamedFile`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with TiffWriter(Path(folder) / "a.tif", (3, 4, 5, 2), "uint16") as writer:
-    ...         writer.write(np.ones((3, 4, 5, 2), np.uint16))
-    ...     print(tifffile.imread(Path(folder) / "a.tif").shape)
-    (3, 2, 4, 5)
     """
 
     _file: BinaryIO | None = None
     _flat = False
+    _only: TiffFlavour | None = None  # whatever the size
 
     @property
     def flavour(self) -> TiffFlavour:
         """Description of the axes that the file carries."""
+        if self._only is not None:
+            return self._only
         stored = self._stored_dtype.name
         if stored in _IMAGEJ_TYPES:
             pages = self.shape[0] * self.shape[3]
@@ -165,44 +153,21 @@ class TiffWriter(StreamedFile):
 class OmeTiffWriter(TiffWriter):
     """Streamed OME-TIFF export: one image, ``TYX`` or ``TCYX``, as BigTIFF with OME-XML.
 
-    Raises
-    ------
-    InputError
-        For types that OME does not know (float16, 64-bit integers).
+    `InputError` for types that OME does not know (float16, 64-bit integers).
 
     References
     ----------
     Open Microscopy Environment, "The OME-TIFF format" and the OME schema of 2016-06.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with OmeTiffWriter(Path(folder) / "a.ome.tif", (3, 4, 5, 2), "uint16") as writer:
-    ...         writer.write(np.ones((3, 4, 5, 2), np.uint16))
-    ...     with tifffile.TiffFile(Path(folder) / "a.ome.tif") as file:
-    ...         print(file.is_ome, file.series[0].axes)
-    True TCYX
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        shape: tuple[int, int, int, int],
-        dtype: DTypeLike,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(path, shape, dtype, metadata)
+    _only = "ome"
+
+    def _check(self) -> None:
         if self._stored_dtype.name not in _OME_TYPES:
             raise InputError(
                 f"OME-TIFF has no type for {self.dtype}. Set output_typename='single' or 'double', "
                 "or use output_format HDF5 or ZARR"
             )
-
-    @property
-    def flavour(self) -> TiffFlavour:
-        """OME, whatever the size."""
-        return "ome"
 
 
 class Suite2pTiffWriter(TiffWriter):
@@ -210,41 +175,16 @@ class Suite2pTiffWriter(TiffWriter):
 
     A plain BigTIFF, as suite2p and PyFlowReg (``deinterleave``) count pages and take the number of
     channels from their settings; we find it in the description. Suite2p computes in int16: uint16
-    values are halved there.
-
-    Raises
-    ------
-    InputError
-        For types other than uint8, uint16 and int16, whose values suite2p would cut.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with Suite2pTiffWriter(Path(folder) / "a.tif", (3, 4, 5, 2), "uint16") as writer:
-    ...         writer.write(np.ones((3, 4, 5, 2), np.uint16))
-    ...     with tifffile.TiffFile(Path(folder) / "a.tif") as file:
-    ...         print(len(file.pages), file.pages[0].shape)
-    6 (4, 5)
+    values are halved there. `InputError` for types other than uint8, uint16 and int16, whose values
+    suite2p would cut.
     """
 
     _flat = True
+    _only = "shaped"
 
-    def __init__(
-        self,
-        path: str | Path,
-        shape: tuple[int, int, int, int],
-        dtype: DTypeLike,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(path, shape, dtype, metadata)
+    def _check(self) -> None:
         if self.dtype.name not in _SUITE2P_TYPES:
             raise InputError(
                 f"suite2p holds pixels as int16 and would cut values of {self.dtype}. Set "
                 "output_typename='int16' or 'uint16', or use output_format TIFF or HDF5"
             )
-
-    @property
-    def flavour(self) -> TiffFlavour:
-        """Plain pages, whatever the size."""
-        return "shaped"

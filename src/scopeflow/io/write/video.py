@@ -26,26 +26,10 @@ _CODECS = ("libx264", "libopenh264", "mpeg4")
 class PreviewWriter(StreamedFile):
     """Streamed MP4 of one grey channel, uint8. Odd sizes get one more row or column, repeated.
 
-    Parameters
-    ----------
-    path, shape, dtype, metadata
-        As for `StreamedFile`; one channel of uint8.
-    fps : float, optional
-        Frames shown in a second.
-
     Raises
     ------
     InputError
         PyAV is not installed, or frames are not one channel of uint8.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.mp4"
-    >>> with PreviewWriter(path, (3, 32, 32, 1), "uint8", fps=10) as writer:
-    ...     writer.write(np.zeros((3, 32, 32, 1), np.uint8))
-    >>> path.exists()
-    True
     """
 
     def __init__(

@@ -13,21 +13,9 @@ def ngff_attributes(
 ) -> dict[str, Any]:
     """Return the OME-NGFF 0.5 attributes of a group that holds a recording.
 
-    Parameters
-    ----------
-    name : str
-        Name of the image.
-    path : str
-        Name of its array in the group.
-    metadata : VideoMetadata
-        Physical sizes; 1 without unit where unknown.
-    display_ranges : sequence of tuple of float
-        Intensities ``(low, high)`` that viewers should show as black and white, for each channel.
-
-    Returns
-    -------
-    dict
-        ``{"ome": {...}}`` as in the OME-NGFF 0.5 specification.
+    ``path`` names its array in the group. Sizes are 1 without unit where unknown.
+    ``display_ranges`` are the intensities ``(low, high)`` that viewers show as black and white, for
+    each channel.
     """
     y, x = metadata.pixel_size_um or (1.0, 1.0)
     time_axis: dict[str, str] = {"name": "t", "type": "time"}
@@ -77,26 +65,11 @@ def motion_attributes(
 ) -> dict[str, Any]:
     """Return the OME-NGFF attributes of a group that holds displacements only.
 
-    The array is an NGFF 0.5 image whose scale and translation lay the solver's grid over the
-    frames. How it moves points is said in the words of the NGFF coordinate transformations
-    (0.6): a field of displacements from the registered to the raw frames. Version 0.6 itself has
-    no fields that change with time; `components` says which axes the two values move along.
-
-    Parameters
-    ----------
-    name : str
-        Name of the image.
-    path : str
-        Name of the array in the group.
-    frame_shape, grid_shape : tuple of int
-        ``(H, W)`` of frames and ``(h, w)`` of the displacements.
-    metadata : VideoMetadata
-        Physical sizes; pixels where unknown.
-
-    Returns
-    -------
-    dict
-        ``{"ome": {...}}``. Displacements are in pixels, ``u`` (x) before ``v`` (y).
+    The array is an NGFF 0.5 image whose scale and translation lay the solver's grid ``(h, w)`` over
+    the frames ``(H, W)``; sizes are pixels where unknown. How it moves points is said in the words
+    of the NGFF coordinate transformations (0.6): a field of displacements, in pixels, ``u`` (x)
+    before ``v`` (y), from the registered to the raw frames. Version 0.6 itself has no fields that
+    change with time; `components` says which axes the two values move along.
     """
     sizes = metadata.pixel_size_um or (1.0, 1.0)
     space = {"unit": "micrometer"} if metadata.pixel_size_um else {}
