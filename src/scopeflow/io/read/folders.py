@@ -45,20 +45,19 @@ def tiff_files(folder: Path) -> list[Path]: ...
 def tiff_files(folder: RemotePath) -> list[RemotePath]: ...
 def tiff_files(folder: Location) -> Sequence[Location]:
     """Return the TIFF files of a folder in natural order, hidden files left out."""
-    files = [
-        path
-        for path in _entries(folder)
-        if path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
-    ]
-    return sorted(files, key=lambda path: natural_key(path.name))
+    return _named(folder, (".tif", ".tiff"))
 
 
 def video_files(folder: Location) -> list[Location]:
     """Return the AVI, MP4, MKV and MOV files of a folder in natural order, hidden ones left out."""
+    return _named(folder, _VIDEOS)
+
+
+def _named(folder: Location, suffixes: tuple[str, ...]) -> list[Location]:
     files = [
         path
         for path in _entries(folder)
-        if path.suffix.lower() in _VIDEOS and not path.name.startswith(".")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
     ]
     return sorted(files, key=lambda path: natural_key(path.name))
 

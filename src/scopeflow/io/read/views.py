@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,19 @@ def _whole(value: Any, what: str) -> int:
     return int(value)
 
 
+def _check_chosen(source: Source, chosen: tuple[int, ...], what: str, count: int) -> None:
+    if not chosen:
+        raise InputError(f"{source.description}: no {what} was selected; name one.")
+    for number in chosen:
+        if not 0 <= _whole(number, f"a {what}") < count:
+            raise InputError(
+                f"{source.description}: there is no {what} {number}; "
+                f"its {what}s are 0 to {count - 1}."
+            )
+
+
 @dataclass(frozen=True)
-class _View:
+class _View(ABC):
     """What a view of one recording shares with it."""
 
     source: Source
@@ -53,12 +65,26 @@ class _View:
         """Files of the recording."""
         return self.source.paths
 
+    @abstractmethod
+    def _choices(self) -> dict[str, object]:
+        """Return the kind of the view, and what was chosen."""
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {**self._choices(), "source": self.source.identity()}
+
 
 @dataclass(frozen=True)
 class _Joined:
     """What several recordings have together."""
 
     sources: tuple[Source, ...]
+    _kind: ClassVar[str]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of all recordings."""
+        return self.sources[0].dtype
 
     @property
     def frames_per_chunk(self) -> int:
@@ -69,6 +95,10 @@ class _Joined:
     def paths(self) -> tuple[str, ...]:
         """Files of all recordings."""
         return tuple(path for source in self.sources for path in source.paths)
+
+    def identity(self) -> dict[str, object]:
+        """Return what changes when the data change."""
+        return {"kind": self._kind, "sources": [source.identity() for source in self.sources]}
 
 
 @dataclass(frozen=True)
@@ -131,9 +161,8 @@ class BinnedSource(_View):
                 binned[bin_number - start] = np.rint(mean) if self.dtype.kind in "biu" else mean
         return binned
 
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {"kind": "binned", "bin_size": self.bin_size, "source": self.source.identity()}
+    def _choices(self) -> dict[str, object]:
+        return {"kind": "binned", "bin_size": self.bin_size}
 
 
 @dataclass(frozen=True)
@@ -143,15 +172,7 @@ class ChannelSelection(_View):
     channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        count = self.source.shape[3]
-        if not self.channels:
-            raise InputError(f"{self.source.description}: no channel was selected; name one.")
-        for channel in self.channels:
-            if not 0 <= _whole(channel, "a channel") < count:
-                raise InputError(
-                    f"{self.source.description}: there is no channel {channel}; "
-                    f"its channels are 0 to {count - 1}."
-                )
+        _check_chosen(self.source, self.channels, "channel", self.source.shape[3])
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -175,10 +196,8 @@ class ChannelSelection(_View):
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, len(channels))``."""
         return np.ascontiguousarray(self.source.read(start, stop)[..., list(self.channels)])
 
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        channels = [int(channel) for channel in self.channels]
-        return {"kind": "channels", "channels": channels, "source": self.source.identity()}
+    def _choices(self) -> dict[str, object]:
+        return {"kind": "channels", "channels": [int(channel) for channel in self.channels]}
 
 
 @dataclass(frozen=True)
@@ -188,15 +207,7 @@ class FrameSelection(_View):
     frames: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        count = self.source.shape[0]
-        if not self.frames:
-            raise InputError(f"{self.source.description}: no frame was selected; name one.")
-        for frame in self.frames:
-            if not 0 <= _whole(frame, "a frame") < count:
-                raise InputError(
-                    f"{self.source.description}: there is no frame {frame}; "
-                    f"its frames are 0 to {count - 1}."
-                )
+        _check_chosen(self.source, self.frames, "frame", self.source.shape[0])
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -237,10 +248,8 @@ class FrameSelection(_View):
             begin = end
         return selected
 
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        frames = [int(frame) for frame in self.frames]
-        return {"kind": "frames", "frames": frames, "source": self.source.identity()}
+    def _choices(self) -> dict[str, object]:
+        return {"kind": "frames", "frames": [int(frame) for frame in self.frames]}
 
 
 def _check_equal(sources: Sequence[Source], what: str, axes: slice) -> None:
@@ -263,6 +272,13 @@ class StackedChannels(_Joined):
     Their ``(T, H, W)`` are equal; types are promoted.
     """
 
+    _kind = "stacked"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Promoted type."""
+        return np.result_type(*(source.dtype for source in self.sources))
+
     def __post_init__(self) -> None:
         _check_equal(self.sources, "(frames, height, width)", slice(0, 3))
 
@@ -270,11 +286,6 @@ class StackedChannels(_Joined):
     def shape(self) -> tuple[int, int, int, int]:
         """Shape ``(T, H, W, C)``, channels added up."""
         return (*self.sources[0].shape[:3], sum(source.shape[3] for source in self.sources))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Promoted type."""
-        return np.result_type(*(source.dtype for source in self.sources))
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -302,10 +313,6 @@ class StackedChannels(_Joined):
             channel += source.shape[3]
         return stacked
 
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {"kind": "stacked", "sources": [source.identity() for source in self.sources]}
-
 
 @dataclass(frozen=True)
 class ConcatenatedFrames(_Joined):
@@ -313,6 +320,8 @@ class ConcatenatedFrames(_Joined):
 
     Their ``(H, W, C)`` and types are equal.
     """
+
+    _kind = "concatenated"
 
     def __post_init__(self) -> None:
         _check_equal(self.sources, "(height, width, channels)", slice(1, 4))
@@ -333,11 +342,6 @@ class ConcatenatedFrames(_Joined):
     def shape(self) -> tuple[int, int, int, int]:
         """Shape ``(T, H, W, C)``, frames added up."""
         return (self._ends[-1], *self.sources[0].shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of all recordings."""
-        return self.sources[0].dtype
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -367,7 +371,3 @@ class ConcatenatedFrames(_Joined):
             frames[position - start : end - start] = part
             position, number = end, number + 1
         return frames
-
-    def identity(self) -> dict[str, object]:
-        """Return what changes when the data change."""
-        return {"kind": "concatenated", "sources": [source.identity() for source in self.sources]}
