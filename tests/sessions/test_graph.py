@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scopeflow.engine.executor import Executor
+from scopeflow.engine.executor import LocalExecutor
 from scopeflow.engine.ledger import Ledger
 from scopeflow.engine.pieces import Piece, Result, task_of
 from scopeflow.io.recording import open_recording
 from scopeflow.sessions import graph
 
-HERE = Executor("sequential", 1)
+HERE = LocalExecutor("sequential", 1)
 
 
 @pytest.fixture(params=[1, 3, 100], ids=lambda frames: f"{frames} frames in a leaf")

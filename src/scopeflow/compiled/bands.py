@@ -77,7 +77,7 @@ def plane_to_bands(plane, columns, h, w, out, slots, fields, field):
             target = ((band * slots + FRONT + tile * LANES) * fields + field) * LANES
             top = band * LANES
             if top + LANES <= h + 2:
-                start = top * columns + tile_column(tile, 0)
+                start = top * columns + tile_column(tile, np.int64(0))
                 transpose_tile(plane, start, columns - 1, out, target, fields * LANES)
             else:
                 # The last band ends below the grid: its rows there repeat the last one.
@@ -100,7 +100,7 @@ def bands_to_plane(source, slots, fields, field, drift, plane, columns, h, w):
         for tile in range(tile_count(w)):
             start = ((band * slots + FRONT + tile * LANES) * fields + field) * LANES
             if top >= 0 and top + LANES <= h + 2:
-                target = top * columns + tile_column(tile, 0)
+                target = top * columns + tile_column(tile, np.int64(0))
                 transpose_tile(source, start, fields * LANES, plane, target, columns - 1)
             else:
                 for lane in range(LANES):

@@ -37,8 +37,6 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
-from scopeflow.compiled.linking import AsWritten, InnerCompiler
-
 logger = logging.getLogger(__name__)
 
 _EXACT_FLAGS = frozenset({"contract", "nsz"})
@@ -355,9 +353,7 @@ def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) 
         return functools.partial(inner, finite=finite, inlined=inlined)
     # Nobody calls it from Python or C.
     no_entries = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(
-        forceinline=inlined, pipeline_class=InnerCompiler, **no_entries, **_flags(finite)
-    )(function)
+    return numba.njit(forceinline=inlined, **no_entries, **_flags(finite))(function)
 
 
 def compile_all() -> int:
@@ -394,7 +390,7 @@ def compile_module(
         Their addresses, valid as long as the process lives.
     """
     with _compile_lock, global_compiler_lock:
-        library = AsWritten(cpu_target.target_context.codegen(), name)
+        library = cpu_target.target_context.codegen().create_library(name)
         module = library.create_ir_module(name)
         build(module)
         library.add_ir_module(module)

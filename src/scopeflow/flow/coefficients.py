@@ -103,12 +103,12 @@ def write_coefficients(
         # Both reciprocals from one division; the sum of the edges is at least 2.
         shared = _OMEGA / (diagonal_u * diagonal_v)
         inverse_u, inverse_v = shared * diagonal_v, shared * diagonal_u
-    _write(out, place, above, passed, RHS_U, step, inverse_u * rhs_u)
-    _write(out, place, above, passed, RHS_V, step, inverse_v * rhs_v)
-    _write(out, place, above, passed, COUPLING_U, step, inverse_u * coupling)
-    _write(out, place, above, passed, COUPLING_V, step, inverse_v * coupling)
-    _write(out, place, above, passed, INVERSE_U, step, inverse_u)
-    _write(out, place, above, passed, INVERSE_V, step, inverse_v)
+    _write(out, place, above, passed, np.int64(RHS_U), step, inverse_u * rhs_u)
+    _write(out, place, above, passed, np.int64(RHS_V), step, inverse_v * rhs_v)
+    _write(out, place, above, passed, np.int64(COUPLING_U), step, inverse_u * coupling)
+    _write(out, place, above, passed, np.int64(COUPLING_V), step, inverse_v * coupling)
+    _write(out, place, above, passed, np.int64(INVERSE_U), step, inverse_u)
+    _write(out, place, above, passed, np.int64(INVERSE_V), step, inverse_v)
     if with_edges:
         for k in range(4):
             edge = load(system, tail + (EDGE_LEFT + k) * LANES)

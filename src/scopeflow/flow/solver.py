@@ -11,7 +11,6 @@ Every pixel goes through the operations of the plain method in the plain order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,16 @@ from scopeflow.compiled.bands import (
     padded_shape,
     plane_to_bands,
 )
-from scopeflow.compiled.gateway import float32, inner, int64, kernel, nothing, readable, writable
+from scopeflow.compiled.gateway import (
+    Kernel,
+    float32,
+    inner,
+    int64,
+    kernel,
+    nothing,
+    readable,
+    writable,
+)
 from scopeflow.compiled.intrinsics import pointer
 from scopeflow.compiled.scratch import scratch
 from scopeflow.compiled.simd import LANES
@@ -109,12 +117,13 @@ def _border_value(increment, slots, drift, row, column, field):
 @inner
 def _save_border(increment, slots, drift, h, w, border):
     """Values of the pixels at the border, which the ghost cells keep during the next sweep."""
+    first = np.int64(1)
     for k in range(2):
         for x in range(w):
-            border[k, 0, x] = _border_value(increment, slots, drift, 1, x + 1, k)
+            border[k, 0, x] = _border_value(increment, slots, drift, first, x + 1, k)
             border[k, 1, x] = _border_value(increment, slots, drift, h, x + 1, k)
         for y in range(h):
-            border[k, 2, y] = _border_value(increment, slots, drift, y + 1, 1, k)
+            border[k, 2, y] = _border_value(increment, slots, drift, y + 1, first, k)
             border[k, 3, y] = _border_value(increment, slots, drift, y + 1, w, k)
 
 
@@ -169,11 +178,9 @@ _ARGUMENTS = (
 )
 
 
-def _make_solve(with_edges: bool) -> Any:
+def _make_solve(name: str, with_edges: bool) -> Kernel:
     """All groups of sweeps of one level, without or with a weight for each edge."""
-    group = run_group_with_edges if with_edges else run_group
 
-    @inner
     def solve(
         h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
         iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
@@ -196,7 +203,7 @@ def _make_solve(with_edges: bool) -> Any:
         else:
             set_uniform_pull(flow, h, w, alpha_x, alpha_y, system, slots, fields, tail, tile_memory)
         increment[:] = _ZERO
-        drift = 0
+        drift = np.int64(0)
         # Ghost cells need the value before the last sweep, which then runs on its own.
         last_alone = border.shape[0] > 0
         done = 0
@@ -230,50 +237,33 @@ def _make_solve(with_edges: bool) -> Any:
                     mode = MADE_AND_KEPT
                 elif mode == MADE_AND_KEPT:
                     mode = GIVEN
-                group(
-                    h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
-                    uniform_sum, alpha_y, weights, a_data, robust, share, pointer(increment, 0),
-                    pointer(kept, 0), mode, pointer(above, 0), pointer(edge, 0), pointer(work, 0),
-                )  # fmt: skip
+                if with_edges:
+                    run_group_with_edges(
+                        h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
+                        uniform_sum, alpha_y, weights, a_data, robust, share,
+                        pointer(increment, 0), pointer(kept, 0), mode, pointer(above, 0),
+                        pointer(edge, 0), pointer(work, 0),
+                    )  # fmt: skip
+                else:
+                    run_group(
+                        h, w, slots, sweeps, drift, pointer(system, 0), fields, channels, mapped,
+                        uniform_sum, alpha_y, weights, a_data, robust, share,
+                        pointer(increment, 0), pointer(kept, 0), mode, pointer(above, 0),
+                        pointer(edge, 0), pointer(work, 0),
+                    )  # fmt: skip
                 drift = sweeps - 1
                 left -= sweeps
             done = until
         _read_increment(increment, slots, drift, h, w, border, out)
 
-    return solve
-
-
-_uniform = _make_solve(with_edges=False)
-_edges = _make_solve(with_edges=True)
+    # The disk cache goes by name: one file for two kernels would be written by two processes.
+    solve.__name__ = solve.__qualname__ = name
+    return kernel(nothing, *_ARGUMENTS)(solve)
 
 
 # Two kernels, because the second one takes as long to compile and few ever need it.
-@kernel(nothing, *_ARGUMENTS)
-def solve(
-    h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
-    iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
-    tile_memory, totals, smoothness, border,
-):  # fmt: skip
-    """Without edge weights; see `_ARGUMENTS` and `solve_level`."""
-    _uniform(
-        h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
-        iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
-        tile_memory, totals, smoothness, border,
-    )  # fmt: skip
-
-
-@kernel(nothing, *_ARGUMENTS)
-def solve_with_edges(
-    h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
-    iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
-    tile_memory, totals, smoothness, border,
-):  # fmt: skip
-    """With a weight for each edge."""
-    _edges(
-        h, w, slots, fields, tail, system, weights, maps, flow, alpha_x, alpha_y, step_x, step_y,
-        iterations, update_lag, a_data, a_smooth, share, out, increment, kept, above, edge, work,
-        tile_memory, totals, smoothness, border,
-    )  # fmt: skip
+solve = _make_solve("solve", with_edges=False)
+solve_with_edges = _make_solve("solve_with_edges", with_edges=True)
 
 
 def solve_level(

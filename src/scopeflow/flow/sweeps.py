@@ -104,8 +104,8 @@ def _read_start(increment, here, below, first, drift, work):
     """Increment before this group at the places of a chunk and one more, and below them."""
     for j in range(CHUNK + 1):
         place = first + j
-        u = _stored(increment, here, below, place, drift, 0)
-        v = _stored(increment, here, below, place, drift, 1)
+        u = _stored(increment, here, below, place, drift, np.int64(0))
+        v = _stored(increment, here, below, place, drift, np.int64(1))
         out = _START + j * _START_FIELDS * LANES
         store(work, out, u)
         store(work, out + LANES, v)
@@ -290,7 +290,7 @@ def _make_run_group(with_edges: bool) -> Any:
                         write_coefficients(
                             system, begin, channels, begin + tail * LANES, with_edges,
                             uniform_sum, work, _WEIGHTS + j * channels * LANES, work,
-                            (ring + j) * row + LANES, _PAIR, above,
+                            (ring + j) * row + LANES, np.int64(_PAIR), above,
                             passed + j * fields * LANES,
                         )  # fmt: skip
                     if mode == MADE_AND_KEPT:
