@@ -14,17 +14,20 @@ from scopeflow.flow.backends.registry import register_backend
 from scopeflow.flow.flow import get_displacement
 from scopeflow.sessions import export as session_export
 
-PAUSE = float(os.environ.get("SECONDS_PER_FRAME", "0"))
+
+def pause() -> None:
+    # Not a global: the solver of a run that goes on has to be the one that began.
+    time.sleep(float(os.environ.get("SECONDS_PER_FRAME", "0")))
 
 
 def slow_flow(fixed, moving, **parameters):
-    time.sleep(PAUSE)
+    pause()
     return get_displacement(fixed, moving, **parameters)
 
 
 def slowly(function):
     def with_pause(*arguments):
-        time.sleep(PAUSE)
+        pause()
         return function(*arguments)
 
     return with_pause

@@ -106,11 +106,13 @@ def rigid_shift(
         if not np.any(plane):
             return np.float32(0), np.float32(0)
         planes.append(plane)
-    shift, _, _ = phase_cross_correlation(
-        planes[0],
-        planes[1],
-        upsample_factor=int(upsample_factor),
-        normalization="phase",
-        disambiguate=True,
-    )
+    # What scikit-image does against warnings of empty overlaps holds for all threads or for none.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift, _, _ = phase_cross_correlation(
+            planes[0],
+            planes[1],
+            upsample_factor=int(upsample_factor),
+            normalization="phase",
+            disambiguate=True,
+        )
     return np.float32(-shift[1] * width / cols), np.float32(-shift[0] * height / rows)
