@@ -24,11 +24,6 @@ _WITH_KERNELS = (
 def warm_up() -> int:
     """Compile or load every kernel, so that the first frame of a worker is not slow.
 
-    Returns
-    -------
-    int
-        Number of kernels that are ready.
-
     Examples
     --------
     >>> warm_up() > 5

@@ -34,20 +34,11 @@ class TorchDisplacement:
     go there many at once; registered frames, motion and masks come back. The bits of a frame do
     not depend on the frames that it is solved with.
 
-    Parameters
-    ----------
-    device : str, optional
-        ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None takes CUDA where there is one. A CUDA device
-        that is not there is replaced by the CPU, with a warning.
-    dtype : {"float32", "float64"}
-        Of the arithmetic.
-    frames_at_once : int
-        Frames of a recording that are on the device together.
-
-    Raises
-    ------
-    OptionsError
-        For an unknown device or dtype.
+    `device`: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None takes CUDA where there is one. A CUDA
+        device that is not there is replaced by the CPU, with a warning.
+    `dtype`: ``{"float32", "float64"}``, of the arithmetic.
+    `frames_at_once`: frames of a recording that are on the device together.
+    Raises OptionsError: for an unknown device or dtype.
     """
 
     def __init__(
@@ -93,19 +84,9 @@ class TorchDisplacement:
     ) -> TorchFrames:
         """Prepare a reference ``(H, W, C)``, kept for calls with the very same arrays.
 
-        Parameters
-        ----------
-        fixed : ndarray, shape (H, W, C)
-            Normalised and filtered reference.
-        weight : array_like or None
-            Weights of channels or pixels.
-        params : FlowParameters
-            The solver's parameters.
-
-        Returns
-        -------
-        TorchFrames
-            Registers whole frames, many at once, without leaving the device.
+        `fixed`: ``(H, W, C)``, normalised and filtered reference.
+        `weight`: weights of channels or pixels.
+        Returns: registers whole frames, many at once, without leaving the device.
         """
         if self._kept is not None:
             known_fixed, known_weight, known_params, frames = self._kept
@@ -129,25 +110,13 @@ class TorchDisplacement:
     ) -> NDArray[np.float32]:
         """Displacements ``(n, H, W, 2)`` of frames ``(n, H, W, C)`` against one reference.
 
-        Parameters
-        ----------
-        fixed : ndarray, shape (H, W, C)
-            Normalised and filtered reference.
-        moving : ndarray, shape (n, H, W, C)
-            Frames, likewise.
-        uv : ndarray, shape (H, W, 2), optional
-            Initial displacement of all, pixels.
-        weight : array_like, optional
-            Weights of channels or pixels.
-        **options
-            As in `get_displacement`.
-
-        Raises
-        ------
-        InputError
-            When shapes differ, or values are not finite.
-        OptionsError
-            For options out of range, or frames that do not fit into the memory of the device.
+        `fixed`: ``(H, W, C)``, normalised and filtered reference.
+        `moving`: ``(n, H, W, C)``, frames, likewise.
+        `uv`: ``(H, W, 2)``, initial displacement of all, pixels.
+        `weight`: weights of channels or pixels.
+        Raises InputError: when shapes differ, or values are not finite.
+        Raises OptionsError: for options out of range, or frames that do not fit into the memory of
+            the device.
         """
         frames = np.asarray(moving)
         if frames.ndim != 4 or frames.shape[1:] != fixed.shape:

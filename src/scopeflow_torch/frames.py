@@ -60,31 +60,13 @@ def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
 class TorchFrames:
     """A reference prepared on a device, to which frames are registered many at once.
 
-    Parameters
-    ----------
-    reference : ndarray, shape (H, W, C)
-        Normalised and filtered reference.
-    weight : array_like or None
-        Weights of channels or pixels, see `channel_weights`.
-    params : FlowParameters
-        The solver's parameters.
-    device : torch.device
-        Where everything is computed.
-    dtype : torch.dtype
-        float32 or float64.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        ``(H, W, C)``.
-    levels : tuple of Level
-        Pyramid, coarsest first; motion is on the grid of the last one.
-
-    Raises
-    ------
-    InputError
-        When the reference is too small or not finite, or the weight or the number of exponents
-        does not fit.
+    `reference`: ``(H, W, C)``, normalised and filtered reference.
+    `weight`: weights of channels or pixels, see `channel_weights`.
+    `dtype`: float32 or float64.
+    `shape`: ``(H, W, C)``.
+    `levels`: pyramid, coarsest first; motion is on the grid of the last one.
+    Raises InputError: when the reference is too small or not finite, or the weight or the number of
+        exponents does not fit.
     """
 
     @_on_device

@@ -63,9 +63,9 @@ def test_commands_are_accepted(folder):
         # The archive of the README is in memory here; tests/cluster runs against an S3 server.
         words = [word.replace("s3://lab", "memory://lab") for word in words]
         words = [word.replace("100:200", "10:20") for word in words]
-        if words[0] == "cells":  # run for real in tests/pipelines; here the commands have to exist
+        if words[0] == "cells":  # run for real in tests/cells; here the commands have to exist
             words = [*words[:2], "--help"]
-        if words[0] == "preview":  # run for real in tests/unit/test_source_video.py
+        if words[0] == "preview":  # run for real in tests/io/test_read_video.py
             words = ["preview", "--help"]
         if words[0] == "correct" and "--dry-run" not in words:
             words.append("--dry-run")

@@ -45,12 +45,9 @@ class ByKey(StrictModel):
 class ChannelSelection(ByKey):
     """One channel of the recording and the features measured in it.
 
-    Parameters
-    ----------
-    channel : int
-        Number of the channel, from 0.
-    features : list of str, optional
-        Names of features; None takes the defaults of the kind of channel. Sorted, each once.
+    `channel`: number of the channel, from 0.
+    `features`: names of features; None takes the defaults of the kind of channel. Sorted, each
+        once.
 
     Examples
     --------
@@ -96,12 +93,8 @@ def with_features(given: Any, names: Any) -> Any:
 class Channels(ByKey):
     """Which channels are phase contrast and fluorescence.
 
-    Parameters
-    ----------
-    pc : int, mapping or ChannelSelection, optional
-        Phase contrast, where cells are found; None finds no cells.
-    fl : list of the same, optional
-        Fluorescence; sorted, features of a channel that is named twice are merged.
+    `pc`: phase contrast, where cells are found; None finds no cells.
+    `fl`: fluorescence; sorted, features of a channel that is named twice are merged.
 
     Examples
     --------
@@ -145,10 +138,7 @@ class Channels(ByKey):
 class Features(ByKey):
     """Features of channels that name none themselves.
 
-    Parameters
-    ----------
-    phase, fluorescence : list of str
-        Names of features of each kind of channel.
+    `phase`, `fluorescence`: names of features of each kind of channel.
 
     Examples
     --------

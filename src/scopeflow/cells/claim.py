@@ -57,12 +57,9 @@ def _options(config: WorkflowConfig) -> dict[str, Any]:
 def check_output(plan: WorkflowPlan) -> None:
     """Refuse a folder that this run may not continue; touches nothing.
 
-    Raises
-    ------
-    OutputExistsError
-        It is a file, or holds results of another program or recording; fields of view (FOVs) that
-        this run leaves alone have results of other settings; or quality marks that were made by
-        hand belong to traces that this run replaces.
+    Raises OutputExistsError: it is a file, or holds results of another program or recording; fields
+        of view (FOVs) that this run leaves alone have results of other settings; or quality marks
+        that were made by hand belong to traces that this run replaces.
     """
     if plan.output.exists() and not plan.output.is_dir():
         raise OutputExistsError(f"{plan.output} is a file; results go into a folder")
@@ -144,10 +141,7 @@ def _reasons(plan: WorkflowPlan) -> str:
 def take_output(plan: WorkflowPlan) -> None:
     """Check the folder, take away what is stale, and write which settings the results are of.
 
-    Raises
-    ------
-    OutputExistsError
-        As :func:`check_output`, before anything is changed.
+    Raises OutputExistsError: as :func:`check_output`, before anything is changed.
     """
     check_output(plan)
     settings = _settings(plan)

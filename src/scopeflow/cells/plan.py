@@ -155,10 +155,7 @@ def plan_workflow(
 
     Parameters are those of :func:`~scopeflow.cells.workflow.run_workflow`.
 
-    Raises
-    ------
-    ScopeflowError
-        Saying which file, channel, key or value cannot be used.
+    Raises ScopeflowError: saying which file, channel, key or value cannot be used.
 
     Examples
     --------

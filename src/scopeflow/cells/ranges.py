@@ -17,10 +17,8 @@ def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[
     Numbers and inclusive ranges ``a-b`` are separated by commas; blanks do not matter. `name` says
     in messages what the numbers are.
 
-    Raises
-    ------
-    OptionsError
-        For an empty text, an open or falling range, a negative number or another separator.
+    Raises OptionsError: for an empty text, an open or falling range, a negative number or another
+        separator.
 
     Examples
     --------

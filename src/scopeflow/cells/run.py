@@ -162,12 +162,8 @@ class Fov:
     ) -> list[Outcome]:
         """Run pieces; return their outcomes in order, none where `take` is given each instead.
 
-        Raises
-        ------
-        FovFailed
-            When one of them failed; after the others, which the next run finds done.
-        Cancelled
-            If the caller asked to stop.
+        Raises FovFailed: when one of them failed; after the others, which the next run finds done.
+        Raises Cancelled: if the caller asked to stop.
         """
         run, kept = self.run, dict[int, Outcome]()
         done, total, failures = 0, sum(piece.frames for piece in pieces), list[str]()

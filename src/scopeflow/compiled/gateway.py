@@ -84,10 +84,7 @@ def cache_folder() -> Path | None:
     outermost function and would miss a changed inner function of another module. It holds the host
     name because machine code of one machine may not run on another that shares the home folder.
 
-    Returns
-    -------
-    pathlib.Path or None
-        An existing, writable folder, or None.
+    Returns: an existing, writable folder, or None.
     """
     if os.environ.get(_CACHE_SWITCH, "1").strip().lower() in {"0", "false", "no", "off"}:
         return None
@@ -117,14 +114,7 @@ _registry: list[Kernel] = []
 class NativeFunction(NamedTuple):
     """Machine code in numba's calling convention.
 
-    Attributes
-    ----------
-    name : str
-        Symbol, unique in the process.
-    address : int
-        Where it starts.
-    type : llvmlite.ir.FunctionType
-        Result slot, error slot, and the arguments one after the other, arrays as their members.
+    `type`: result slot, error slot, and the arguments one after the other, arrays as their members.
     """
 
     name: str
@@ -152,14 +142,7 @@ def recorded_calls() -> Iterator[list[tuple[Kernel, tuple[Any, ...]]]]:
 class Kernel:
     """One compiled function with exactly one signature, compiled at its first call.
 
-    Parameters
-    ----------
-    function : callable
-        The Python function in numba's subset.
-    signature : numba signature
-        Its only signature.
-    finite : bool
-        Whether ``nnan`` may be assumed.
+    `finite`: whether ``nnan`` may be assumed.
     """
 
     def __init__(self, function: Callable[..., Any], signature: Any, finite: bool) -> None:
@@ -179,13 +162,7 @@ class Kernel:
         return (self._compiled or self.compile())(*arguments)
 
     def native(self) -> NativeFunction:
-        """Machine code of the kernel, for callers other than Python.
-
-        Returns
-        -------
-        NativeFunction
-            Valid as long as the process lives.
-        """
+        """Machine code of the kernel, for callers other than Python."""
         result = self.compile().overloads[self.signature.args]
         description = result.fndesc
         name = description.llvm_func_name
@@ -195,13 +172,7 @@ class Kernel:
         return NativeFunction(name, result.library.get_pointer_to_function(name), kind)
 
     def compile(self) -> Any:
-        """Compile or load the kernel now; safe to call from several threads.
-
-        Returns
-        -------
-        numba dispatcher
-            The compiled function.
-        """
+        """Compile or load the kernel now; safe to call from several threads."""
         with _compile_lock:
             if self._compiled is None:
                 self._compiled = self._build()
@@ -266,11 +237,6 @@ def compile_beside(kernels: Sequence[Kernel]) -> None:
 
     Compiling keeps one core busy. Whoever needs one of these kernels waits for that process and
     then loads it from disk.
-
-    Parameters
-    ----------
-    kernels : sequence of Kernel
-        Those that take longest.
     """
     folder = cache_folder()
     if folder is None or _has_kernels(folder) or not sys.executable or (os.cpu_count() or 1) < 2:
@@ -311,19 +277,9 @@ def _flags(finite: bool) -> dict[str, Any]:
 def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any], Kernel]:
     """Declare a function that Python calls, with its one signature.
 
-    Parameters
-    ----------
-    returns : numba type
-        Type of the result, `nothing` for none.
-    *arguments : numba type
-        Types of the arguments, see `readable`, `writable`, `float32`, `int64`.
-    finite : bool
-        Allow the compiler to assume that no value is NaN.
-
-    Returns
-    -------
-    callable
-        Decorator that makes a `Kernel`.
+    `returns`: type of the result, `nothing` for none.
+    `arguments`: types of the arguments, see `readable`, `writable`, `float32`, `int64`.
+    `finite`: allow the compiler to assume that no value is NaN.
     """
 
     def decorate(function: Callable[..., Any]) -> Kernel:
@@ -335,19 +291,9 @@ def kernel(returns: Any, *arguments: Any, finite: bool = False) -> Callable[[Any
 def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) -> Any:
     """Declare a function that only kernels call.
 
-    Parameters
-    ----------
-    function : callable
-        The function.
-    finite : bool
-        Allow the compiler to assume that no value is NaN.
-    inlined : bool
-        Never call it: for short functions with many arguments inside hot loops.
-
-    Returns
-    -------
-    callable
-        A numba dispatcher, compiled into each kernel that uses it.
+    `finite`: allow the compiler to assume that no value is NaN.
+    `inlined`: never call it: for short functions with many arguments inside hot loops.
+    Returns: a numba dispatcher, compiled into each kernel that uses it.
     """
     if function is None:
         return functools.partial(inner, finite=finite, inlined=inlined)
@@ -357,13 +303,7 @@ def inner(function: Any = None, *, finite: bool = False, inlined: bool = False) 
 
 
 def compile_all() -> int:
-    """Compile or load every kernel of the modules imported so far.
-
-    Returns
-    -------
-    int
-        Number of kernels.
-    """
+    """Compile or load every kernel of the modules imported so far."""
     # Last those that a second process compiles meanwhile.
     for each in sorted(_registry, key=lambda known: known._elsewhere is not None):
         each.compile()
@@ -375,19 +315,8 @@ def compile_module(
 ) -> list[int]:
     """Compile small functions that are given as LLVM instructions.
 
-    Parameters
-    ----------
-    name : str
-        Name of the module.
-    build : callable
-        Adds the functions to an empty module.
-    functions : list of str
-        Their names.
-
-    Returns
-    -------
-    list of int
-        Their addresses, valid as long as the process lives.
+    `build`: adds the functions to an empty module.
+    Returns: their addresses, valid as long as the process lives.
     """
     with _compile_lock, global_compiler_lock:
         library = cpu_target.target_context.codegen().create_library(name)

@@ -22,17 +22,7 @@ def scratch(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Fresh large arrays cost a page fault for each 4 KiB; at video rate that is a visible share of
     the time. Memory per thread is the largest array asked for under each name.
 
-    Parameters
-    ----------
-    name : str
-        Which scratch array.
-    shape : tuple of int
-        Its shape now.
-
-    Returns
-    -------
-    numpy.ndarray
-        C-contiguous, aligned to 64 bytes, contents undefined.
+    Returns: c-contiguous, aligned to 64 bytes, contents undefined.
 
     Examples
     --------

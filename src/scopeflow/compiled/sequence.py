@@ -113,23 +113,10 @@ def _slots(kind: Any, value: Any) -> list[int]:
 class KernelSequence:
     """Kernel calls with their arguments, to be repeated by the thread that recorded them.
 
-    Parameters
-    ----------
-    run : callable
-        Called once without arguments; the kernels that it calls are recorded. Everything it does
+    `run`: called once without arguments; the kernels that it calls are recorded. Everything it does
         must be done by kernels, none of which returns a value.
-    inputs : list of numpy.ndarray
-        Arrays that will be others at each repetition, of the same shape and dtype.
-
-    Attributes
-    ----------
-    result : object
-        What `run` returned.
-
-    Raises
-    ------
-    TypeError
-        When a recorded kernel returns a value.
+    `inputs`: arrays that will be others at each repetition, of the same shape and dtype.
+    Raises TypeError: when a recorded kernel returns a value.
     """
 
     def __init__(self, run: Callable[[], Any], inputs: list[NDArray[Any]]) -> None:
@@ -163,15 +150,8 @@ class KernelSequence:
     def __call__(self, *inputs: NDArray[Any]) -> Any:
         """Repeat the calls.
 
-        Parameters
-        ----------
-        *inputs : numpy.ndarray
-            In place of those given first: C-contiguous, same shape and dtype.
-
-        Returns
-        -------
-        object
-            The object that `run` returned when it was recorded; arrays in it are written anew.
+        `inputs`: in place of those given first: C-contiguous, same shape and dtype.
+        Returns: the object that `run` returned when it was recorded; arrays in it are written anew.
         """
         for slot, number in self._inputs:
             self._packed[slot] = inputs[number].ctypes.data
@@ -196,21 +176,11 @@ def repeated(owner: Any, key: Hashable, run: Callable[..., Any], inputs: list[ND
 
     The first time lets scratch memory grow to its size, the second one is recorded.
 
-    Parameters
-    ----------
-    owner : object
-        What all constant arguments belong to. The sequences of the last few owners are kept.
-    key : hashable
-        Tells apart what `run` does for one owner.
-    run : callable
-        See `KernelSequence`; its arguments are the inputs.
-    inputs : list of numpy.ndarray
-        C-contiguous arrays, of the same shapes and dtypes each time.
-
-    Returns
-    -------
-    object
-        What `run` returned, with arrays that the next call with this key overwrites.
+    `owner`: what all constant arguments belong to. The sequences of the last few owners are kept.
+    `key`: tells apart what `run` does for one owner.
+    `run`: see `KernelSequence`; its arguments are the inputs.
+    `inputs`: c-contiguous arrays, of the same shapes and dtypes each time.
+    Returns: what `run` returned, with arrays that the next call with this key overwrites.
     """
     _, sequences = _kept.owners.setdefault(id(owner), (owner, {}))
     _kept.owners.move_to_end(id(owner))

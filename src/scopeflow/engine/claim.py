@@ -26,17 +26,8 @@ REPLACE = "Use resume=False (--no-resume) to replace it, or choose another outpu
 class Claim:
     """One output and the settings that it is made with.
 
-    Attributes
-    ----------
-    target : Path or RemotePath
-        What the user knows the output by.
-    settings_file : Path or RemotePath
-        Where the settings of its results stand.
-    settings : dict
-        Everything that decides the results, JSON-able.
-    in_todays_form : callable
-        Brings settings that an older version wrote into the form of `settings`, to name what
-        differs; results count by the fingerprint alone.
+    `in_todays_form`: brings settings that an older version wrote into the form of `settings`, to
+        name what differs; results count by the fingerprint alone.
     """
 
     target: Location
@@ -52,22 +43,10 @@ class Claim:
     def check(self, *, resume: bool, strangers: Callable[[], Iterable[str]] = tuple) -> bool:
         """Refuse an output that may not be written; touches nothing.
 
-        Parameters
-        ----------
-        resume : bool
-            Continue a run of the same settings, else replace our own old results.
-        strangers : callable, optional
-            Returns why what stands there without settings of ours has to stay.
-
-        Returns
-        -------
-        bool
-            Whether results of ours stand there.
-
-        Raises
-        ------
-        OutputExistsError
-            If results of other settings, or files that are not ours, stand there.
+        `resume`: continue a run of the same settings, else replace our own old results.
+        `strangers`: returns why what stands there without settings of ours has to stay.
+        Raises OutputExistsError: if results of other settings, or files that are not ours, stand
+            there.
         """
         existing = load_json(self.settings_file)
         if existing is None:
@@ -90,20 +69,7 @@ class Claim:
         discard: Callable[[], None],
         strangers: Callable[[], Iterable[str]] = tuple,
     ) -> str:
-        """Take possession of the output: fresh, to be continued, or to be replaced.
-
-        Parameters
-        ----------
-        resume, strangers
-            As in :meth:`check`.
-        discard : callable
-            Removes our old results and records.
-
-        Returns
-        -------
-        str
-            The mark for its ledger.
-        """
+        """Take possession of the output: fresh, to be continued, or to be replaced."""
         exists = self.check(resume=resume, strangers=strangers)
         if exists and not resume:
             discard()

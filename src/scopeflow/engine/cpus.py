@@ -15,11 +15,6 @@ def available_cpus() -> int:
     The smallest of: CPUs of the machine, the process's affinity, the control-group quota, and the
     number that a batch system (SLURM, PBS, SGE, LSF) granted through its environment variable.
 
-    Returns
-    -------
-    int
-        At least 1.
-
     Examples
     --------
     >>> available_cpus() >= 1

@@ -48,12 +48,7 @@ _CLUSTER_SETTINGS = {
 class Executor(ABC):
     """A place where tasks run.
 
-    Attributes
-    ----------
-    name : str
-        ``sequential``, ``threading``, ``multiprocessing`` or ``dask``.
-    n_workers : int
-        Tasks that run at the same time.
+    `name`: ``sequential``, ``threading``, ``multiprocessing`` or ``dask``.
     """
 
     name: str
@@ -75,10 +70,7 @@ class Executor(ABC):
     def check_functions(self, functions: Mapping[str, Any]) -> None:
         """Refuse functions of the user, by the name of their option, that cannot travel to workers.
 
-        Raises
-        ------
-        OptionsError
-            Names the option and what cannot be pickled.
+        Raises OptionsError: names the option and what cannot be pickled.
         """
 
     def run(self, tasks: Sequence[Delayed], on_result: OnResult) -> None:
@@ -201,21 +193,9 @@ def active_client() -> Client | None:
 def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
     """Open the place that a configuration names; close what was opened here.
 
-    Parameters
-    ----------
-    config : RegistrationConfig
-        ``client`` or ``scheduler_address`` if given, else ``parallelization``; None takes the
+    `config`: ``client`` or ``scheduler_address`` if given, else ``parallelization``; None takes the
         active client if there is one, else dask threads.
-
-    Yields
-    ------
-    Executor
-        Ready to run tasks.
-
-    Raises
-    ------
-    OptionsError
-        If a cluster is asked for and none is there.
+    Raises OptionsError: if a cluster is asked for and none is there.
     """
     wanted = config.parallelization
     client = config.client
@@ -288,16 +268,8 @@ def _hidden_main_module() -> Iterator[None]:
 def local_cluster(n_workers: int) -> Iterator[Client]:
     """Start a private cluster of processes on this machine and stop it afterwards.
 
-    Parameters
-    ----------
-    n_workers : int
-        Tasks that run at the same time. Up to 8 processes have one thread each; beyond that,
-        processes of 4 threads share one reference and one page cache.
-
-    Yields
-    ------
-    distributed.Client
-        Client of the cluster.
+    `n_workers`: tasks that run at the same time. Up to 8 processes have one thread each; beyond
+        that, processes of 4 threads share one reference and one page cache.
     """
     from distributed import Client, LocalCluster
 

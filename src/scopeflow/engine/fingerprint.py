@@ -23,20 +23,8 @@ def settings_dict(settings: Any) -> Any:
     Dataclasses and option models become objects, tuples lists, enums their values, paths
     strings. An array becomes its dtype, shape and a hash of its values.
 
-    Parameters
-    ----------
-    settings : object
-        Nested dataclasses, models, mappings, sequences, arrays, numbers, strings, None.
-
-    Returns
-    -------
-    object
-        JSON-able; applying the function again changes nothing.
-
-    Raises
-    ------
-    TypeError
-        For an object without a defined form, with its place.
+    `settings`: nested dataclasses, models, mappings, sequences, arrays, numbers, strings, None.
+    Raises TypeError: for an object without a defined form, with its place.
 
     Examples
     --------
@@ -106,20 +94,9 @@ def _numbers_unified(plain: Any) -> Any:
 def fingerprint(settings: Any) -> str:
     """Hash of settings: 32 hexadecimal digits (BLAKE2b of canonical JSON).
 
-    Parameters
-    ----------
-    settings : object
-        As for `settings_dict`.
-
-    Returns
-    -------
-    str
-        Independent of key order, of lists versus tuples, of 1 versus 1.0, of array memory layout.
-
-    Raises
-    ------
-    TypeError
-        For an object without a defined form.
+    Returns: independent of key order, of lists versus tuples, of 1 versus 1.0, of array memory
+        layout.
+    Raises TypeError: for an object without a defined form.
 
     Examples
     --------
@@ -133,15 +110,9 @@ def fingerprint(settings: Any) -> str:
 def diff_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name every setting that differs, for the error about results of other settings.
 
-    Parameters
-    ----------
-    old, new : mapping
-        Settings as for `settings_dict`, such as one read from JSON and one of this run.
-
-    Returns
-    -------
-    list of str
-        One sentence a setting, in order of names; empty exactly when the fingerprints are equal.
+    `old`, `new`: settings as for `settings_dict`, such as one read from JSON and one of this run.
+    Returns: one sentence a setting, in order of names; empty exactly when the fingerprints are
+        equal.
 
     Examples
     --------

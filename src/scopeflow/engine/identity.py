@@ -57,22 +57,11 @@ class UnidentifiedError(ScopeflowError):
 def identity(function: Any) -> dict[str, str]:
     """Return what a function of a user is, as flat facts that can be stored and compared.
 
-    Parameters
-    ----------
-    function : callable
-        Function, lambda, method, partial, class or object with ``__call__``.
-
-    Returns
-    -------
-    dict of str to str
-        Facts by place, such as ``{"name": "shift", "global STEP": "2", …}``; equal exactly
+    `function`: function, lambda, method, partial, class or object with ``__call__``.
+    Returns: facts by place, such as ``{"name": "shift", "global STEP": "2", …}``; equal exactly
         when nothing that was looked at has changed.
-
-    Raises
-    ------
-    UnidentifiedError
-        If it depends on something without an identity, such as a lock, an open file, or code that
-        is made while it runs (``eval``).
+    Raises UnidentifiedError: if it depends on something without an identity, such as a lock, an
+        open file, or code that is made while it runs (``eval``).
 
     Examples
     --------

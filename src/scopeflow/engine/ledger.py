@@ -29,15 +29,7 @@ from scopeflow.io.locations import Location, location
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished piece of work left behind.
-
-    Attributes
-    ----------
-    values : dict
-        Small JSON-able results.
-    arrays : dict of str to ndarray
-        Arrays that later work depends on.
-    """
+    """What a finished piece of work left behind."""
 
     values: dict[str, Any]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -47,14 +39,8 @@ class Record:
 class Ledger:
     """The completion records of one output.
 
-    Attributes
-    ----------
-    folder : str
-        Where the records stand, path or address.
-    root : str
-        Folder that the recorded file names are relative to.
-    fingerprint : str
-        Settings that the records must have been made with.
+    `root`: folder that the recorded file names are relative to.
+    `fingerprint`: settings that the records must have been made with.
 
     Examples
     --------
@@ -81,16 +67,8 @@ class Ledger:
     def find(self, name: str) -> Record | None:
         """Return the record of finished, undamaged work, else None.
 
-        Parameters
-        ----------
-        name : str
-            Name of the piece of work.
-
-        Returns
-        -------
-        Record or None
-            None if it was never finished, was made with other settings, or a file that it names
-            is missing or has other bytes.
+        Returns: None if it was never finished, was made with other settings, or a file that it
+            names is missing or has other bytes.
         """
         stored = load_json(self._record_path(name))
         if not isinstance(stored, dict) or stored.get("fingerprint") != self.fingerprint:
@@ -123,16 +101,7 @@ class Ledger:
     ) -> None:
         """Record finished work. Call it last.
 
-        Parameters
-        ----------
-        name : str
-            Name of the piece of work.
-        values : dict
-            Small JSON-able results.
-        files : iterable of str
-            Files that the work owns, relative to `root`; those of this machine are read back.
-        arrays : dict of str to ndarray, optional
-            Arrays that later work depends on.
+        `files`: files that the work owns, relative to `root`; those of this machine are read back.
         """
         proofs = {}
         for relative in files:

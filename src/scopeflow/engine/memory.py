@@ -23,16 +23,8 @@ _GROUP_LIMITS = (
 def memory_limit(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the number of bytes that this process may use.
 
-    Parameters
-    ----------
-    groups : Path
-        Folder of the control groups.
-
-    Returns
-    -------
-    int
-        The smallest of: memory of the machine, limits of its control group, its limit of resident
-        memory; bytes.
+    Returns: the smallest of: memory of the machine, limits of its control group, its limit of
+        resident memory; bytes.
 
     Examples
     --------

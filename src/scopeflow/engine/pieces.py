@@ -37,16 +37,8 @@ logger = logging.getLogger(__name__)
 class Result:
     """What the function of a piece leaves behind.
 
-    Attributes
-    ----------
-    files : sequence of str
-        Recorded with their digests: files that it wrote, relative to the root of the ledger.
-    values : dict
-        Recorded: small JSON-able results.
-    arrays : dict of str to ndarray
-        Recorded: arrays that later work depends on.
-    content : object
-        Handed to the caller and never recorded, for results that stay in memory.
+    `files`: recorded with their digests: files that it wrote, relative to the root of the ledger.
+    `content`: handed to the caller and never recorded, for results that stay in memory.
     """
 
     files: Sequence[str] = ()
@@ -59,24 +51,14 @@ class Result:
 class Piece:
     """A piece of work.
 
-    Attributes
-    ----------
-    name : str
-        Name of its record.
-    function : callable
-        Returns a :class:`Result`; it is given `arguments`, then what the piece needs of others.
-    arguments : tuple
-        Picklable values.
-    ledger : Ledger or None
-        Its records, with the fingerprint of everything that it depends on; None for work that
+    `function`: returns a :class:`Result`; it is given `arguments`, then what the piece needs of
+        others.
+    `ledger`: its records, with the fingerprint of everything that it depends on; None for work that
         leaves nothing on disk.
-    group : object
-        What fails together, such as a field of view or a recording.
-    frames : int
-        Frames that it counts for in the progress.
-    isolated : bool
-        Whether an error becomes the :class:`Failure` of the outcome, so that other groups go on;
-        else it is raised and ends the run.
+    `group`: what fails together, such as a field of view or a recording.
+    `frames`: frames that it counts for in the progress.
+    `isolated`: whether an error becomes the :class:`Failure` of the outcome, so that other groups
+        go on; else it is raised and ends the run.
     """
 
     name: str
@@ -90,15 +72,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a piece could not be made; whatever needs it fails for the same reason.
-
-    Attributes
-    ----------
-    kind : str
-        Name of the error's class.
-    reason : str
-        Its message, one line.
-    """
+    """Why a piece could not be made; whatever needs it fails for the same reason."""
 
     kind: str
     reason: str
@@ -133,14 +107,8 @@ def find_piece(piece: Piece) -> Outcome | None:
 def run_piece(piece: Piece, *needed: Any, cancel: Event | None = None) -> Outcome:
     """Do a piece of work, or take what an earlier run recorded; runs inside a dask task.
 
-    Parameters
-    ----------
-    piece : Piece
-        The work.
-    *needed
-        Values of the tasks that it depends on; a failure among them is its failure, too.
-    cancel : threading.Event, optional
-        Looked at first, where task and caller share a process.
+    `needed`: values of the tasks that it depends on; a failure among them is its failure, too.
+    `cancel`: looked at first, where task and caller share a process.
     """
     if cancel is not None and cancel.is_set():
         return Outcome(cancelled=True)
@@ -176,16 +144,7 @@ def _failure_in(value: Any) -> Failure | None:
 def task_of(piece: Piece, *needed: Any, key: str, cancel: Event | None = None) -> Delayed:
     """Return the task of a piece; tasks among what it needs become edges of the graph.
 
-    Parameters
-    ----------
-    piece : Piece
-        The work, sent as it is.
-    *needed
-        Values, tasks, or lists of tasks.
-    key : str
-        Key of the task; the dashboard shows what stands before its first number.
-    cancel : threading.Event, optional
-        See :func:`run_piece`.
+    `key`: key of the task; the dashboard shows what stands before its first number.
     """
     # Without looking into the piece for tasks: it has none, and may hold long arrays.
     whole = delayed(_Whole(piece, cancel), pure=False, traverse=False)

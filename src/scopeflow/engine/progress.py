@@ -35,14 +35,7 @@ class _RateColumn(ProgressColumn):
 class FrameProgress:
     """Counts finished frames and shows them.
 
-    Parameters
-    ----------
-    total : int
-        Frames of the job.
-    label : str
-        What is being done.
-    show : bool, optional
-        False shows nothing; None shows a bar if standard error is a terminal, and log lines
+    `show`: False shows nothing; None shows a bar if standard error is a terminal, and log lines
         otherwise.
 
     Examples
@@ -95,15 +88,7 @@ class FrameProgress:
         return time.monotonic() - self._started
 
     def advance(self, frames: int, *, reused: bool = False) -> None:
-        """Count finished frames.
-
-        Parameters
-        ----------
-        frames : int
-            How many more.
-        reused : bool, optional
-            They were finished by an earlier run.
-        """
+        """Count finished frames."""
         self.done += frames
         self.reused += frames if reused else 0
         if self._bar is not None:

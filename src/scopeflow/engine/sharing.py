@@ -16,17 +16,7 @@ from scopeflow.io.shared import SharedSource, shared_folder
 def shared_video(video: LazyVideo, executor: Executor) -> Iterator[LazyVideo]:
     """Give a video whose frames the workers of an executor read by themselves, where they can.
 
-    Parameters
-    ----------
-    video : LazyVideo
-        The recording.
-    executor : Executor
-        Where tasks run.
-
-    Yields
-    ------
-    LazyVideo
-        An array in memory is copied once to where processes of this machine map it; everything
+    Yields: an array in memory is copied once to where processes of this machine map it; everything
         else is given back as it is.
     """
     if not (

@@ -107,10 +107,7 @@ def channel_weights(
 def pixel_weights(weight: Any, shape: tuple[int, int, int]) -> NDArray[np.float64]:
     """Weights ``(H, W, C)`` of every pixel and channel, as options mean them: see `weight_at`.
 
-    Raises
-    ------
-    OptionsError
-        When a map has another frame size, or no channel of the frames counts.
+    Raises OptionsError: when a map has another frame size, or no channel of the frames counts.
     """
     if isinstance(weight, np.ndarray):
         _need_frame_shape(weight, shape)

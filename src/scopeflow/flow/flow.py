@@ -98,22 +98,9 @@ def _refine(
 def prepare_start(prepared: FlowReference, initial: NDArray[Any]) -> NDArray[np.float32]:
     """Bring an initial displacement to the coarsest level, once for all frames that start from it.
 
-    Parameters
-    ----------
-    prepared : FlowReference
-        From `prepare_reference`.
-    initial : numpy.ndarray
-        ``(H, W, 2)`` displacement, pixels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Planes ``(2, h, w)`` float32 for `solve_prepared`.
-
-    Raises
-    ------
-    InputError
-        When the shape does not fit the reference, or values are not finite.
+    `initial`: ``(H, W, 2)`` displacement, pixels.
+    Returns: planes ``(2, h, w)`` float32 for `solve_prepared`.
+    Raises InputError: when the shape does not fit the reference, or values are not finite.
     """
     initial = np.asarray(initial)
     if initial.shape != (*prepared.shape[:2], 2):
@@ -219,27 +206,13 @@ def solve_flow(
 
     May be called from several threads at once with one `FlowReference`.
 
-    Parameters
-    ----------
-    prepared : FlowReference
-        From `prepare_reference`.
-    moving : numpy.ndarray
-        ``(H, W, C)`` frame, normalised and filtered as the reference.
-    initial : numpy.ndarray, optional
-        ``(H, W, 2)`` displacement to start from, pixels.
-    round_positions : bool
-        Round warp positions to 1/32 px as OpenCV 4 does. For tests of equivalence only.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(h, w, 2)`` float32 displacement in full-resolution pixels; `upsample_flow` brings it to
-        ``(H, W, 2)``.
-
-    Raises
-    ------
-    InputError
-        When shapes differ from the reference, or values are not finite.
+    `moving`: ``(H, W, C)`` frame, normalised and filtered as the reference.
+    `initial`: ``(H, W, 2)`` displacement to start from, pixels.
+    `round_positions`: round warp positions to 1/32 px as OpenCV 4 does. For tests of equivalence
+        only.
+    Returns: ``(h, w, 2)`` float32 displacement in full-resolution pixels; `upsample_flow` brings it
+        to ``(H, W, 2)``.
+    Raises InputError: when shapes differ from the reference, or values are not finite.
 
     Notes
     -----
@@ -277,21 +250,8 @@ def solve_prepared(
 ) -> NDArray[np.float32]:
     """`solve_flow` for arguments that are known to fit, which saves looking at every pixel.
 
-    Parameters
-    ----------
-    prepared : FlowReference
-        From `prepare_reference`.
-    moving : numpy.ndarray
-        ``(H, W, C)`` finite frame.
-    start : numpy.ndarray, optional
-        From `prepare_start`.
-    round_positions : bool
-        As in `solve_flow`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(h, w, 2)`` float32.
+    `moving`: ``(H, W, C)`` finite frame.
+    Returns: ``(h, w, 2)`` float32.
     """
     planes = as_planes(moving)
     shares = prepared.params.gnc_schedule or (None,)

@@ -222,26 +222,13 @@ def median_5x5(
 
     Equal to ``scipy.ndimage.median_filter(plane, 5, mode="mirror")`` for finite values.
 
-    Parameters
-    ----------
-    planes : numpy.ndarray
-        ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, at least 3 × 3 pixels.
-    border : tuple of int
-        Rows and columns around the pixels that are not looked at.
-    base : numpy.ndarray, optional
-        Same shape; its pixels are added to the medians.
-    out : numpy.ndarray, optional
-        ``(C, h, w)``, another array, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, h, w)`` float32.
-
-    Raises
-    ------
-    InputError
-        When the planes are smaller than 3 × 3 pixels.
+    `planes`: ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, at least 3 × 3
+        pixels.
+    `border`: rows and columns around the pixels that are not looked at.
+    `base`: same shape; its pixels are added to the medians.
+    `out`: ``(C, h, w)``, another array, written and returned.
+    Returns: ``(C, h, w)`` float32.
+    Raises InputError: when the planes are smaller than 3 × 3 pixels.
 
     Examples
     --------

@@ -93,11 +93,8 @@ def exponents_of_channels(
 def data_term_name(name: Any) -> DataTerm:
     """Canonical name of a constancy assumption.
 
-    Parameters
-    ----------
-    name : str or enum
-        ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"``, ``"cs"``/``"census"`` in any case, or
-        an enum with such a value.
+    `name`: ``"gc"``/``"gradient"``, ``"gray"``/``"brightness"``, ``"cs"``/``"census"`` in any case,
+        or an enum with such a value.
 
     Examples
     --------

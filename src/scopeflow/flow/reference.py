@@ -26,23 +26,13 @@ _BORDER = (ROW_BORDER, COLUMN_BORDER)
 class FlowReference:
     """The reference prepared for many frames; read-only, picklable, shared by threads.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        ``(H, W, C)`` of the frames.
-    params : FlowParameters
-        The solver's parameters.
-    levels : tuple of Level
-        Pyramid, coarsest first.
-    images : tuple of numpy.ndarray
-        Reference at each level, ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 with replicated
-        edges.
-    weights : numpy.ndarray
-        ``(C,)`` float32 weights of the channels.
-    maps : tuple of (numpy.ndarray or None)
-        Pixelwise factors on the weights at each level, float32 of the same shape.
-    a_data : numpy.ndarray
-        ``(C,)`` float32 exponents of the data penalty.
+    `shape`: ``(H, W, C)`` of the frames.
+    `images`: reference at each level, ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 with
+        replicated edges.
+    `weights`: ``(C,)`` float32 weights of the channels.
+    `maps`: ``(numpy.ndarray or None)``, pixelwise factors on the weights at each level, float32 of
+        the same shape.
+    `a_data`: ``(C,)`` float32 exponents of the data penalty.
     """
 
     shape: tuple[int, int, int]
@@ -71,19 +61,8 @@ def reference_for(
 ) -> FlowReference:
     """`prepare_reference`, kept for the blocks that follow with the very same arrays.
 
-    Parameters
-    ----------
-    reference : numpy.ndarray
-        ``(H, W, C)`` normalised and filtered reference, not changed afterwards.
-    weight : numpy.ndarray
-        Weights, not changed afterwards.
-    params : FlowParameters
-        The solver's parameters.
-
-    Returns
-    -------
-    FlowReference
-        For `solve_flow`; a few are kept, as long as their arrays live.
+    `reference`: ``(H, W, C)`` normalised and filtered reference, not changed afterwards.
+    Returns: for `solve_flow`; a few are kept, as long as their arrays live.
     """
     key = (id(reference), id(weight), params)
     with _prepared_lock:
@@ -104,26 +83,10 @@ def prepare_reference(
 ) -> FlowReference:
     """Build everything about the reference that all frames share.
 
-    Parameters
-    ----------
-    reference : numpy.ndarray
-        ``(H, W, C)`` normalised and filtered reference.
-    weight : array_like or None
-        Weights of channels or pixels, see `channel_weights`.
-    params : FlowParameters
-        The solver's parameters.
-
-    Returns
-    -------
-    FlowReference
-        For `solve_flow`.
-
-    Raises
-    ------
-    InputError
-        When the reference is not ``(H, W, C)``, too small or not finite.
-    OptionsError
-        When the weight or the number of exponents does not fit.
+    `reference`: ``(H, W, C)`` normalised and filtered reference.
+    `weight`: weights of channels or pixels, see `channel_weights`.
+    Raises InputError: when the reference is not ``(H, W, C)``, too small or not finite.
+    Raises OptionsError: when the weight or the number of exponents does not fit.
 
     Examples
     --------

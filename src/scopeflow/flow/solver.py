@@ -66,16 +66,9 @@ _TWO = np.float32(2.0)
 class LevelLayout:
     """How the linear system of a level lies in memory.
 
-    Attributes
-    ----------
-    h, w : int
-        Rows and columns of the level.
-    channels : int
-        Channels, with six tensor fields each.
-    mapped : bool
-        Whether each channel has a field of factors on its weight.
-    with_edges : bool
-        Whether edge weights are stored: for a robust smoothness, or none along rows.
+    `channels`: channels, with six tensor fields each.
+    `mapped`: whether each channel has a field of factors on its weight.
+    `with_edges`: whether edge weights are stored: for a robust smoothness, or none along rows.
     """
 
     h: int
@@ -286,41 +279,23 @@ def solve_level(
 ) -> NDArray[np.float32]:
     """Flow increment of one level.
 
-    Parameters
-    ----------
-    layout : LevelLayout
-        Of `system`.
-    system : numpy.ndarray
-        ``(layout.size,)`` float32 with the tensors from `motion_tensor`; the rest is overwritten.
-    weights : numpy.ndarray
-        ``(C,)`` float32 weights of the channels.
-    maps : numpy.ndarray or None
-        ``(C, h + 2, w + 2 COLUMN_BORDER)`` float32 factors on the weights.
-    flow : numpy.ndarray
-        ``(2, h + 2, w + 2 COLUMN_BORDER)`` float32, u and v with border, full-resolution pixels.
-    alpha : tuple of float
-        Smoothness weights ``(x, y)`` of this level.
-    h_row, h_col : float
-        Full-resolution pixels per level pixel.
-    iterations, update_lag : int
-        Sweeps, and sweeps between updates of the robust weights; the first ``update_lag - 1``
-        sweeps have none.
-    a_data : numpy.ndarray
-        ``(C,)`` float32 exponents of the data penalty.
-    a_smooth : float
-        Exponent of the smoothness penalty, 1 is quadratic.
-    robust_share : float
-        Stage of graduated non-convexity: 0 quadratic, 1 robust.
-    with_ghosts : bool
-        Give the ghost cells of the result their value, that of the pixel next to them before the
-        last sweep; otherwise they are undefined. Always done for a robust smoothness.
-    out : numpy.ndarray, optional
-        Array of the shape of `flow`, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        Increments, shape of `flow`; the border beyond the ghost cells is undefined.
+    `system`: ``(layout.size,)`` float32 with the tensors from `motion_tensor`; the rest is
+        overwritten.
+    `weights`: ``(C,)`` float32 weights of the channels.
+    `maps`: ``(C, h + 2, w + 2 COLUMN_BORDER)`` float32 factors on the weights.
+    `flow`: ``(2, h + 2, w + 2 COLUMN_BORDER)`` float32, u and v with border, full-resolution
+        pixels.
+    `alpha`: smoothness weights ``(x, y)`` of this level.
+    `h_row`, `h_col`: full-resolution pixels per level pixel.
+    `iterations`, `update_lag`: sweeps, and sweeps between updates of the robust weights; the first
+        ``update_lag - 1`` sweeps have none.
+    `a_data`: ``(C,)`` float32 exponents of the data penalty.
+    `a_smooth`: exponent of the smoothness penalty, 1 is quadratic.
+    `robust_share`: stage of graduated non-convexity: 0 quadratic, 1 robust.
+    `with_ghosts`: give the ghost cells of the result their value, that of the pixel next to them
+        before the last sweep; otherwise they are undefined. Always done for a robust smoothness.
+    `out`: array of the shape of `flow`, written and returned.
+    Returns: increments, shape of `flow`; the border beyond the ghost cells is undefined.
     """
     h, w = layout.h, layout.w
     shape = padded_shape(h, w)

@@ -277,19 +277,13 @@ def motion_tensor(
 ) -> None:
     """Write the motion tensors of one level into its linear system.
 
-    Parameters
-    ----------
-    fixed, moving : numpy.ndarray
-        ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 planes, edges replicated around.
-    h_row, h_col : float
-        Full-resolution pixels per level pixel.
-    data_term : {"gc", "gray", "cs"}
-        Gradient constancy, brightness constancy, or census.
-    layout : LevelLayout
-        Of the system; its first six fields of each channel are written, in the order
-        ``J11, J22, J33, J12, J13, J23``.
-    system : numpy.ndarray
-        ``(layout.size,)`` float32.
+    `fixed`, `moving`: ``(C, rows + 2, cols + 2 COLUMN_BORDER)`` float32 planes, edges replicated
+        around.
+    `h_row`, `h_col`: full-resolution pixels per level pixel.
+    `data_term`: ``{"gc", "gray", "cs"}``, gradient constancy, brightness constancy, or census.
+    `layout`: of the system; its first six fields of each channel are written, in the order ``J11,
+        J22, J33, J12, J13, J23``.
+    `system`: ``(layout.size,)`` float32.
     """
     steps = np.float32(h_row), np.float32(h_col)
     tile = scratch("tensor tile", (_FIELDS * _TILE,))

@@ -13,15 +13,9 @@ from scopeflow.compiled.gateway import float32, inner, int64, kernel, nothing, r
 def as_planes(image: NDArray[Any]) -> NDArray[np.float32]:
     """Channels of an image one after the other, as the kernels want them.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(H, W, C)``, any real dtype.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, H, W)`` float32, C-contiguous and aligned; a view where the image lies so in memory.
+    `image`: ``(H, W, C)``, any real dtype.
+    Returns: ``(C, H, W)`` float32, C-contiguous and aligned; a view where the image lies so in
+        memory.
 
     Examples
     --------

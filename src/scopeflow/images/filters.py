@@ -37,22 +37,10 @@ def intensity_range(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest intensity of the reference.
 
-    Parameters
-    ----------
-    reference : numpy.ndarray
-        ``(H, W, C)`` raw reference.
-    joint : bool
-        One range for all channels, or one for each.
-
-    Returns
-    -------
-    lo, hi : numpy.ndarray
-        ``(C,)`` float64.
-
-    Raises
-    ------
-    InputError
-        When the reference is not ``(H, W, C)`` or not finite.
+    `reference`: ``(H, W, C)`` raw reference.
+    `joint`: one range for all channels, or one for each.
+    Returns `lo, hi`: ``(C,)`` float64.
+    Raises InputError: when the reference is not ``(H, W, C)`` or not finite.
 
     Examples
     --------
@@ -85,17 +73,9 @@ def _scale(lo: Any, hi: Any) -> Any:
 def normalize(values: NDArray[Any], lo: Any, hi: Any) -> NDArray[np.float32]:
     """Map intensities so that ``lo`` becomes 0 and ``hi`` becomes 1, without clipping.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        ``(..., C)``, any real dtype.
-    lo, hi : float or array_like
-        Range, one or one for each channel.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 ``(values - lo) / (hi - lo + 1e-8)``.
+    `values`: ``(..., C)``, any real dtype.
+    `lo`, `hi`: range, one or one for each channel.
+    Returns: float32 ``(values - lo) / (hi - lo + 1e-8)``.
 
     Examples
     --------
@@ -116,15 +96,7 @@ def normalize(values: NDArray[Any], lo: Any, hi: Any) -> NDArray[np.float32]:
 def gaussian_radius(sigma: float) -> int:
     """Half width of the Gaussian in samples; 0 means that the filter does nothing.
 
-    Parameters
-    ----------
-    sigma : float
-        Standard deviation in samples.
-
-    Returns
-    -------
-    int
-        ``int(4 sigma + 0.5)``, as scipy.
+    Returns: ``int(4 sigma + 0.5)``, as scipy.
 
     Examples
     --------
@@ -306,17 +278,9 @@ def _gaussian_plane(plane, along_rows, along_cols, out, line):
 def gaussian_filter(frame: NDArray[Any], sigma: Sigma) -> NDArray[np.float32]:
     """Spatial Gaussian filter of each channel.
 
-    Parameters
-    ----------
-    frame : numpy.ndarray
-        ``(H, W, C)`` real numbers.
-    sigma : array_like
-        Rows ``(sigma_x, sigma_y, sigma_t)``: columns, rows, and frames (not used here).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, C)`` float32, borders reflected at the pixel edges, cut at four sigma.
+    `frame`: ``(H, W, C)`` real numbers.
+    `sigma`: rows ``(sigma_x, sigma_y, sigma_t)``: columns, rows, and frames (not used here).
+    Returns: ``(H, W, C)`` float32, borders reflected at the pixel edges, cut at four sigma.
 
     Examples
     --------
@@ -363,19 +327,10 @@ def _filtered_planes(planes: list[NDArray[np.float32]], sigma: Sigma) -> NDArray
 def preprocess_frame(frame: NDArray[Any], lo: Any, hi: Any, sigma: Sigma) -> NDArray[np.float32]:
     """Normalise one frame by the range of the reference and filter it in space.
 
-    Parameters
-    ----------
-    frame : numpy.ndarray
-        ``(H, W, C)``, any real dtype.
-    lo, hi : float or array_like
-        Range of the reference, one or one for each channel, see `intensity_range`.
-    sigma : array_like
-        Rows ``(sigma_x, sigma_y, sigma_t)`` in pixels, pixels and frames.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, C)`` float32.
+    `frame`: ``(H, W, C)``, any real dtype.
+    `lo`, `hi`: range of the reference, one or one for each channel, see `intensity_range`.
+    `sigma`: rows ``(sigma_x, sigma_y, sigma_t)`` in pixels, pixels and frames.
+    Returns: ``(H, W, C)`` float32.
 
     Examples
     --------

@@ -57,17 +57,8 @@ def _power_of_all(values, exponent, out):
 def positive_power(values: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:
     """Elementwise ``values ** exponent`` as the solver computes it.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        Positive normal float32 numbers, any shape.
-    exponent : float
-        Any real exponent for which the result stays within ``2 ** ±120``.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, relative error below 1e-5.
+    `values`: positive normal float32 numbers, any shape.
+    `exponent`: any real exponent for which the result stays within ``2 ** ±120``.
 
     Examples
     --------

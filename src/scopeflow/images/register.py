@@ -306,21 +306,12 @@ def _owner(kind: Hashable) -> object:
 class FrameRegistration:
     """Applies motion to the raw frames of one block.
 
-    Parameters
-    ----------
-    fill : numpy.ndarray
-        ``(H, W, C)`` values for pixels that come from outside the frame, the raw reference.
-    interpolation : {"cubic", "linear", "nearest"}
-        Interpolation.
-    then : numpy.ndarray, optional
-        ``(H, W, 2)`` displacement behind which each motion is chained: at a pixel ``p`` the sum is
-        ``then(p) + motion(p + then(p))``, linearly interpolated, and NaN where ``p + then(p)`` is
-        outside.
-
-    Raises
-    ------
-    InputError
-        When the interpolation is not known.
+    `fill`: ``(H, W, C)`` values for pixels that come from outside the frame, the raw reference.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, interpolation.
+    `then`: ``(H, W, 2)`` displacement behind which each motion is chained: at a pixel ``p`` the sum
+        is ``then(p) + motion(p + then(p))``, linearly interpolated, and NaN where ``p + then(p)``
+        is outside.
+    Raises InputError: when the interpolation is not known.
 
     Examples
     --------
@@ -366,19 +357,7 @@ class FrameRegistration:
     ) -> int:
         """Set the motion of a frame, register it and write the mask, all in one.
 
-        Parameters
-        ----------
-        motion : numpy.ndarray
-            As in `set_motion`.
-        frame, out, total : numpy.ndarray
-            As in `register`.
-        valid : numpy.ndarray, optional
-            As in `valid`.
-
-        Returns
-        -------
-        int
-            Number of values that were clipped to the range of the dtype.
+        Returns: number of values that were clipped to the range of the dtype.
         """
         compiled = frame.dtype in _TO_SOURCE and out.dtype in _CASTS
         readable = frame.flags.c_contiguous and frame.flags.aligned
@@ -413,10 +392,7 @@ class FrameRegistration:
     def set_motion(self, motion: NDArray[np.float32]) -> None:
         """Bring the displacement of a frame to full resolution for the calls that follow.
 
-        Parameters
-        ----------
-        motion : numpy.ndarray
-            ``(h, w, 2)`` float32 displacement in full-resolution pixels, on any grid.
+        `motion`: ``(h, w, 2)`` float32 displacement in full-resolution pixels, on any grid.
         """
         self._flow = _full_flow(as_planes(motion), self._fill.shape[1:], self._then)
         self._statistics = None
@@ -426,17 +402,9 @@ class FrameRegistration:
     ) -> NDArray[np.float32]:
         """Resample a frame; the result is valid until the next call.
 
-        Parameters
-        ----------
-        frame : numpy.ndarray
-            ``(H, W, C)``, any real dtype.
-        fill : numpy.ndarray, optional
-            ``(H, W, C)`` other values for pixels from outside.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(H, W, C)`` float32 view.
+        `frame`: ``(H, W, C)``, any real dtype.
+        `fill`: ``(H, W, C)`` other values for pixels from outside.
+        Returns: ``(H, W, C)`` float32 view.
         """
         return np.moveaxis(pixels(self._warped(frame, fill), 0), 0, -1)
 
@@ -451,19 +419,10 @@ class FrameRegistration:
     ) -> int:
         """Resample a raw frame into an array of the output dtype, see `cast_frames`.
 
-        Parameters
-        ----------
-        frame : numpy.ndarray
-            ``(H, W, C)``, any real dtype.
-        out : numpy.ndarray
-            ``(H, W, C)``, written.
-        total : numpy.ndarray, optional
-            ``(H, W, C)`` float64, to which the values before the cast are added.
-
-        Returns
-        -------
-        int
-            Number of values that were clipped to the range of the dtype.
+        `frame`: ``(H, W, C)``, any real dtype.
+        `out`: ``(H, W, C)``, written.
+        `total`: ``(H, W, C)`` float64, to which the values before the cast are added.
+        Returns: number of values that were clipped to the range of the dtype.
         """
         planes = self._warped(frame)
         values = np.moveaxis(pixels(planes, 0), 0, -1)
@@ -477,21 +436,12 @@ class FrameRegistration:
     def valid(self, out: NDArray[np.bool_]) -> None:
         """Write where the registered frame shows what is inside the raw frame.
 
-        Parameters
-        ----------
-        out : numpy.ndarray
-            ``(H, W)`` bool, C-contiguous.
+        `out`: ``(H, W)`` bool, C-contiguous.
         """
         _inside(self._flow, COLUMN_BORDER, _numbers(out.shape[1]), out.view(np.uint8))
 
     def statistics(self) -> FlowStatistics:
-        """Summarise the displacement, see `flow_statistics`.
-
-        Returns
-        -------
-        FlowStatistics
-            Of the full-resolution displacement.
-        """
+        """Summarise the displacement, see `flow_statistics`."""
         if self._statistics is None:
             self._statistics = planar_flow_statistics(self._flow, COLUMN_BORDER)
         return self._statistics
@@ -499,9 +449,6 @@ class FrameRegistration:
     def flow(self) -> NDArray[np.float32]:
         """Return the full-resolution displacement.
 
-        Returns
-        -------
-        numpy.ndarray
-            ``(H, W, 2)`` float32, a copy.
+        Returns: ``(H, W, 2)`` float32, a copy.
         """
         return np.ascontiguousarray(np.moveaxis(pixels(self._flow, 0), 0, -1))

@@ -66,17 +66,7 @@ def _frozen(index: NDArray[Any], weight: NDArray[Any]) -> AxisTable:
 def pyramid_table(n_in: int, n_out: int, sigma: float) -> AxisTable:
     """Table of the fused Gaussian and cubic kernel between pyramid levels.
 
-    Parameters
-    ----------
-    n_in, n_out : int
-        Lengths of the axis.
-    sigma : float
-        Gaussian in input samples, 0 for none.
-
-    Returns
-    -------
-    AxisTable
-        With half-sample symmetric reflection at the ends.
+    `sigma`: Gaussian in input samples, 0 for none.
 
     Notes
     -----
@@ -104,18 +94,7 @@ def pyramid_table(n_in: int, n_out: int, sigma: float) -> AxisTable:
 
 @functools.lru_cache(maxsize=64)
 def cubic_table(n_in: int, n_out: int) -> AxisTable:
-    """Table of plain cubic interpolation with four taps and replicated ends.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Lengths of the axis.
-
-    Returns
-    -------
-    AxisTable
-        Four taps for each output element.
-    """
+    """Table of plain cubic interpolation with four taps and replicated ends."""
     centre = ((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5).astype(np.float32)
     base = np.floor(centre)
     fraction = (centre - base).astype(np.float64)
@@ -263,21 +242,11 @@ def resize_planes(
 ) -> NDArray[np.float32]:
     """Resample planes ``(C, H, W)`` to ``(C, h, w)``.
 
-    Parameters
-    ----------
-    planes : numpy.ndarray
-        ``(C, H, W)`` float32, C-contiguous.
-    tables : tuple of AxisTable or None
-        For rows and columns; None keeps the size.
-    border : tuple of int
-        Rows and columns of repeated edge to add on each side.
-    out : numpy.ndarray, optional
-        ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32; `planes` itself when nothing is to be done.
+    `planes`: ``(C, H, W)`` float32, C-contiguous.
+    `tables`: for rows and columns; None keeps the size.
+    `border`: rows and columns of repeated edge to add on each side.
+    `out`: ``(C, h + 2 border[0], w + 2 border[1])`` float32, C-contiguous, written and returned.
+    Returns: float32; `planes` itself when nothing is to be done.
 
     Examples
     --------
@@ -314,17 +283,7 @@ def resize_planes(
 def resize_image(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Resize an image as the pyramid does: Gaussian against aliasing, then cubic convolution.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(H, W)`` or ``(H, W, C)``, real numbers.
-    shape : tuple of int
-        Rows and columns of the result.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, same number of dimensions.
+    `image`: ``(H, W)`` or ``(H, W, C)``, real numbers.
 
     Examples
     --------
@@ -344,22 +303,10 @@ def upsample_flow(motion: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.fl
     Four-tap cubic interpolation (``a = -0.75``) with replicated borders, the recipe of OpenCV's
     ``INTER_CUBIC``. Displacements are in full-resolution pixels on both grids.
 
-    Parameters
-    ----------
-    motion : numpy.ndarray
-        ``(h, w, 2)`` displacements.
-    shape : tuple of int
-        ``(H, W)`` of the frame.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, 2)`` float32; values are unchanged when the sizes are equal.
-
-    Raises
-    ------
-    InputError
-        When `motion` does not have the shape ``(h, w, 2)``.
+    `motion`: ``(h, w, 2)`` displacements.
+    `shape`: ``(H, W)`` of the frame.
+    Returns: ``(H, W, 2)`` float32; values are unchanged when the sizes are equal.
+    Raises InputError: when `motion` does not have the shape ``(h, w, 2)``.
 
     Examples
     --------

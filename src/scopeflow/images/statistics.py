@@ -119,20 +119,9 @@ def _measure(flow, left, columns, rows, out):
 def flow_statistics(flow: NDArray[Any]) -> FlowStatistics:
     """Mean and largest displacement, mean divergence and mean translation.
 
-    Parameters
-    ----------
-    flow : numpy.ndarray
-        ``(H, W, 2)`` full-resolution displacement in pixels, at least 2 × 2.
-
-    Returns
-    -------
-    FlowStatistics
-        ``(mean_disp, max_disp, mean_div, mean_translation)``.
-
-    Raises
-    ------
-    InputError
-        When the shape is not ``(H, W, 2)``.
+    `flow`: ``(H, W, 2)`` full-resolution displacement in pixels, at least 2 × 2.
+    Returns: ``(mean_disp, max_disp, mean_div, mean_translation)``.
+    Raises InputError: when the shape is not ``(H, W, 2)``.
 
     Examples
     --------
@@ -152,17 +141,9 @@ def flow_statistics(flow: NDArray[Any]) -> FlowStatistics:
 def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStatistics:
     """`flow_statistics` of planes.
 
-    Parameters
-    ----------
-    flow : numpy.ndarray
-        ``(2, H, W + 2 left)`` float32 displacement in pixels, C-contiguous.
-    left : int
-        Columns on each side that are not looked at.
-
-    Returns
-    -------
-    FlowStatistics
-        ``(mean_disp, max_disp, mean_div, mean_translation)``.
+    `flow`: ``(2, H, W + 2 left)`` float32 displacement in pixels, C-contiguous.
+    `left`: columns on each side that are not looked at.
+    Returns: ``(mean_disp, max_disp, mean_div, mean_translation)``.
     """
     return FlowStatistics(*measure_planar_flow(flow, left).tolist())
 
@@ -170,15 +151,8 @@ def planar_flow_statistics(flow: NDArray[np.float32], left: int = 0) -> FlowStat
 def measure_planar_flow(flow: NDArray[np.float32], left: int = 0) -> NDArray[np.float64]:
     """Measure planes by kernels alone.
 
-    Parameters
-    ----------
-    flow, left
-        As for `planar_flow_statistics`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(4,)`` float64, the numbers of `FlowStatistics`, in memory that the next call uses again.
+    Returns: ``(4,)`` float64, the numbers of `FlowStatistics`, in memory that the next call uses
+        again.
     """
     height, width = flow.shape[1], flow.shape[2] - 2 * left
     columns, rows, numbers = _working_memory(height, width)

@@ -18,15 +18,8 @@ from scopeflow.images.filters import Sigma, gaussian_radius, gaussian_weights, s
 def temporal_radius(sigma: Sigma) -> int:
     """Frames needed before and after a frame by the temporal filter.
 
-    Parameters
-    ----------
-    sigma : array_like
-        ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
-
-    Returns
-    -------
-    int
-        Largest radius of all rows; 0 means no temporal filter.
+    `sigma`: ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
+    Returns: largest radius of all rows; 0 means no temporal filter.
 
     Examples
     --------
@@ -39,15 +32,7 @@ def temporal_radius(sigma: Sigma) -> int:
 def temporal_weights(sigma_t: float) -> NDArray[np.float64]:
     """Weights of neighbouring frames.
 
-    Parameters
-    ----------
-    sigma_t : float
-        Standard deviation in frames.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(2 radius + 1,)`` float64, sum 1.
+    Returns: ``(2 radius + 1,)`` float64, sum 1.
 
     Examples
     --------
@@ -60,17 +45,8 @@ def temporal_weights(sigma_t: float) -> NDArray[np.float64]:
 def temporal_weight_table(sigma: Sigma, channels: int) -> NDArray[np.float64]:
     """Weights of neighbouring frames for each channel, all of the same length.
 
-    Parameters
-    ----------
-    sigma : array_like
-        ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
-    channels : int
-        Number of channels.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(2 temporal_radius + 1, channels)`` float64, columns sum to 1.
+    `sigma`: ``(3,)`` or rows ``(sigma_x, sigma_y, sigma_t)``.
+    Returns: ``(2 temporal_radius + 1, channels)`` float64, columns sum to 1.
 
     Examples
     --------
@@ -105,22 +81,10 @@ def _add_weighted(frame, weights, out):
 def filter_in_time(frames: Sequence[NDArray[Any]], weights: NDArray[Any]) -> NDArray[np.float32]:
     """Weighted mean of neighbouring frames: the temporal filter at the centre frame.
 
-    Parameters
-    ----------
-    frames : sequence of numpy.ndarray
-        ``(H, W, C)`` each, already mirrored at the ends of the recording by the caller.
-    weights : numpy.ndarray
-        ``(n,)`` or ``(n, C)``, see `temporal_weights` and `temporal_weight_table`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, C)`` float32, one plane after the other in memory.
-
-    Raises
-    ------
-    InputError
-        When frames differ in shape, or there is not one weight for each frame.
+    `frames`: ``(H, W, C)`` each, already mirrored at the ends of the recording by the caller.
+    `weights`: ``(n,)`` or ``(n, C)``, see `temporal_weights` and `temporal_weight_table`.
+    Returns: ``(H, W, C)`` float32, one plane after the other in memory.
+    Raises InputError: when frames differ in shape, or there is not one weight for each frame.
 
     Examples
     --------

@@ -174,32 +174,18 @@ def warp_planes(
 ) -> NDArray[np.float32]:
     """Warp channel planes with borders; the form that the solver uses on its levels.
 
-    Parameters
-    ----------
-    source : numpy.ndarray
-        ``(C, h + 2 SOURCE_ROWS, w + 2 SOURCE_COLUMNS)`` float32, the moving image with repeated
-        edges around.
-    flow : numpy.ndarray
-        ``(2, h + 2 flow_border[0], w + 2 flow_border[1])`` float32 planes of u and v in
+    `source`: ``(C, h + 2 SOURCE_ROWS, w + 2 SOURCE_COLUMNS)`` float32, the moving image with
+        repeated edges around.
+    `flow`: ``(2, h + 2 flow_border[0], w + 2 flow_border[1])`` float32 planes of u and v in
         full-resolution pixels.
-    fill : numpy.ndarray
-        ``(C, h + 2 border[0], w + 2 border[1])`` float32, used where the position is outside.
-    h_row, h_col : float
-        Full-resolution pixels per pixel of `source`.
-    flow_border, border : tuple of int
-        Rows and columns on either side of the used block of `flow`, and of `fill` and the result;
-        at least `LANES` columns.
-    interpolation : {"cubic", "linear", "nearest"}
-        Interpolation.
-    round_positions : bool
-        Round positions to 1/32 px, for comparison with OpenCV 4 only.
-    out : numpy.ndarray, optional
-        Array of the shape of `fill`, written and returned.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape of `fill`, float32; the border repeats the edges.
+    `fill`: ``(C, h + 2 border[0], w + 2 border[1])`` float32, used where the position is outside.
+    `h_row`, `h_col`: full-resolution pixels per pixel of `source`.
+    `flow_border`, `border`: rows and columns on either side of the used block of `flow`, and of
+        `fill` and the result; at least `LANES` columns.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, interpolation.
+    `round_positions`: round positions to 1/32 px, for comparison with OpenCV 4 only.
+    `out`: array of the shape of `fill`, written and returned.
+    Returns: shape of `fill`, float32; the border repeats the edges.
     """
     if out is None:
         out = np.empty(fill.shape, np.float32)
@@ -251,28 +237,14 @@ def warp(
     rounds half to even; borders are replicated. Where the position is left of the first or beyond
     the last pixel (``x < 0`` or ``x >= W``, rows alike), the value of `fill` is taken.
 
-    Parameters
-    ----------
-    moving : numpy.ndarray
-        ``(H, W, C)``, any real dtype; computed in float32, so integers above 2**24 are rounded.
-    flow : numpy.ndarray
-        ``(H, W, 2)`` displacement in pixels; non-finite values count as outside.
-    fill : numpy.ndarray
-        ``(H, W, C)`` values for positions outside, usually the reference.
-    interpolation : {"cubic", "linear", "nearest"}
-        Interpolation.
-    round_positions : bool
-        Round positions to 1/32 px as OpenCV 4 does. For tests of equivalence only.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, C)`` float32.
-
-    Raises
-    ------
-    InputError
-        When the shapes do not agree or the interpolation is not known.
+    `moving`: ``(H, W, C)``, any real dtype; computed in float32, so integers above 2**24 are
+        rounded.
+    `flow`: ``(H, W, 2)`` displacement in pixels; non-finite values count as outside.
+    `fill`: ``(H, W, C)`` values for positions outside, usually the reference.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, interpolation.
+    `round_positions`: round positions to 1/32 px as OpenCV 4 does. For tests of equivalence only.
+    Returns: ``(H, W, C)`` float32.
+    Raises InputError: when the shapes do not agree or the interpolation is not known.
 
     Examples
     --------
@@ -306,15 +278,8 @@ def warp(
 def valid_mask(flow: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell which registered pixels come from inside the moving frame.
 
-    Parameters
-    ----------
-    flow : numpy.ndarray
-        ``(H, W, 2)`` displacement in pixels, floating point.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W)`` bool; False where a displacement is NaN.
+    `flow`: ``(H, W, 2)`` displacement in pixels, floating point.
+    Returns: ``(H, W)`` bool; False where a displacement is NaN.
 
     Examples
     --------
@@ -332,17 +297,9 @@ def valid_mask(flow: NDArray[Any]) -> NDArray[np.bool_]:
 def warp_mask(mask: NDArray[np.bool_], flow: NDArray[Any]) -> NDArray[np.bool_]:
     """Resample a mask to the nearest pixel; False where the position is outside.
 
-    Parameters
-    ----------
-    mask : numpy.ndarray
-        ``(H, W)`` bool.
-    flow : numpy.ndarray
-        ``(H, W, 2)`` displacement in pixels.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W)`` bool.
+    `mask`: ``(H, W)`` bool.
+    `flow`: ``(H, W, 2)`` displacement in pixels.
+    Returns: ``(H, W)`` bool.
 
     Examples
     --------

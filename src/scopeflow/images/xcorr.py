@@ -46,29 +46,14 @@ def rigid_shift(
     window and compared by phase correlation (Guizar-Sicairos et al. 2008, as implemented in
     scikit-image).
 
-    Parameters
-    ----------
-    reference, moving : numpy.ndarray
-        ``(H, W, C)`` preprocessed images.
-    target_shape : tuple of int or None
-        Rows and columns to reduce to at most; None keeps full resolution.
-    upsample_factor : int
-        Shifts are found to ``1 / upsample_factor`` reduced pixels.
-    weights : array_like, optional
-        ``(C,)``, ``(H, W)`` or ``(H, W, C)`` weights of the channels; equal when None.
-
-    Returns
-    -------
-    dx, dy : numpy.float32
-        Along columns and rows, full-resolution pixels; adding them to a zero flow aligns `moving`.
-        Both are zero when one image is constant.
-
-    Raises
-    ------
-    InputError
-        When shapes differ or values are not finite.
-    OptionsError
-        When the upsampling factor is below 1.
+    `reference`, `moving`: ``(H, W, C)`` preprocessed images.
+    `target_shape`: rows and columns to reduce to at most; None keeps full resolution.
+    `upsample_factor`: shifts are found to ``1 / upsample_factor`` reduced pixels.
+    `weights`: ``(C,)``, ``(H, W)`` or ``(H, W, C)`` weights of the channels; equal when None.
+    Returns `dx, dy`: along columns and rows, full-resolution pixels; adding them to a zero flow
+        aligns `moving`. Both are zero when one image is constant.
+    Raises InputError: when shapes differ or values are not finite.
+    Raises OptionsError: when the upsampling factor is below 1.
 
     Examples
     --------

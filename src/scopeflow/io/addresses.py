@@ -58,10 +58,7 @@ def local_path(given: str | os.PathLike[str], what: str) -> Path:
 
     ``what`` stands, or is to stand, there: "The results of the cell workflow".
 
-    Raises
-    ------
-    OptionsError
-        For a remote address.
+    Raises OptionsError: for a remote address.
     """
     address = address_of(given)
     if address is not None:

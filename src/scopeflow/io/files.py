@@ -102,10 +102,8 @@ def writing(path: str | Location) -> Iterator[None]:
 def prepare_target(path: Location, expected_bytes: int) -> None:
     """Make the folder and refuse a target that cannot be written, before anything is.
 
-    Raises
-    ------
-    OutputError
-        When it is a folder, when its folder cannot be made or written, or lacks space.
+    Raises OutputError: when it is a folder, when its folder cannot be made or written, or lacks
+        space.
     """
     if isinstance(path, RemotePath):
         _check_temporary_space(path, expected_bytes)
@@ -232,10 +230,7 @@ def atomic_path(
     The temporary path is on this machine. ``expected_bytes`` is refused where there is less space;
     ``durable`` waits until the bytes are on the disk, for results: records can be made again.
 
-    Raises
-    ------
-    OutputError
-        When the file cannot be written.
+    Raises OutputError: when the file cannot be written.
 
     Examples
     --------

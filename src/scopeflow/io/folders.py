@@ -26,10 +26,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     What stands there is replaced after the block, if ``overwrite`` says so.
 
-    Raises
-    ------
-    OutputExistsError, OutputError
-        Something stands there, or the folder cannot be written.
+    Raises OutputExistsError, OutputError: something stands there, or the folder cannot be written.
 
     Examples
     --------

@@ -253,10 +253,7 @@ def location(given: str | os.PathLike[str] | RemotePath) -> Location:
     ``~`` is expanded, and an address that went through `pathlib.Path`, which swallows a slash, is
     mended.
 
-    Raises
-    ------
-    InputError
-        The scheme of the address is unknown, or its package is not installed.
+    Raises InputError: the scheme of the address is unknown, or its package is not installed.
 
     Examples
     --------
@@ -344,12 +341,9 @@ def reason_and_remedy(error: BaseException) -> tuple[str, str]:
 def reaching(place: Location) -> Iterator[None]:
     """Report failures of a remote store inside the block as one error about this place.
 
-    Raises
-    ------
-    FileNotFoundError
-        As it is: what is missing means something else to every caller.
-    UnreadableFileError
-        Everything else that goes wrong on the way; damaged contents are no concern of this.
+    Raises FileNotFoundError: as it is: what is missing means something else to every caller.
+    Raises UnreadableFileError: everything else that goes wrong on the way; damaged contents are no
+        concern of this.
     """
     try:
         yield

@@ -46,18 +46,11 @@ _TIME_UNITS = {
 class VideoMetadata:
     """What a file says about its recording.
 
-    Attributes
-    ----------
-    pixel_size_um : tuple of float, optional
-        Height and width ``(y, x)`` of one pixel in micrometres.
-    frame_times_s : tuple of float, optional
-        Time of each frame in seconds, one for every frame.
-    frame_interval_s : float, optional
-        Time between frames in seconds.
-    channel_names : tuple of str, optional
-        One name for each channel.
-    origins : tuple of tuple of str
-        Pairs ``(fact, origin)``, such as ``("axes", "OME-XML")``.
+    `pixel_size_um`: height and width ``(y, x)`` of one pixel in micrometres.
+    `frame_times_s`: time of each frame in seconds, one for every frame.
+    `frame_interval_s`: time between frames in seconds.
+    `channel_names`: one name for each channel.
+    `origins`: pairs ``(fact, origin)``, such as ``("axes", "OME-XML")``.
 
     Examples
     --------

@@ -109,41 +109,21 @@ def open_source(
     * an error otherwise, unless ``combine`` says what they are. ``combine="channels"`` keeps the
       given order, ``combine="frames"`` sorts naturally.
 
-    Parameters
-    ----------
-    source : str (path or address), Path, ndarray, zarr.Array, h5py.Dataset, Source, or list of them
-        The recording.
-    axes : str, optional
-        One letter for each stored axis, ``T`` frames, ``Y`` (or ``H``) rows, ``X`` (or ``W``)
+    `source`: ``(path or address)``, the recording.
+    `axes`: one letter for each stored axis, ``T`` frames, ``Y`` (or ``H``) rows, ``X`` (or ``W``)
         columns, ``C`` channels, ``Z`` planes; overrides what the file says.
-    dataset : str, int or sequence of str, optional
-        Dataset (HDF5, MAT, zarr), one for each channel where several, or series number (TIFF).
-    position : int, optional
-        Stage position (ND2, OME-TIFF) or scene (CZI).
-    z : int, optional
-        Plane of a z stack.
-    combine : {"frames", "channels"}, optional
-        What a list of files is.
-    deinterleave : int, optional
-        So many successive TIFF pages are the channels of one frame.
-    missing : {"error", "black"}, optional
-        What images of ND2 and CZI files are that were never recorded.
-
-    Returns
-    -------
-    Source
-        The recording, ``(T, H, W, C)``.
-
-    Raises
-    ------
-    InputNotFoundError
-        A path does not exist.
-    UnreadableFileError
-        A file is empty, truncated, damaged or of an unknown format.
-    DatasetNotFoundError
-        The file has no such dataset.
-    InputError
-        Axes, shape, type or a choice among several positions cannot be used.
+    `dataset`: dataset (HDF5, MAT, zarr), one for each channel where several, or series number
+        (TIFF).
+    `position`: stage position (ND2, OME-TIFF) or scene (CZI).
+    `combine`: ``{"frames", "channels"}``, what a list of files is.
+    `deinterleave`: so many successive TIFF pages are the channels of one frame.
+    `missing`: ``{"error", "black"}``, what images of ND2 and CZI files are that were never
+        recorded.
+    Returns: the recording, ``(T, H, W, C)``.
+    Raises InputNotFoundError: a path does not exist.
+    Raises UnreadableFileError: a file is empty, truncated, damaged or of an unknown format.
+    Raises DatasetNotFoundError: the file has no such dataset.
+    Raises InputError: axes, shape, type or a choice among several positions cannot be used.
 
     Examples
     --------
@@ -272,10 +252,7 @@ def file_format(path: Location) -> str:
 
     One of ``"tiff"``, ``"hdf5"``, ``"mat"``, ``"nd2"``, ``"czi"``, ``"video"`` and ``"suite2p"``.
 
-    Raises
-    ------
-    UnreadableFileError
-        Another format, or an empty file.
+    Raises UnreadableFileError: another format, or an empty file.
     """
     stamp_file(path)
     with reaching(path), path.open("rb") as file:

@@ -18,12 +18,8 @@ def save_png(path: str | Path, image: NDArray[Any]) -> None:
 
     An older file is replaced.
 
-    Raises
-    ------
-    InputError
-        For another shape or type.
-    OutputError
-        When it cannot be written.
+    Raises InputError: for another shape or type.
+    Raises OutputError: when it cannot be written.
 
     Examples
     --------

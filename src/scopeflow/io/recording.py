@@ -60,10 +60,7 @@ def open_recording(
 
     ``selection`` goes to :func:`scopeflow.io.open.open_source`. ``channels`` are those to keep.
 
-    Raises
-    ------
-    InputError
-        If axes, shape or dtype cannot be used.
+    Raises InputError: if axes, shape or dtype cannot be used.
     """
     if _is_instance(given, "xarray", "DataArray"):
         given, selection["axes"] = _from_xarray(given, selection.pop("axes", None))

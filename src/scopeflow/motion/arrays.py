@@ -127,19 +127,8 @@ def compensate_pair(
 ) -> NDArray[np.float32]:
     """Return the displacement of one frame against another.
 
-    Parameters
-    ----------
-    frame1 : ndarray, shape (H, W) or (H, W, C)
-        Reference.
-    frame2 : ndarray, same shape
-        Moving frame.
-    options : OFOptions, optional
-        Parameters.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W, 2)
-        Displacement in pixels.
+    `frame1`: ``(H, W)`` or ``(H, W, C)``, reference.
+    Returns: ``(H, W, 2)`` float32, displacement in pixels.
     """
     _, flow = compensate_arr(np.asarray(frame2)[None], frame1, options)
     return flow[0]

@@ -37,20 +37,11 @@ LARGEST_BLOCK_BYTES = 256 * 2**20
 class Block:
     """One task: frames ``start`` to ``stop`` of the recording.
 
-    Attributes
-    ----------
-    index : int
-        Position among all blocks; also the shard that the block owns.
-    start, stop : int
-        Frames that the block computes.
-    read_start, read_stop : int
-        Frames that it reads: its own and the halo of a temporal filter.
-    batch : int
-        Batch that it belongs to.
-    seed_tail_start : int
-        First of its frames whose displacement enters the next batch's start; ``stop`` if none.
-    reference_tail_start : int
-        First of its frames that renews the reference; ``stop`` if none.
+    `index`: position among all blocks; also the shard that the block owns.
+    `read_start`, `read_stop`: frames that it reads: its own and the halo of a temporal filter.
+    `seed_tail_start`: first of its frames whose displacement enters the next batch's start;
+        ``stop`` if none.
+    `reference_tail_start`: first of its frames that renews the reference; ``stop`` if none.
     """
 
     index: int
@@ -77,12 +68,8 @@ class Block:
 class Grid:
     """All blocks of a recording, in order of time.
 
-    Attributes
-    ----------
-    n_frames, block_length, batch_length, halo : int
-        The numbers that the grid was made from.
-    blocks : tuple of Block
-        They cover ``[0, n_frames)`` exactly once.
+    `n_frames`, `block_length`, `batch_length`, `halo`: the numbers that the grid was made from.
+    `blocks`: they cover ``[0, n_frames)`` exactly once.
     """
 
     n_frames: int
@@ -152,30 +139,12 @@ def make_grid(
 ) -> Grid:
     """Cut a recording into batches and blocks.
 
-    Parameters
-    ----------
-    n_frames : int
-        Length of the recording.
-    batch_length : int
-        Frames that share one initial displacement.
-    block_length : int
-        Frames of one task; divides `batch_length` unless there is one batch only.
-    halo : int, optional
-        Frames on either side that a temporal filter needs.
-    halo_stops_at_batches : bool, optional
-        The filter reflects at batch borders instead of reading over them.
-    seed_tail, reference_tail : int, optional
-        Frames at the end of each batch that the next batch depends on; 0 for none.
-
-    Returns
-    -------
-    Grid
-        Blocks that cover the recording exactly once.
-
-    Raises
-    ------
-    InputError
-        If a number is not positive, or blocks would cross batch borders.
+    `block_length`: frames of one task; divides `batch_length` unless there is one batch only.
+    `halo`: frames on either side that a temporal filter needs.
+    `halo_stops_at_batches`: the filter reflects at batch borders instead of reading over them.
+    `seed_tail`, `reference_tail`: frames at the end of each batch that the next batch depends on; 0
+        for none.
+    Raises InputError: if a number is not positive, or blocks would cross batch borders.
 
     Examples
     --------
@@ -241,19 +210,8 @@ def choose_block_length(
     A request is met exactly where it can be; in recordings of several batches it moves to the
     nearest length that fills a batch. Results never depend on it.
 
-    Parameters
-    ----------
-    n_frames, batch_length : int
-        Lengths of the recording and of a batch.
-    bytes_per_frame : int
-        Bytes that one frame needs in a task.
-    requested : int, optional
-        The length that the user wants.
-
-    Returns
-    -------
-    int
-        Frames per block.
+    `n_frames`, `batch_length`: lengths of the recording and of a batch.
+    `bytes_per_frame`: bytes that one frame needs in a task.
 
     Examples
     --------

@@ -291,25 +291,14 @@ class FlowRegLive:
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Correct one frame.
 
-        Parameters
-        ----------
-        frame : array_like, shape (H, W) or (H, W, C)
-            Raw frame, in the units of the reference.
-        normalize : bool
-            False for a frame that is already scaled as the reference is after normalisation.
-
-        Returns
-        -------
-        corrected : ndarray of float32, shape of `frame`
-            Pixels from outside the frame come from the reference. Without a reference: the frame
-            itself, which is also kept for `set_reference`.
-        flow : ndarray of float32, shape (H, W, 2)
-            Displacements ``u`` (right), ``v`` (down), pixels; zeros without a reference.
-
-        Raises
-        ------
-        InputError
-            If the frame does not fit the reference, or is not finite.
+        `frame`: ``(H, W)`` or ``(H, W, C)``, raw frame, in the units of the reference.
+        `normalize`: False for a frame that is already scaled as the reference is after
+            normalisation.
+        Returns `corrected`: float32, pixels from outside the frame come from the reference. Without
+            a reference: the frame itself, which is also kept for `set_reference`.
+        Returns `flow`: ``(H, W, 2)`` float32, displacements ``u`` (right), ``v`` (down), pixels;
+            zeros without a reference.
+        Raises InputError: if the frame does not fit the reference, or is not finite.
         """
         frame = np.asarray(frame)
         if self._stream is None:

@@ -58,15 +58,11 @@ def correlation_shape(value: Any) -> tuple[int, int]:
 class PreprocessParameters:
     """Normalisation and Gaussian filter before the flow is solved.
 
-    Attributes
-    ----------
-    sigma : tuple of tuple of float
-        Rows ``(sigma_x, sigma_y, sigma_t)`` in pixels, pixels and frames; channel ``c`` uses row
-        ``min(c, n - 1)``.
-    joint_normalization : bool
-        One intensity range for all channels, or one for each.
-    temporal_boundary : {"halo", "batch"}
-        Temporal filters see the neighbouring frames of the whole recording, or stop at batches.
+    `sigma`: rows ``(sigma_x, sigma_y, sigma_t)`` in pixels, pixels and frames; channel ``c`` uses
+        row ``min(c, n - 1)``.
+    `joint_normalization`: one intensity range for all channels, or one for each.
+    `temporal_boundary`: ``{"halo", "batch"}``, temporal filters see the neighbouring frames of the
+        whole recording, or stop at batches.
     """
 
     sigma: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 0.1),)
@@ -81,12 +77,8 @@ class PreprocessParameters:
 class RigidStartParameters:
     """Rigid cross-correlation that starts the flow of each frame.
 
-    Attributes
-    ----------
-    target_shape : tuple of int
-        Rows and columns that both images are reduced to at most before correlation.
-    upsample_factor : int
-        Shifts are found to ``1 / upsample_factor`` reduced pixels.
+    `target_shape`: rows and columns that both images are reduced to at most before correlation.
+    `upsample_factor`: shifts are found to ``1 / upsample_factor`` reduced pixels.
     """
 
     target_shape: tuple[int, int] = (256, 256)
@@ -100,22 +92,11 @@ class RigidStartParameters:
 class CorrectionParameters:
     """Everything that decides the numbers of a motion-corrected recording.
 
-    Attributes
-    ----------
-    flow : FlowParameters
-        The variational solver.
-    preprocess : PreprocessParameters
-        Normalisation and filtering.
-    interpolation : {"cubic", "linear", "nearest"}
-        How the raw frame is resampled.
-    rigid_start : RigidStartParameters or None
-        Rigid pre-alignment of each frame, None when off.
-    batch_length : int
-        Frames that share one initial displacement (``buffer_size``).
-    chain : bool
-        Later batches start from the last displacements of the batch before.
-    update_reference : bool
-        The reference is renewed from the last frames of each batch.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, how the raw frame is resampled.
+    `rigid_start`: rigid pre-alignment of each frame, None when off.
+    `batch_length`: frames that share one initial displacement (``buffer_size``).
+    `chain`: later batches start from the last displacements of the batch before.
+    `update_reference`: the reference is renewed from the last frames of each batch.
     """
 
     flow: FlowParameters = field(default_factory=FlowParameters)

@@ -20,17 +20,7 @@ AVAILABLE = frozenset({"sequential", "threading", "multiprocessing", "dask"})
 def preferred_place(backend: str, available: Set[str] = AVAILABLE) -> str:
     """Return the executor that a flow backend takes when none is asked for.
 
-    Parameters
-    ----------
-    backend : str
-        Name of the flow backend.
-    available : set of str
-        Ways to run that there are.
-
-    Raises
-    ------
-    RuntimeError
-        If nothing is both available and supported by the backend.
+    Raises RuntimeError: if nothing is both available and supported by the backend.
     """
     supported = get_backend_executors(backend)
     for name in PREFERENCE:
@@ -47,25 +37,9 @@ def supported_config(
 ) -> RegistrationConfig:
     """Return the configuration, or one with an executor that a flow backend can run on.
 
-    Parameters
-    ----------
-    config : RegistrationConfig
-        What was asked for.
-    backend : str
-        Name of the flow backend.
-    available : set of str
-        Ways to run that there are.
-
-    Returns
-    -------
-    RegistrationConfig
-        The same where the backend supports it. Else the first of multiprocessing, threading and
-        sequential that it supports, with a warning if another one was asked for by name.
-
-    Raises
-    ------
-    RuntimeError
-        If nothing fits.
+    Returns: the same where the backend supports it. Else the first of multiprocessing, threading
+        and sequential that it supports, with a warning if another one was asked for by name.
+    Raises RuntimeError: if nothing fits.
     """
     supported = get_backend_executors(backend)
     usable = supported & available

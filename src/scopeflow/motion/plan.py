@@ -50,30 +50,9 @@ _OLD_NAMES = (
 class CorrectionPlan:
     """Everything that is decided before a run, made without writing or reading pixels.
 
-    Attributes
-    ----------
-    options : OFOptions
-        A private copy of the user's options.
-    recording : Recording
-        What is corrected.
-    parameters : CorrectionParameters
-        Everything that decides the numbers.
-    request : BlockRequest
-        The same with dtype and user functions, as tasks get it.
-    weight : ndarray, shape (H, W, C)
-        Channel weights.
-    reference : ReferenceRequest
-        What the reference is made of.
-    grid : Grid
-        Blocks and batches.
-    memory : MemoryProjection
-        Bytes of one task.
-    files : OutputFiles or None
-        Names of the output; None keeps results in memory.
-    arrays : tuple of str
-        Arrays that the run keeps on disk.
-    settings : dict
-        What the fingerprint is made of.
+    `request`: the same with dtype and user functions, as tasks get it.
+    `weight`: ``(H, W, C)``, channel weights.
+    `files`: names of the output; None keeps results in memory.
     """
 
     options: OFOptions
@@ -98,27 +77,11 @@ def plan_correction(
 ) -> CorrectionPlan:
     """Check everything about a correction and work out what it will do; writes nothing.
 
-    Parameters
-    ----------
-    options : OFOptions
-        What to do; not changed.
-    config : RegistrationConfig, optional
-        How to run it.
-    reference_frame : ndarray, shape (H, W) or (H, W, C), optional
-        Reference in place of ``options.reference_frames``.
-    selection : mapping, optional
-        How the file is read where it does not tell by itself: ``axes``, ``dataset``, ``position``
-        and others, see :func:`scopeflow.open_video`.
-
-    Returns
-    -------
-    CorrectionPlan
-        For :meth:`scopeflow.BatchMotionCorrector.run_plan`.
-
-    Raises
-    ------
-    ScopeflowError
-        One clear error for whatever is wrong with input, options or output.
+    `reference_frame`: ``(H, W)`` or ``(H, W, C)``, reference in place of
+        ``options.reference_frames``.
+    `selection`: how the file is read where it does not tell by itself: ``axes``, ``dataset``,
+        ``position`` and others, see :func:`scopeflow.open_video`.
+    Raises ScopeflowError: one clear error for whatever is wrong with input, options or output.
     """
     options = options.copy()
     config = config or RegistrationConfig()
@@ -201,15 +164,8 @@ def plan_correction(
 def given_displacement(options: OFOptions) -> Callable[..., NDArray[Any]]:
     """Return the function that solves for displacements: given, made by a factory, or a backend's.
 
-    Parameters
-    ----------
-    options : OFOptions
-        ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
-
-    Raises
-    ------
-    OptionsError
-        If the backend is not there, or has no use for an option that is set.
+    `options`: ``get_displacement_impl``, ``get_displacement_factory``, ``flow_backend``.
+    Raises OptionsError: if the backend is not there, or has no use for an option that is set.
     """
     if options.get_displacement_impl is not None:
         return options.get_displacement_impl

@@ -48,12 +48,8 @@ EXTRA_SIGMA = (1.0, 1.0, 0.5)
 class ReferenceRequest:
     """What the reference is to be made of.
 
-    Attributes
-    ----------
-    image : ndarray of float64, shape (H, W, C), or None
-        A given image.
-    frames : tuple of int
-        Frames to register and average, where no image is given.
+    `image`: ``(H, W, C)`` float64, a given image.
+    `frames`: frames to register and average, where no image is given.
     """
 
     image: NDArray[np.float64] | None
@@ -65,24 +61,12 @@ def reference_request(
 ) -> ReferenceRequest:
     """Find out what ``reference_frames`` asks for, and refuse what cannot be.
 
-    Parameters
-    ----------
-    given : ndarray, path-like or list of int
-        An image ``(H, W)`` or ``(H, W, C)``, a file that holds one, or frame numbers.
-    video_shape : tuple of int
-        ``(T, H, W, C)`` of the recording.
-    is_default : bool
-        The frame numbers are the default ones, so a short recording may not have them.
-
-    Returns
-    -------
-    ReferenceRequest
-        The image, or existing frames in the given order without repeats.
-
-    Raises
-    ------
-    InputError
-        If an image has another size or channel count or is not finite, or no frame exists.
+    `given`: an image ``(H, W)`` or ``(H, W, C)``, a file that holds one, or frame numbers.
+    `video_shape`: ``(T, H, W, C)`` of the recording.
+    `is_default`: the frame numbers are the default ones, so a short recording may not have them.
+    Returns: the image, or existing frames in the given order without repeats.
+    Raises InputError: if an image has another size or channel count or is not finite, or no frame
+        exists.
     """
     if isinstance(given, str | os.PathLike):
         return ReferenceRequest(_check_image(_read_image(location(given)), video_shape, str(given)))
@@ -171,27 +155,9 @@ def build_reference_image(
     Several frames are smoothed more than usual, registered to their own mean with a stiffer flow,
     and the raw frames are averaged along that motion.
 
-    Parameters
-    ----------
-    request : ReferenceRequest
-        An image, or frames.
-    video : LazyVideo
-        The recording.
-    options : OFOptions
-        Parameters of the flow.
-    weight : ndarray, shape (C,) or (H, W, C)
-        Channel weights.
-    executor : Executor
-        Where to compute.
-    ledger : Ledger, optional
-        Records finished blocks, for resuming.
-    on_finish : callable, optional
-        ``on_finish(block, outcome)``, called as each block of reference frames finishes.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W, C)
-        In units of the recording.
+    `weight`: ``(C,)`` or ``(H, W, C)``, channel weights.
+    `on_finish`: ``on_finish(block, outcome)``, called as each block of reference frames finishes.
+    Returns: ``(H, W, C)`` float64, in units of the recording.
     """
     if request.image is not None:
         return request.image

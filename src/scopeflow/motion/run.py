@@ -74,19 +74,14 @@ logger = logging.getLogger(__name__)
 class CorrectionResult:
     """What a corrected recording leaves in memory.
 
-    Attributes
-    ----------
-    reference : ndarray of float64, shape (H, W, C)
-        The reference, in units of the recording.
-    statistics : dict of str to ndarray
-        Numbers of each frame by name, see `STATISTICS`.
-    registered, flow : ndarray or None
-        Corrected frames ``(T, H, W, C)`` and displacements ``(T, H, W, 2)`` in pixels, where the
-        results go into memory.
-    computed_frames, reused_frames : int
-        Frames that this run computed, and that an earlier run had finished.
-    clipped_values : int or None
-        Values that did not fit the type of the output; None where finished exports were found.
+    `reference`: ``(H, W, C)`` float64, the reference, in units of the recording.
+    `statistics`: numbers of each frame by name, see `STATISTICS`.
+    `registered`, `flow`: corrected frames ``(T, H, W, C)`` and displacements ``(T, H, W, 2)`` in
+        pixels, where the results go into memory.
+    `computed_frames`, `reused_frames`: frames that this run computed, and that an earlier run had
+        finished.
+    `clipped_values`: values that did not fit the type of the output; None where finished exports
+        were found.
     """
 
     reference: NDArray[np.float64]
@@ -106,21 +101,9 @@ def run_correction(
 ) -> CorrectionResult:
     """Carry out a plan of :func:`plan_correction`.
 
-    Parameters
-    ----------
-    plan : CorrectionPlan
-        What to do.
-    config : RegistrationConfig
-        How to run it.
-    executor : Executor, optional
-        Where, if a place is open already; otherwise the one that the configuration names.
-    callbacks : Callbacks, optional
-        Functions of the user to call as frames and batches finish.
-
-    Raises
-    ------
-    ScopeflowError
-        One clear error, before anything is written where that is possible.
+    `executor`: where, if a place is open already; otherwise the one that the configuration names.
+    `callbacks`: functions of the user to call as frames and batches finish.
+    Raises ScopeflowError: one clear error, before anything is written where that is possible.
     """
     started = time.time()
     callbacks = callbacks or Callbacks()

@@ -33,10 +33,8 @@ def endpoint_error(flow: ArrayLike, truth: ArrayLike, *, border: int = 0) -> NDA
     Displacements ``(..., H, W, 2)`` give errors ``(...)``, a 0-d array for one frame. Left out are
     `border` pixels along each edge, and those where the truth is NaN (unknown).
 
-    Raises
-    ------
-    InputError
-        Shapes differ, are not fields of two components, or the border leaves nothing.
+    Raises InputError: shapes differ, are not fields of two components, or the border leaves
+        nothing.
 
     References
     ----------
@@ -80,28 +78,14 @@ def correlation_with_mean(
     correlating lets motion show. Sums are double precision, because in single precision the
     correlation of large frames is inaccurate.
 
-    Parameters
-    ----------
-    video : array-like with shape and slicing, (T, H, W) or (T, H, W, C)
-        The recording; it is read twice, in blocks.
-    border : int
-        Pixels left out along each edge, after smoothing.
-    smooth_frames, smooth_pixels : float
-        Standard deviations of the Gaussian filter in time (frames) and in space (pixels); 0 is off.
-        The ends are mirrored; the kernel ends at four standard deviations.
-    channel : int
-        Channel of a four-dimensional recording.
-
-    Returns
-    -------
-    ndarray of float64, shape (T,)
-        -1 to 1; NaN for a frame without contrast.
-
-    Raises
-    ------
-    InputError
-        The recording is empty, has the wrong axes or is not finite, the channel does not exist, or
-        the border leaves nothing.
+    `video`: ``(T, H, W)`` or ``(T, H, W, C)``, the recording; it is read twice, in blocks.
+    `border`: pixels left out along each edge, after smoothing.
+    `smooth_frames`, `smooth_pixels`: standard deviations of the Gaussian filter in time (frames)
+        and in space (pixels); 0 is off. The ends are mirrored; the kernel ends at four standard
+        deviations.
+    Returns: ``(T,)`` float64, -1 to 1; NaN for a frame without contrast.
+    Raises InputError: the recording is empty, has the wrong axes or is not finite, the channel does
+        not exist, or the border leaves nothing.
 
     References
     ----------
@@ -158,10 +142,7 @@ def crispness(image: ArrayLike, *, border: int = 0) -> float:
     Only images ``(H, W)`` or ``(H, W, C)`` of the same crop and the same intensity scale may be
     compared, usually means of recordings; `border` pixels along each edge are left out first.
 
-    Raises
-    ------
-    InputError
-        Wrong number of axes, or fewer than 2 × 2 pixels remain.
+    Raises InputError: wrong number of axes, or fewer than 2 × 2 pixels remain.
 
     References
     ----------
@@ -209,10 +190,7 @@ def registration_factors(
     infinite when nothing remains after correction. The recordings ``(T, H, W)`` or
     ``(T, H, W, C)``, without the reference frames, are read in blocks.
 
-    Raises
-    ------
-    InputError
-        Shapes do not fit together, or the border leaves nothing.
+    Raises InputError: shapes do not fit together, or the border leaves nothing.
 
     References
     ----------

@@ -38,24 +38,15 @@ def save_before_after(
     `scopeflow.report.metrics.crispness`, stands above each. The detail is the square in which
     sharpness changed most.
 
-    Parameters
-    ----------
-    path : path-like
-        File to write; its suffix (.png, .pdf, .svg) decides the format. Its folder is made.
-    raw_mean, corrected_mean : array_like, shape (H, W) or (H, W, 1)
-        Mean images on the same intensity scale; one channel.
-    caption : str
-        Line below the pictures, for numbers such as correlations.
-    pixel_size_um : float, optional
-        Pixel size in micrometres; draws a scale bar.
-    border : int
-        Pixels left out along each edge when crispness is measured; they are shown all the same.
-
-    Raises
-    ------
-    InputError
-        Images of different shapes, of more than one channel or not finite, or a pixel size that is
-        not positive.
+    `path`: file to write; its suffix (.png, .pdf, .svg) decides the format. Its folder is made.
+    `raw_mean`, `corrected_mean`: ``(H, W)`` or ``(H, W, 1)``, mean images on the same intensity
+        scale; one channel.
+    `caption`: line below the pictures, for numbers such as correlations.
+    `pixel_size_um`: pixel size in micrometres; draws a scale bar.
+    `border`: pixels left out along each edge when crispness is measured; they are shown all the
+        same.
+    Raises InputError: images of different shapes, of more than one channel or not finite, or a
+        pixel size that is not positive.
 
     Examples
     --------

@@ -35,31 +35,16 @@ def write_preview(
 ) -> tuple[float, float]:
     """Write an 8-bit grey MP4 of a recording, frame by frame; return its contrast.
 
-    Parameters
-    ----------
-    recording : path-like, array or Recording
-        As for :func:`scopeflow.open_video`.
-    path : path
-        The file to write; its name ends in ``.mp4``.
-    beside : path-like, array or Recording, optional
-        A second recording of as many frames and rows, shown at the right with the same contrast,
-        such as the corrected one.
-    contrast : tuple of float, optional
-        Intensities shown as black and white. By default the 0.5th and 99.5th percentile of
+    `path`: the file to write; its name ends in ``.mp4``.
+    `beside`: a second recording of as many frames and rows, shown at the right with the same
+        contrast, such as the corrected one.
+    `contrast`: intensities shown as black and white. By default the 0.5th and 99.5th percentile of
         50 frames of ``recording``, evenly spaced.
-    fps : float, optional
-        Frames shown in a second; by default the recording's own rate, else 30.
-    frames : tuple of int, optional
-        First frame, and the one after the last.
-    progress : callable, optional
-        ``f(written, all)`` after every block.
-
-    Raises
-    ------
-    OutputExistsError
-        The file exists and ``overwrite`` is false.
-    InputError
-        PyAV is missing, or sizes, frames, channel or contrast do not fit.
+    `fps`: frames shown in a second; by default the recording's own rate, else 30.
+    `frames`: first frame, and the one after the last.
+    `progress`: ``f(written, all)`` after every block.
+    Raises OutputExistsError: the file exists and ``overwrite`` is false.
+    Raises InputError: PyAV is missing, or sizes, frames, channel or contrast do not fit.
 
     Examples
     --------

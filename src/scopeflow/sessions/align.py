@@ -16,10 +16,7 @@ from scopeflow.images.register import FrameRegistration
 def sum_frames(frames: VideoTYXC) -> NDArray[Any]:
     """Sum frames ``(n, H, W, C)``: whole numbers exactly, others in double precision.
 
-    Raises
-    ------
-    InputError
-        If a value is NaN or infinite.
+    Raises InputError: if a value is NaN or infinite.
 
     Examples
     --------
@@ -52,26 +49,14 @@ def align_raw_frames(
 ) -> tuple[VideoTYXC, int]:
     """Bring raw frames to the reference of the session, interpolating each once.
 
-    Parameters
-    ----------
-    raw : ndarray, shape (n, H, W, C)
-        Frames as recorded. Values that are not finite are replaced by `fill`.
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements within the recording, on any grid, pixels of the frame.
-    between : ndarray, shape (H, W, 2)
-        Displacement of the recording against the session's reference, pixels. The motion within
-        the recording is chained behind it.
-    fill : ndarray, shape (H, W, C)
-        Values of pixels that come from outside: the session's reference average.
-    dtype : dtype
-        Of the result; values are rounded half to even and clipped.
-
-    Returns
-    -------
-    frames : ndarray, shape (n, H, W, C)
-        Aligned frames.
-    clipped : int
-        Values that did not fit `dtype`.
+    `raw`: ``(n, H, W, C)``, frames as recorded. Values that are not finite are replaced by `fill`.
+    `motion`: ``(n, h, w, 2)`` float32, displacements within the recording, on any grid, pixels of
+        the frame.
+    `between`: ``(H, W, 2)``, displacement of the recording against the session's reference, pixels.
+        The motion within the recording is chained behind it.
+    `fill`: ``(H, W, C)``, values of pixels that come from outside: the session's reference average.
+    `dtype`: of the result; values are rounded half to even and clipped.
+    Returns `frames`: ``(n, H, W, C)``, aligned frames.
     """
     aligned = np.empty(raw.shape, dtype)
     clipped = 0

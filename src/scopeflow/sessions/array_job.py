@@ -13,16 +13,9 @@ TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX")
 def get_array_task_id() -> int | None:
     """Return the number of this task of an array job, counted from 1; None outside of one.
 
-    Returns
-    -------
-    int or None
-        From ``SLURM_ARRAY_TASK_ID``, else ``SGE_TASK_ID``, else ``PBS_ARRAY_INDEX``. SGE writes
-        "undefined" in jobs that are no array.
-
-    Raises
-    ------
-    OptionsError
-        When the variable holds no whole number.
+    Returns: from ``SLURM_ARRAY_TASK_ID``, else ``SGE_TASK_ID``, else ``PBS_ARRAY_INDEX``. SGE
+        writes "undefined" in jobs that are no array.
+    Raises OptionsError: when the variable holds no whole number.
 
     Examples
     --------

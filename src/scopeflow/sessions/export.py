@@ -34,18 +34,11 @@ EXTENSIONS = {"TIFF": "tif", "HDF5": "hdf5", "MAT": "mat"}
 class AlignedExport:
     """Everything that the task of one aligned recording needs; picklable.
 
-    Attributes
-    ----------
-    chunk : int
-        Frames that are aligned together.
-    frames : Source
-        Raw frames where `motion` is given, else corrected frames.
-    motion : StoredMotion or None
-        Displacements within the recording, ``(T, h, w, 2)``.
-    between, fill : ndarray
-        Displacement against the reference ``(H, W, 2)``, and the reference average ``(H, W, C)``.
-    interpolation : {"cubic", "linear", "nearest"}
-        Of raw frames.
+    `frames`: raw frames where `motion` is given, else corrected frames.
+    `motion`: displacements within the recording, ``(T, h, w, 2)``.
+    `between`, `fill`: displacement against the reference ``(H, W, 2)``, and the reference average
+        ``(H, W, C)``.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, of raw frames.
     """
 
     path: Path
@@ -86,10 +79,7 @@ def plan_export(
     `between` is its displacement ``(H, W, 2)`` against `reference`, the average ``(H, W, C)`` of
     the center; `files` is where it is written and recorded.
 
-    Raises
-    ------
-    ScopeflowError
-        When products of stage 1 are missing or do not fit together.
+    Raises ScopeflowError: when products of stage 1 are missing or do not fit together.
     """
     target = recording.corrected()
     if target is None:

@@ -25,12 +25,8 @@ def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dic
     `kind` is ``"toml"``, ``"yaml"`` or None, which tells by the suffix; `known` are the names that
     a session has.
 
-    Raises
-    ------
-    InputNotFoundError
-        When the file does not exist.
-    OptionsError
-        When it has another format, is damaged, or gives a name twice.
+    Raises InputNotFoundError: when the file does not exist.
+    Raises OptionsError: when it has another format, is damaged, or gives a name twice.
     """
     path = Path(path).expanduser()
     if kind is None:
@@ -82,10 +78,7 @@ def _without_swallowed_keys(data: dict[str, Any], known: set[str], path: Path) -
 def check_parameter_names(parameters: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse names in ``backend_params`` that are one of a session, or differ from it by a slip.
 
-    Raises
-    ------
-    OptionsError
-        With the name that was meant.
+    Raises OptionsError: with the name that was meant.
 
     Examples
     --------

@@ -42,17 +42,13 @@ class BetweenParameters:
 class Match:
     """Displacement of one average against the reference, and numbers that say how good it is.
 
-    Attributes
-    ----------
-    displacement : ndarray of float64, shape (H, W, 2)
-        ``moving(y + v, x + u)`` shows what ``reference(y, x)`` shows; pixels.
-    similarity_before, similarity_after : float
-        Correlation with the reference without the slow background; NaN without contrast.
-    loop_error : float
-        Mean distance by which the way there and back misses its start, pixels; NaN without
-        overlap.
-    overlap : float
-        Share of the reference's pixels that lie inside the moving average.
+    `displacement`: ``(H, W, 2)`` float64, ``moving(y + v, x + u)`` shows what ``reference(y, x)``
+        shows; pixels.
+    `similarity_before`, `similarity_after`: correlation with the reference without the slow
+        background; NaN without contrast.
+    `loop_error`: mean distance by which the way there and back misses its start, pixels; NaN
+        without overlap.
+    `overlap`: share of the reference's pixels that lie inside the moving average.
     """
 
     displacement: NDArray[np.float64]
@@ -190,11 +186,8 @@ def displacement_between(
     Averages are ``(H, W, C)``; the displacement is ``(H, W, 2)``, float64, in pixels, and zero for
     averages without contrast.
 
-    Raises
-    ------
-    InputError
-        If shapes differ, values are not finite, or the solver returns something else than a
-        displacement.
+    Raises InputError: if shapes differ, values are not finite, or the solver returns something else
+        than a displacement.
 
     Examples
     --------

@@ -32,14 +32,8 @@ _STAGE1_FILES = (*_CORRECTED, "idx.hdf", "w.h5", "motion.h5", "statistics.npz",
 class SessionRecording(ProductFolder):
     """One recording of a session and the folder of its products.
 
-    Attributes
-    ----------
-    index : int
-        Position among the recordings, from 0.
-    path : Path
-        The raw recording.
-    name : str
-        Unique name; that of its folder of results.
+    `index`: position among the recordings, from 0.
+    `name`: unique name; that of its folder of results.
     """
 
     index: int
@@ -102,10 +96,7 @@ def raise_failures(
 ) -> None:
     """Write down and raise why recordings failed, by name; nothing happens if none did.
 
-    Raises
-    ------
-    SessionError
-        Names every recording that failed of those that the stage was for.
+    Raises SessionError: names every recording that failed of those that the stage was for.
     """
     if not failures:
         return
@@ -126,12 +117,8 @@ def find_session_recordings(config: SessionConfig) -> list[SessionRecording]:
     The name of a recording is that of its file without suffix; where several would have the same,
     the folders below root are put before it.
 
-    Raises
-    ------
-    InputNotFoundError
-        When nothing matches.
-    OptionsError
-        When an excluded recording does not exist.
+    Raises InputNotFoundError: when nothing matches.
+    Raises OptionsError: when an excluded recording does not exist.
     """
     outputs = config.resolve_output_paths()
     found = sorted(
@@ -201,12 +188,8 @@ def execution_of(config: SessionConfig, execution: RegistrationConfig | None) ->
 def load_average(recording: SessionRecording) -> NDArray[np.float64]:
     """Read the temporal average of a recording.
 
-    Raises
-    ------
-    InputNotFoundError
-        When stage 1 has not made it.
-    InputError
-        When it is damaged, or was changed since we wrote it.
+    Raises InputNotFoundError: when stage 1 has not made it.
+    Raises InputError: when it is damaged, or was changed since we wrote it.
     """
     path = recording.average
     if not path.is_file():
@@ -232,10 +215,7 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
 def load_averages(recordings: list[SessionRecording]) -> list[NDArray[np.float64]]:
     """Read the averages of all recordings, which must have one shape.
 
-    Raises
-    ------
-    ScopeflowError
-        When any is missing, damaged, or of another shape; all are named.
+    Raises ScopeflowError: when any is missing, damaged, or of another shape; all are named.
     """
     missing = [r for r in recordings if not r.average.is_file()]
     if len(missing) > 1:

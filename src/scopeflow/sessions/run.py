@@ -121,16 +121,10 @@ def run_session(
 class RecordingStatus:
     """What is done for one recording.
 
-    Attributes
-    ----------
-    stages : tuple of str
-        For each stage ``done``, ``missing``, ``failed`` or ``damaged``.
-    reasons : tuple of str
-        Why a stage is not done, one line each.
-    is_center : bool
-        Whether the others are aligned to it.
-    numbers : dict
-        Similarity before and after, loop error, share of valid pixels, mismatch; after stage 3.
+    `stages`: for each stage ``done``, ``missing``, ``failed`` or ``damaged``.
+    `reasons`: why a stage is not done, one line each.
+    `numbers`: similarity before and after, loop error, share of valid pixels, mismatch; after stage
+        3.
     """
 
     recording: SessionRecording

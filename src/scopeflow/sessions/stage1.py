@@ -180,10 +180,7 @@ def plan_stage1(
     why others cannot, by name. A dry run leaves unfinished results of other programs where they
     are.
 
-    Raises
-    ------
-    OptionsError
-        When the options cannot be used for any recording.
+    Raises OptionsError: when the options cannot be used for any recording.
     """
     options = config.stage1_options(override)
     run_config = execution_of(config, execution)

@@ -250,12 +250,8 @@ def required_displacements(
 ) -> list[NDArray[Any]]:
     """Return the displacements that stage 3 needs: given ones, or those of the files.
 
-    Raises
-    ------
-    OptionsError
-        When given ones do not fit, or the files are of another center.
-    SessionError
-        When files are missing or damaged.
+    Raises OptionsError: when given ones do not fit, or the files are of another center.
+    Raises SessionError: when files are missing or damaged.
     """
     if given is not None:
         fitting = [np.asarray(w) for w in given]

@@ -213,10 +213,7 @@ def explained(name: str, value: object, sentence: str) -> str:
 def check_fields(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the normal form of each value.
 
-    Raises
-    ------
-    OptionsError
-        Names every value that its rule refuses.
+    Raises OptionsError: names every value that its rule refuses.
     """
     normal, refused = {}, []
     for name, value in values.items():
@@ -232,10 +229,7 @@ def check_fields(rules: Mapping[str, Rule], values: Mapping[str, Any]) -> dict[s
 def check_dataclass(instance: Any, rules: Mapping[str, Rule]) -> None:
     """Bring the fields of a frozen dataclass that have a rule to their normal form.
 
-    Raises
-    ------
-    OptionsError
-        As `check_fields`.
+    Raises OptionsError: as `check_fields`.
     """
     given = {name: getattr(instance, name) for name in rules}
     for name, value in check_fields(rules, given).items():

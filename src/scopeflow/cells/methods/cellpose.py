@@ -34,31 +34,14 @@ def segment_cellpose(
 ) -> NDArray[np.integer]:
     """Find the cells of a frame with Cellpose.
 
-    Parameters
-    ----------
-    frame : ndarray, shape (H, W)
-        Any real type.
-    model : str, optional
-        Name of a model, or path of one of your own; by default that of the package. Weights are
-        downloaded by Cellpose on first use.
-    diameter : float, optional
-        Diameter of cells, px; by default as the model was trained.
-    flow_threshold, cellprob_threshold : float, optional
-        Largest error of flows, and least logit, of a cell.
-    min_size : int, optional
-        Least area, px.
-    gpu : bool, optional
-        Use a graphics card.
-
-    Returns
-    -------
-    ndarray of integers, shape (H, W)
-        Labels; 0 is background.
-
-    Raises
-    ------
-    InputError
-        If the model cannot be loaded.
+    `frame`: ``(H, W)``, any real type.
+    `model`: name of a model, or path of one of your own; by default that of the package. Weights
+        are downloaded by Cellpose on first use.
+    `diameter`: diameter of cells, px; by default as the model was trained.
+    `flow_threshold`, `cellprob_threshold`: largest error of flows, and least logit, of a cell.
+    `min_size`: least area, px.
+    Returns: ``(H, W)`` integers, labels; 0 is background.
+    Raises InputError: if the model cannot be loaded.
     """
     with _LOCK:
         found = _load(model, gpu).eval(

@@ -36,20 +36,10 @@ Feature = Callable[..., float]
 class FeatureContext:
     """What a feature function may look at besides its image and mask.
 
-    Attributes
-    ----------
-    image : ndarray, shape (h, w)
-        Counts inside the bounding box of the cell.
-    mask : ndarray of bool, shape (h, w)
-        Pixels of the cell.
-    background : ndarray of float32 or None
-        Background in counts; None for phase contrast.
-    background_weight : float
-        Share of it that is subtracted.
-    cell, frame : int
-        Which.
-    bbox : tuple of int
-        ``y0, x0, y1, x1``, half-open.
+    `image`: ``(h, w)``, counts inside the bounding box of the cell.
+    `mask`: ``(h, w)`` bool, pixels of the cell.
+    `background`: float32, background in counts; None for phase contrast.
+    `bbox`: ``y0, x0, y1, x1``, half-open.
     """
 
     image: NDArray[Any]
@@ -173,10 +163,7 @@ def resolve_features(names: Sequence[str], kind: str) -> dict[str, Feature]:
     Packages offer features by the entry points ``scopeflow.cells.phase_features`` and
     ``scopeflow.cells.fluorescence_features``.
 
-    Raises
-    ------
-    OptionsError
-        For an unknown name, with the nearest known one.
+    Raises OptionsError: for an unknown name, with the nearest known one.
 
     Examples
     --------

@@ -34,38 +34,20 @@ def link_laptrack(
     The cost of a link is 1 − IoU. Frame after frame is linked first, then ends of tracks to starts
     of others: after a gap, or at a division, where both daughters get numbers of their own.
 
-    Parameters
-    ----------
-    tables : sequence of ndarray, shape (N, 6)
-        Regions of each frame, see :func:`~scopeflow.cells.methods.tracking.region_table`; boxes may
-        be moved to common coordinates.
-    min_iou : float
-        Regions are linked from this intersection over union on.
-    overlaps : sequence of ndarray, shape (M, 3), optional
-        Shared pixels of each frame with the one before; then masks are compared, not boxes, where
-        no frame lies between.
-    came_from : sequence of ndarray, shape (N, 6), optional
-        The tables with boxes where they were in the frame before, if everything drifts.
-    max_gap : int, optional
-        Frames in which a cell may be missing.
-    splits : bool, optional
-        Find divisions.
-    split_min_iou : float, optional
-        Least IoU of a daughter with its parent.
-
-    Returns
-    -------
-    ids : list of ndarray, shape (N,), int64
-        Numbers from 1 in the order of appearance.
-    lineage : ndarray of int64, shape (K, 2)
-        ``cell, parent`` of each daughter.
-
-    Raises
-    ------
-    OptionsError
-        For options out of bounds.
-    InputError
-        For more than 65535 cells.
+    `tables`: ``(N, 6)``, regions of each frame, see
+        :func:`~scopeflow.cells.methods.tracking.region_table`; boxes may be moved to common
+        coordinates.
+    `min_iou`: regions are linked from this intersection over union on.
+    `overlaps`: ``(M, 3)``, shared pixels of each frame with the one before; then masks are
+        compared, not boxes, where no frame lies between.
+    `came_from`: ``(N, 6)``, the tables with boxes where they were in the frame before, if
+        everything drifts.
+    `max_gap`: frames in which a cell may be missing.
+    `split_min_iou`: least IoU of a daughter with its parent.
+    Returns `ids`: ``(N,)`` int64, numbers from 1 in the order of appearance.
+    Returns `lineage`: ``(K, 2)`` int64, ``cell, parent`` of each daughter.
+    Raises OptionsError: for options out of bounds.
+    Raises InputError: for more than 65535 cells.
     """
     from laptrack import LapTrack
 

@@ -117,10 +117,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
 def get_model(name: str) -> Model:
     """Return a model.
 
-    Raises
-    ------
-    OptionsError
-        For an unknown name.
+    Raises OptionsError: for an unknown name.
 
     Examples
     --------
@@ -139,16 +136,9 @@ def get_model(name: str) -> Model:
 class Fit:
     """Result of :func:`fit_trace`.
 
-    Attributes
-    ----------
-    success : bool
-        Whether the fit came to an end.
-    r_squared : float
-        Share of the variance that is explained, 0 to 1.
-    parameters : dict of str to float
-        Fitted values; start values without success.
-    message : str
-        Why there is no success, else empty.
+    `r_squared`: share of the variance that is explained, 0 to 1.
+    `parameters`: fitted values; start values without success.
+    `message`: why there is no success, else empty.
     """
 
     success: bool

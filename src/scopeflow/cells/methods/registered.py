@@ -131,10 +131,7 @@ def preprocessors() -> tuple[Any, ...]:
 def check_method(params: ProcessingParams) -> None:
     """Refuse unknown methods and options, and those whose package is not installed.
 
-    Raises
-    ------
-    OptionsError
-        With the nearest known name.
+    Raises OptionsError: with the nearest known name.
     """
     _SEGMENTATION.get(params.segmentation_method, params.segmentation_options)
     tracker(params)
@@ -256,10 +253,7 @@ def _named(facts: Any) -> dict[str, Any]:
 def identify_methods(config: WorkflowConfig) -> MethodFacts:
     """Return what the results of the chosen methods depend on.
 
-    Raises
-    ------
-    OptionsError
-        For a feature that is not known, with its channel.
+    Raises OptionsError: for a feature that is not known, with its channel.
     """
     channels, params = config.channels, config.params
     chosen = [(channels.pc, "phase"), *((fl, "fluorescence") for fl in channels.fl)]

@@ -54,10 +54,7 @@ Did you mean 'least'? It has: least
     def register(self, name: str, method: Method) -> None:
         """Add a method.
 
-        Raises
-        ------
-        OptionsError
-            If the name is taken, or the method cannot be called.
+        Raises OptionsError: if the name is taken, or the method cannot be called.
         """
         if name in self.names():
             raise OptionsError(f"a {self.kind} method {name!r} exists; choose another name")
@@ -68,10 +65,7 @@ Did you mean 'least'? It has: least
     def get(self, name: str, options: Mapping[str, Any]) -> Method | None:
         """Return a method with its options bound; None for one with parameters of its own.
 
-        Raises
-        ------
-        OptionsError
-            For an unknown name or option, or a package that is not installed.
+        Raises OptionsError: for an unknown name or option, or a package that is not installed.
         """
         known = self.names()
         if name not in known:

@@ -222,10 +222,7 @@ def label_cells(
     The bounds of their area, px, are inclusive. Returns labels, 0 is background, and how many
     objects were too small and too large.
 
-    Raises
-    ------
-    InputError
-        For more than 65535 objects.
+    Raises InputError: for more than 65535 objects.
 
     Examples
     --------

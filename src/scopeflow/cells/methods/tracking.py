@@ -130,10 +130,7 @@ def link_frames(
     (`came_from`) if everything drifts. Numbers begin at 1; regions without a predecessor get new
     ones.
 
-    Raises
-    ------
-    InputError
-        For more than 65535 cells.
+    Raises InputError: for more than 65535 cells.
 
     Examples
     --------

@@ -64,10 +64,8 @@ def write_geff(
     are places and times, `track_props` those that hold the ``tracklet`` and ``lineage`` of a node.
     `related` has ``type``, ``path`` and ``node_prop`` of images and labels.
 
-    Raises
-    ------
-    InputError
-        If properties differ in length, or an edge leads to a node that does not exist.
+    Raises InputError: if properties differ in length, or an edge leads to a node that does not
+        exist.
 
     Examples
     --------

@@ -158,10 +158,7 @@ def link_regions(
     before, come with `shifts`, ``frame, dy, dx`` of the whole frame. The arrays of the result are
     ``cells``, regions with one more column, and ``lineage``, ``cell, parent``.
 
-    Raises
-    ------
-    InputError
-        If a registered method gives something else than new numbers for the regions.
+    Raises InputError: if a registered method gives something else than new numbers for the regions.
     """
     if not tracker.of_tables:
         return _by_stack(fov, labelled, n_frames, regions, tracker)

@@ -30,10 +30,7 @@ def to_counts(
     `convert` is explained in :class:`~scopeflow.cells.config.ProcessingParams`, `factor` is that of
     ``scale``; `where` is what the pixels are of, for messages.
 
-    Raises
-    ------
-    InputError
-        If pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
+    Raises InputError: if pixels are no integers from 0 to 65535 and ``convert`` is ``"exact"``.
 
     Examples
     --------
@@ -65,10 +62,7 @@ def check_pixels(source: Source, channels: Iterable[int], blocks: Blocks, conver
     Nothing is refused here unless `convert` is ``exact``; `blocks` of frames are looked at
     together.
 
-    Raises
-    ------
-    InputError
-        Naming the recording, channel, frames and values.
+    Raises InputError: naming the recording, channel, frames and values.
     """
     if convert != "exact" or source.dtype in _FITTING:
         return
@@ -97,10 +91,8 @@ def count_factors(
 
     Channels whose values are counts already are left out.
 
-    Raises
-    ------
-    InputError
-        For negative and for infinite or missing values, which no factor makes counts.
+    Raises InputError: for negative and for infinite or missing values, which no factor makes
+        counts.
     """
     highest: dict[int, float] = {}
     for source in sources:

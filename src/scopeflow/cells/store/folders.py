@@ -46,10 +46,7 @@ class Field:
     def open(self, z: int | None = None) -> Source:
         """Return one plane as a recording.
 
-        Raises
-        ------
-        InputError
-            A file is missing, or there are several planes and none is chosen.
+        Raises InputError: a file is missing, or there are several planes and none is chosen.
         """
         where = f"{self.folder}, field {self.number}"
         times, channels, planes = (
@@ -84,10 +81,7 @@ def numbered_fields(folder: Path) -> list[Field]:
     Such as ``t1xy0401c2.tif`` or ``exp_pos3_time010_channel1.tif``. None where names number one
     thing alone, so that the folder is one recording.
 
-    Raises
-    ------
-    InputError
-        Two files of one name pattern have the same numbers.
+    Raises InputError: two files of one name pattern have the same numbers.
 
     Examples
     --------

@@ -52,10 +52,7 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
     with a warning, where there are several. Sizes may differ between FOVs. Images of ND2 and CZI
     files that were never recorded are black, with a warning.
 
-    Raises
-    ------
-    ScopeflowError
-        As :func:`~scopeflow.io.open.open_source`, and for images of colours.
+    Raises ScopeflowError: as :func:`~scopeflow.io.open.open_source`, and for images of colours.
 
     Examples
     --------

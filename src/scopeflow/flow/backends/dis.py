@@ -36,18 +36,10 @@ class DisoOF:
     OpenCV uses one thread in the whole process from the first use on, because its result depends
     on the number of its threads.
 
-    Parameters
-    ----------
-    preset : {"ultrafast", "fast", "medium"} or int
-        OpenCV's preset, by name or number.
-    **parameters
-        ``finest_scale`` (2), ``gradient_descent_iterations`` (12), ``patch_size`` (8),
+    `preset`: ``{"ultrafast", "fast", "medium"}``, OpenCV's preset, by name or number.
+    `parameters`: ``finest_scale`` (2), ``gradient_descent_iterations`` (12), ``patch_size`` (8),
         ``patch_stride`` (4), ``use_mean_normalization`` and ``use_spatial_propagation`` (True).
-
-    Raises
-    ------
-    OptionsError
-        For an unknown name or value.
+    Raises OptionsError: for an unknown name or value.
 
     References
     ----------
@@ -118,31 +110,16 @@ class DisoOF:
     ) -> NDArray[np.float32]:
         """Displacement between two frames of about [0, 1].
 
-        Parameters
-        ----------
-        fixed, moving : ndarray, shape (H, W) or (H, W, C)
-            Reference and frame. Channels are averaged with their weights, clipped to [0, 1] and
-            brought to 8 bits.
-        uv : ndarray, shape (H, W, 2), optional
-            Initial displacement, pixels.
-        weight : array_like, optional
-            ``(C,)``, ``(H, W)`` or ``(H, W, C)``.
-        const_assumption, gnc_schedule
-            Only ``"gc"`` and None: the method has its own data term.
-        **_
-            Parameters of the variational solver, which have no meaning here.
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W, 2)
-            Displacement in pixels.
-
-        Raises
-        ------
-        InputError
-            When shapes differ, or the frame is too small for the method.
-        OptionsError
-            For options that it cannot honour.
+        `fixed`, `moving`: ``(H, W)`` or ``(H, W, C)``, reference and frame. Channels are averaged
+            with their weights, clipped to [0, 1] and brought to 8 bits.
+        `uv`: ``(H, W, 2)``, initial displacement, pixels.
+        `weight`: ``(C,)``, ``(H, W)`` or ``(H, W, C)``.
+        `const_assumption`, `gnc_schedule`: only ``"gc"`` and None: the method has its own data
+            term.
+        `_`: parameters of the variational solver, which have no meaning here.
+        Returns: ``(H, W, 2)`` float32, displacement in pixels.
+        Raises InputError: when shapes differ, or the frame is too small for the method.
+        Raises OptionsError: for options that it cannot honour.
         """
         if str(getattr(const_assumption, "value", const_assumption)) not in ("gc", "gradient"):
             raise OptionsError(

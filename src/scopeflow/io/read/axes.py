@@ -86,10 +86,8 @@ def parse_axes(axes: str, ndim: int, name: str) -> str:
 
     ``H``, ``W``, ``S`` are taken as ``Y``, ``X``, ``C``.
 
-    Raises
-    ------
-    InputError
-        Wrong number of letters, an unknown or repeated letter, or ``Y`` or ``X`` missing.
+    Raises InputError: wrong number of letters, an unknown or repeated letter, or ``Y`` or ``X``
+        missing.
 
     Examples
     --------
@@ -141,10 +139,8 @@ def resolve_layout(
     and there are no others; ``z`` chooses a plane. The second value is a remark for the user where
     something was inferred, else an empty string.
 
-    Raises
-    ------
-    InputError
-        ``Y`` or ``X`` missing, several planes without a choice, or axes that mean nothing.
+    Raises InputError: ``Y`` or ``X`` missing, several planes without a choice, or axes that mean
+        nothing.
 
     Examples
     --------
@@ -204,10 +200,7 @@ def resolve_layout(
 def check_video(shape: tuple[int, int, int, int], dtype: DTypeLike, name: str) -> np.dtype[Any]:
     """Check that a recording ``(T, H, W, C)`` can be corrected; return its type in native order.
 
-    Raises
-    ------
-    InputError
-        No frames, no channels, frames below 10 px, or an unsupported type.
+    Raises InputError: no frames, no channels, frames below 10 px, or an unsupported type.
     """
     kind = np.dtype(dtype)
     if kind.str[1:] not in _SUPPORTED:
@@ -251,10 +244,7 @@ def choose_index(
 ) -> int:
     """Return the chosen one of several positions or planes, the only one where there is one.
 
-    Raises
-    ------
-    InputError
-        There are several and none is chosen, or the chosen one does not exist.
+    Raises InputError: there are several and none is chosen, or the chosen one does not exist.
     """
     if given is None:
         if count > 1:

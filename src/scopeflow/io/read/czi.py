@@ -130,10 +130,8 @@ class CziSource(PlaneSource):
 def count_scenes(path: str | Path) -> int:
     """Return how many scenes a CZI file holds.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError
-        The file is missing or damaged, or ``pylibCZIrw`` is not installed.
+    Raises InputNotFoundError, UnreadableFileError: the file is missing or damaged, or
+        ``pylibCZIrw`` is not installed.
     """
     handle = _FILES.get(stamp_file(path))
     return len(handle.value.scenes())
@@ -155,12 +153,10 @@ def open_czi(
     ``position`` (the scene, from 0) and ``z`` are needed where there are several. An image that was
     never recorded is an error, or black.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError
-        The file is missing, truncated or damaged, lacks images, or ``pylibCZIrw`` is not installed.
-    InputError
-        Several scenes or planes and no choice, a choice that does not exist, or colour images.
+    Raises InputNotFoundError, UnreadableFileError: the file is missing, truncated or damaged, lacks
+        images, or ``pylibCZIrw`` is not installed.
+    Raises InputError: several scenes or planes and no choice, a choice that does not exist, or
+        colour images.
     """
     stamp = stamp_file(path)
     name = str(path)

@@ -26,12 +26,8 @@ def choose_datasets(
     ``dataset``; all datasets of the shape with the most elements. The second value tells people
     why these.
 
-    Raises
-    ------
-    DatasetNotFoundError
-        A given name does not exist, or nothing has 3 or 4 axes.
-    InputError
-        Channel datasets of different shape.
+    Raises DatasetNotFoundError: a given name does not exist, or nothing has 3 or 4 axes.
+    Raises InputError: channel datasets of different shape.
 
     Examples
     --------

@@ -97,12 +97,8 @@ def refuse_remote(path: str | Path | RemotePath, kind: str) -> Path:
 def stamp_file(path: str | Path | RemotePath) -> FileStamp:
     """Return the stamp of an existing, non-empty file.
 
-    Raises
-    ------
-    InputNotFoundError
-        It does not exist.
-    UnreadableFileError
-        It is empty or may not be read.
+    Raises InputNotFoundError: it does not exist.
+    Raises UnreadableFileError: it is empty or may not be read.
     """
     path = location(path)
     tag, modified = "", 0

@@ -102,10 +102,7 @@ def combination(paths: Sequence[Location], combine: str | None) -> tuple[str, li
 
     ``combine`` is the choice of the user, or None.
 
-    Raises
-    ------
-    InputError
-        The names do not tell, or a file is listed twice.
+    Raises InputError: the names do not tell, or a file is listed twice.
 
     Examples
     --------

@@ -128,10 +128,8 @@ def open_hdf5(
     ``dataset`` names them. MATLAB files hold ``(H, W, T)`` in MATLAB's order, which HDF5 reverses;
     ``axes`` of a MATLAB file is in MATLAB's order.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError
-        The file, its datasets or their axes cannot be used.
+    Raises InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError: the file, its
+        datasets or their axes cannot be used.
     """
     stamp = stamp_file(path)
     handle = HDF5_FILES.get(stamp)

@@ -141,10 +141,8 @@ def open_mat(
     ``dataset`` names them; ``axes`` is in MATLAB's order. A variable is read whole, and kept, when
     its first frame is.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError
-        The file, its variables or their axes cannot be used.
+    Raises InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError: the file, its
+        variables or their axes cannot be used.
     """
     stamp = stamp_file(path)
     name = str(path)

@@ -82,10 +82,7 @@ def open_array(
 ) -> MemorySource:
     """Take a numpy array ``(T, H, W[, C])``, one frame, or in the order of ``axes`` as a recording.
 
-    Raises
-    ------
-    InputError
-        Unsupported type, shape or axes.
+    Raises InputError: unsupported type, shape or axes.
     """
     name = f"array of shape {array.shape}"
     letters = (

@@ -96,12 +96,9 @@ def open_nd2(
     ``position`` and ``z`` are needed where there are several. An image that was never recorded is
     an error, or black.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError
-        The file is missing, truncated or damaged, or lacks images.
-    InputError
-        Several positions or planes and no choice, or a choice that does not exist.
+    Raises InputNotFoundError, UnreadableFileError: the file is missing, truncated or damaged, or
+        lacks images.
+    Raises InputError: several positions or planes and no choice, or a choice that does not exist.
     """
     stamp = stamp_file(path)
     name = str(path)

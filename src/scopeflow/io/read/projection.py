@@ -19,10 +19,7 @@ __all__ = ["MaximumProjection", "plane_count"]
 class MaximumProjection:
     """The maximum over z of a recording, from one source for each plane.
 
-    Raises
-    ------
-    InputError
-        Without planes, or for planes of different shape or type.
+    Raises InputError: without planes, or for planes of different shape or type.
 
     Examples
     --------

@@ -74,12 +74,8 @@ class FileSource(ABC):
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``, own memory.
 
-        Raises
-        ------
-        InputError
-            A range outside the recording, or a file that changed.
-        UnreadableFileError
-            Damaged data, or a store that cannot be reached.
+        Raises InputError: a range outside the recording, or a file that changed.
+        Raises UnreadableFileError: damaged data, or a store that cannot be reached.
         """
         check_frame_range(start, stop, self.shape[0], self.description)
         if self._is_mapped:
@@ -184,10 +180,7 @@ def dataset_facts(
     names the axes and tells where their order was read, ``reason`` why these datasets were taken,
     and ``noun`` is what the container calls a dataset.
 
-    Raises
-    ------
-    InputError
-        The axes, the size or the type cannot be a video.
+    Raises InputError: the axes, the size or the type cannot be a video.
     """
     layout, note = resolve_layout(letters, shape, where, z=z)
     frames, height, width, channels = layout.video_shape

@@ -96,12 +96,8 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
     it (``Ly``, ``Lx``, ``fs``). That file is a pickle: only numbers and arrays are taken from it,
     nothing in it is executed. A second channel is ``data_chan2.bin``. Suite2p halves uint16 values.
 
-    Raises
-    ------
-    InputNotFoundError
-        ``ops.npy`` is missing.
-    UnreadableFileError
-        The settings cannot be read, or do not fit the size of the file.
+    Raises InputNotFoundError: ``ops.npy`` is missing.
+    Raises UnreadableFileError: the settings cannot be read, or do not fit the size of the file.
 
     References
     ----------

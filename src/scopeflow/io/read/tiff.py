@@ -54,20 +54,11 @@ _FILES: HandleCache[Any] = HandleCache(_open_file)
 class TiffSource(LayoutSource):
     """The pages of one TIFF file as a recording.
 
-    Attributes
-    ----------
-    series : tuple of int
-        Series read; several of equal pages follow each other in time.
-    page_axes : int
-        The first so many axes of ``layout`` run over pages, the others inside a page.
-    offset : int or None
-        Start of the pixels where all frames lie uncompressed in one piece.
-    stored_dtype : str
-        Type in the file, with byte order.
-    page_ends : tuple of int
-        Pages up to the end of each series.
-    other_paths : tuple of str
-        Further files of a multi-file OME-TIFF.
+    `series`: series read; several of equal pages follow each other in time.
+    `page_axes`: the first so many axes of ``layout`` run over pages, the others inside a page.
+    `offset`: start of the pixels where all frames lie uncompressed in one piece.
+    `stored_dtype`: type in the file, with byte order.
+    `page_ends`: pages up to the end of each series.
     """
 
     series: tuple[int, ...]
@@ -182,10 +173,8 @@ def open_tiff(
     pages follow each other in time: programs that append to a file begin a series with every block.
     ``dataset`` or ``position`` (of an OME-TIFF) numbers one series.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError
-        The file cannot be used: missing, damaged, pages missing, or axes without meaning.
+    Raises InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError: the file
+        cannot be used: missing, damaged, pages missing, or axes without meaning.
     """
     stamp = stamp_file(path)
     name = str(path)

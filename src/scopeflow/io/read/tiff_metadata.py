@@ -17,11 +17,8 @@ __all__ = ["check_complete", "read_metadata", "scanimage_axes"]
 def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
     """Check that a TIFF file of so many bytes holds every page that it declares.
 
-    Raises
-    ------
-    UnreadableFileError
-        The chain of pages breaks off, pixels lie beyond the end of the file, or the metadata
-        declare more frames than there are.
+    Raises UnreadableFileError: the chain of pages breaks off, pixels lie beyond the end of the
+        file, or the metadata declare more frames than there are.
     """
     advice = "The file is truncated or damaged; copy or save it again."
     if not file.filehandle.is_file and file.is_ome:
@@ -115,12 +112,8 @@ def scanimage_axes(page: Any, pages: int, name: str) -> tuple[str, tuple[int, ..
     ScanImage writes, from fast to slow, channels, frames of a slice, slices, volumes
     (ScanImage documentation, "Data organization in TIFF files").
 
-    Raises
-    ------
-    UnreadableFileError
-        Pages that do not fill whole frames.
-    InputError
-        Slices of several frames in several volumes.
+    Raises UnreadableFileError: pages that do not fill whole frames.
+    Raises InputError: slices of several frames in several volumes.
     """
     facts = _scanimage_facts(page)
     channels = len(re.findall(r"\d+", facts.get("SI.hChannels.channelSave", "1"))) or 1

@@ -39,10 +39,7 @@ def page_axes(
 ) -> PageAxes:
     """Return the axes of the chosen series, which follow each other in time.
 
-    Raises
-    ------
-    InputError, UnreadableFileError
-        The axes mean nothing, or pages are missing.
+    Raises InputError, UnreadableFileError: the axes mean nothing, or pages are missing.
     """
     first = chosen[0]
     letters, shape, outer = _stored_axes(first, name)
@@ -97,10 +94,8 @@ def choose_series(
 ) -> list[int]:
     """Return the numbers of the series to read; several of equal pages follow each other in time.
 
-    Raises
-    ------
-    DatasetNotFoundError, InputError
-        There is no such series, or several differ and none is chosen.
+    Raises DatasetNotFoundError, InputError: there is no such series, or several differ and none is
+        chosen.
     """
     listing = ", ".join(
         f"{number}: {item.axes} {item.shape} {item.dtype}"

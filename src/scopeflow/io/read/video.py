@@ -34,10 +34,7 @@ _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype
 def import_av() -> Any:
     """Return the module ``av``.
 
-    Raises
-    ------
-    InputError
-        PyAV is not installed.
+    Raises InputError: PyAV is not installed.
     """
     try:
         import av  # here: an extra, and slow to import
@@ -199,12 +196,8 @@ def open_video_file(path: str | Path) -> VideoFileSource:
     of YUV video the luma is taken, expanded from 16–235 to 0–255 unless the file says that it has
     the full range; RGB video is weighted 0.299 R + 0.587 G + 0.114 B, which keeps grey exactly.
 
-    Raises
-    ------
-    InputError
-        PyAV is not installed, or the pixels are of a kind without a rule.
-    UnreadableFileError
-        The file is damaged or of an unknown codec.
+    Raises InputError: PyAV is not installed, or the pixels are of a kind without a rule.
+    Raises UnreadableFileError: the file is damaged or of an unknown codec.
 
     References
     ----------

@@ -198,10 +198,8 @@ def open_zarr(
     axes named there, unless ``dataset`` is the path of another array. Other groups are searched by
     :func:`choose_datasets`. Arrays without axis names are ``(T, H, W)`` or ``(T, H, W, C)``.
 
-    Raises
-    ------
-    UnreadableFileError, DatasetNotFoundError, InputError
-        The folder, its arrays or their axes cannot be used.
+    Raises UnreadableFileError, DatasetNotFoundError, InputError: the folder, its arrays or their
+        axes cannot be used.
     """
     folder = location(path)
     name = str(folder if isinstance(folder, RemotePath) else path)

@@ -59,12 +59,8 @@ def open_writer(
     The file appears at its end. ``path`` is used as given; formats of one file a channel add
     ``_ch1`` … to its stem. ``dtype`` is that of every block of frames.
 
-    Raises
-    ------
-    OptionsError
-        For a format that is no streamed export.
-    InputError
-        For a shape or dtype that the format cannot hold.
+    Raises OptionsError: for a format that is no streamed export.
+    Raises InputError: for a shape or dtype that the format cannot hold.
 
     Examples
     --------

@@ -30,10 +30,7 @@ class ChannelFiles:
     its channel: it has its name only when it is complete. A failure in one leaves none that this
     statement has not completed before. ``path`` is the name without channel.
 
-    Raises
-    ------
-    InputError
-        For a shape or dtype that the format cannot hold.
+    Raises InputError: for a shape or dtype that the format cannot hold.
     """
 
     def __init__(

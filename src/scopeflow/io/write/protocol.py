@@ -45,12 +45,8 @@ class StreamedFile(ABC):
     ``shape`` is ``(T, H, W, C)`` of the whole recording, ``dtype`` that of every block; nothing is
     cast. An older file is replaced at the end; ``metadata`` are stored where there is a place.
 
-    Raises
-    ------
-    InputError
-        For a shape or dtype that cannot be stored.
-    OutputError
-        When the target cannot be written, or lacks space.
+    Raises InputError: for a shape or dtype that cannot be stored.
+    Raises OutputError: when the target cannot be written, or lacks space.
     """
 
     def __init__(
@@ -99,12 +95,8 @@ class StreamedFile(ABC):
     def write(self, frames: NDArray[Any]) -> None:
         """Append a block of ``n >= 0`` frames ``(n, H, W, C)``, of the announced size and dtype.
 
-        Raises
-        ------
-        InputError
-            For another size or dtype, or for more frames than announced.
-        OutputError
-            When the bytes cannot be written.
+        Raises InputError: for another size or dtype, or for more frames than announced.
+        Raises OutputError: when the bytes cannot be written.
         """
         if not self._open:
             raise InputError(f"{self.path.name} takes frames only inside its with statement")

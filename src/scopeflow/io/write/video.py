@@ -26,10 +26,7 @@ _CODECS = ("libx264", "libopenh264", "mpeg4")
 class PreviewWriter(StreamedFile):
     """Streamed MP4 of one grey channel, uint8. Odd sizes get one more row or column, repeated.
 
-    Raises
-    ------
-    InputError
-        PyAV is not installed, or frames are not one channel of uint8.
+    Raises InputError: PyAV is not installed, or frames are not one channel of uint8.
     """
 
     def __init__(

@@ -42,16 +42,7 @@ _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 class Shards:
     """The shards of an array that shards and inner chunks divide along its first axis only.
 
-    Attributes
-    ----------
-    folder : Path or RemotePath
-        Folder of the array.
-    shape, dtype
-        Of the array.
-    length, per_chunk : int
-        Items of a shard, and of an inner chunk, along the first axis.
-    codec : BloscCodec
-        Compression of the inner chunks.
+    `length`, `per_chunk`: items of a shard, and of an inner chunk, along the first axis.
 
     Examples
     --------
@@ -100,12 +91,9 @@ class Shards:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return items ``start`` to ``stop``; only their chunks are fetched.
 
-        Raises
-        ------
-        FileNotFoundError
-            A shard is missing.
-        UnreadableFileError
-            A file does not hold what a shard does, or a remote store cannot be reached.
+        Raises FileNotFoundError: a shard is missing.
+        Raises UnreadableFileError: a file does not hold what a shard does, or a remote store cannot
+            be reached.
         """
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for first in range(start // self.length * self.length, stop, self.length):
@@ -235,10 +223,8 @@ def write_whole(
 def read_whole(path: Path) -> NDArray[Any]:
     """Read an array that :func:`write_whole` wrote as one chunk.
 
-    Raises
-    ------
-    OSError, ValueError, KeyError
-        If a file is missing, or does not hold what such an array does.
+    Raises OSError, ValueError, KeyError: if a file is missing, or does not hold what such an array
+        does.
 
     Examples
     --------

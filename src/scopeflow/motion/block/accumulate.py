@@ -18,15 +18,8 @@ _UNIT = 2.0**32
 def to_fixed_point(values: NDArray[Any]) -> NDArray[np.int64]:
     """Round values to integers in units of 2^-32.
 
-    Parameters
-    ----------
-    values : ndarray
-        Finite values of magnitude below 2^31.
-
-    Returns
-    -------
-    ndarray of int64
-        Same shape.
+    `values`: finite values of magnitude below 2^31.
+    Returns: int64, same shape.
 
     Examples
     --------
@@ -39,16 +32,7 @@ def to_fixed_point(values: NDArray[Any]) -> NDArray[np.int64]:
 def fixed_point_mean(total: NDArray[np.int64], count: int) -> NDArray[np.float32]:
     """Return the mean of summed fixed-point values as float32.
 
-    Parameters
-    ----------
-    total : ndarray of int64
-        Sum of values made by :func:`to_fixed_point`.
-    count : int
-        Number of values in the sum.
-
-    Returns
-    -------
-    ndarray of float32
-        Same shape.
+    `total`: int64, sum of values made by :func:`to_fixed_point`.
+    Returns: float32, same shape.
     """
     return (total / (_UNIT * count)).astype(np.float32)

@@ -18,17 +18,9 @@ from scopeflow.motion.block.values import STATISTICS, BlockResult
 def upsample_motion(motion: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Bring displacements from the solver's grid to full resolution.
 
-    Parameters
-    ----------
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements on any grid, pixels of the frame.
-    shape : tuple of int
-        ``(H, W)``.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, H, W, 2)
-        The same displacements.
+    `motion`: ``(n, h, w, 2)`` float32, displacements on any grid, pixels of the frame.
+    `shape`: ``(H, W)``.
+    Returns: ``(n, H, W, 2)`` float32, the same displacements.
     """
     out = np.empty((len(motion), *shape, 2), np.float32)
     for position, frame in enumerate(motion):
@@ -50,34 +42,15 @@ def register_frames(
 ) -> VideoTYXC:
     """Resample raw frames, or the same part of each, along displacements that are known.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, h, w, C)
-        Raw frames; a part of the field of view where `origin` says so.
-    motion : ndarray of float32, shape (n, rows, columns, 2)
-        Displacements of whole frames, on any grid.
-    first_frame : int
-        Number of the first frame, for messages.
-    fill : ndarray, shape (h, w, C)
-        Values of pixels that come from outside.
-    frame_shape, origin : tuple of int
-        ``(H, W)`` of whole frames, and row and column where the part begins.
-    interpolation : {"cubic", "linear", "nearest"}
-        Interpolation.
-    dtype : str
-        Of the result; values are rounded half to even and clipped.
-    non_finite : {"error", "mask"}
-        NaN and infinite pixels raise, or are replaced by `fill`.
-
-    Returns
-    -------
-    ndarray, shape (n, h, w, C)
-        Registered frames.
-
-    Raises
-    ------
-    InputError
-        If frames are not finite and not to be masked.
+    `frames`: ``(n, h, w, C)``, raw frames; a part of the field of view where `origin` says so.
+    `motion`: ``(n, rows, columns, 2)`` float32, displacements of whole frames, on any grid.
+    `fill`: ``(h, w, C)``, values of pixels that come from outside.
+    `frame_shape`, `origin`: ``(H, W)`` of whole frames, and row and column where the part begins.
+    `interpolation`: ``{"cubic", "linear", "nearest"}``, interpolation.
+    `dtype`: of the result; values are rounded half to even and clipped.
+    `non_finite`: ``{"error", "mask"}``, NaN and infinite pixels raise, or are replaced by `fill`.
+    Returns: ``(n, h, w, C)``, registered frames.
+    Raises InputError: if frames are not finite and not to be masked.
     """
     height, width = fill.shape[:2]
     number = int(np.ravel(first_frame)[0])
@@ -99,17 +72,9 @@ def register_frames(
 def valid_pixels(motion: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Tell which pixels of registered frames come from inside the raw frames.
 
-    Parameters
-    ----------
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements on any grid.
-    shape : tuple of int
-        ``(H, W)``.
-
-    Returns
-    -------
-    ndarray of bool, shape (n, H, W)
-        True where a pixel comes from inside.
+    `motion`: ``(n, h, w, 2)`` float32, displacements on any grid.
+    `shape`: ``(H, W)``.
+    Returns: ``(n, H, W)`` bool, True where a pixel comes from inside.
     """
     out = np.empty((len(motion), *shape), np.bool_)
     registration = FrameRegistration(np.zeros((*shape, 1), np.float32), "linear")
@@ -122,18 +87,11 @@ def valid_pixels(motion: NDArray[np.float32], shape: tuple[int, int]) -> NDArray
 def motion_statistics(motion: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float64]:
     """Measure displacements.
 
-    Parameters
-    ----------
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements on any grid. Pixels without a displacement (NaN, in compositions) do not
-        count.
-    shape : tuple of int
-        ``(H, W)``.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 4)
-        Mean and largest displacement, mean divergence and mean translation of each frame.
+    `motion`: ``(n, h, w, 2)`` float32, displacements on any grid. Pixels without a displacement
+        (NaN, in compositions) do not count.
+    `shape`: ``(H, W)``.
+    Returns: ``(n, 4)`` float64, mean and largest displacement, mean divergence and mean translation
+        of each frame.
     """
     out = np.empty((len(motion), len(STATISTICS)))
     registration = FrameRegistration(np.zeros((*shape, 1), np.float32), "linear")
@@ -167,18 +125,11 @@ def compose_motion(
 ) -> NDArray[np.float32]:
     """Chain two displacements: those of a correction, and those of a correction of its result.
 
-    Parameters
-    ----------
-    first, second : ndarray of float32, shape (n, h, w, 2)
-        On any grids. The second moves what the first has registered.
-    shape : tuple of int
-        ``(H, W)``.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, H, W, 2)
-        ``second(p) + first(p + second(p))``, the first linearly interpolated; NaN where
-        ``p + second(p)`` is outside.
+    `first`, `second`: ``(n, h, w, 2)`` float32, on any grids. The second moves what the first has
+        registered.
+    `shape`: ``(H, W)``.
+    Returns: ``(n, H, W, 2)`` float32, ``second(p) + first(p + second(p))``, the first linearly
+        interpolated; NaN where ``p + second(p)`` is outside.
     """
     out = np.empty((len(first), *shape, 2), np.float32)
     fill = np.zeros((*shape, 1), np.float32)
@@ -192,12 +143,8 @@ def compose_motion(
 def result_of_motion(motion: NDArray[np.float32], shape: tuple[int, int]) -> BlockResult:
     """Return displacements with their statistics, as a block of a correction has them.
 
-    Parameters
-    ----------
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements on any grid.
-    shape : tuple of int
-        ``(H, W)``.
+    `motion`: ``(n, h, w, 2)`` float32, displacements on any grid.
+    `shape`: ``(H, W)``.
     """
     measured = motion_statistics(motion, shape)
     return BlockResult(

@@ -34,19 +34,10 @@ def make_reference(
 ) -> Reference:
     """Normalise and filter a raw reference image.
 
-    Parameters
-    ----------
-    raw : ndarray, shape (H, W, C)
-        Reference in units of the recording.
-    preprocess : PreprocessParameters
-        Normalisation and filter (the temporal part does not apply to one image).
-    weight : ndarray, shape (C,) or (H, W, C)
-        Weight of each channel in the data term.
-
-    Returns
-    -------
-    Reference
-        Raw and processed image with the intensity range.
+    `raw`: ``(H, W, C)``, reference in units of the recording.
+    `preprocess`: normalisation and filter (the temporal part does not apply to one image).
+    `weight`: ``(C,)`` or ``(H, W, C)``, weight of each channel in the data term.
+    Returns: raw and processed image with the intensity range.
     """
     raw = np.ascontiguousarray(raw, dtype=np.float64)
     low, high = intensity_range(raw, preprocess.joint_normalization)
@@ -77,30 +68,14 @@ def correct_block(
     The result of a frame depends on that frame, its temporal neighbours, the reference, the start
     and the parameters only, never on where the block begins or ends.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n_read, H, W, C)
-        Raw frames ``[block.read_start, block.read_stop)``: the block's own and the halo.
-    block : Block
-        Which frames, and which of them the next batch starts from.
-    filter_limits : tuple of int
-        Frames between which temporal filters reflect: the ends of the recording or of the batch.
-    reference : Reference
-        Image to register to.
-    batch_start : BatchStart
-        Initial displacement of the batch, and its renewed reference.
-    request : BlockRequest
-        Parameters and what to compute.
-
-    Returns
-    -------
-    BlockResult
-        Registered frames, motion, masks and statistics.
-
-    Raises
-    ------
-    InputError
-        If frames are not finite and not to be masked, or a user function returns a wrong shape.
+    `frames`: ``(n_read, H, W, C)``, raw frames ``[block.read_start, block.read_stop)``: the block's
+        own and the halo.
+    `block`: which frames, and which of them the next batch starts from.
+    `filter_limits`: frames between which temporal filters reflect: the ends of the recording or of
+        the batch.
+    `batch_start`: initial displacement of the batch, and its renewed reference.
+    Raises InputError: if frames are not finite and not to be masked, or a user function returns a
+        wrong shape.
     """
     height, width, channels = reference.raw.shape
     n_frames = block.length
@@ -160,17 +135,9 @@ def next_batch_start(
 ) -> BatchStart:
     """Combine the tails of a batch into the start of the next one.
 
-    Parameters
-    ----------
-    tails : list of dict
-        ``BlockResult.tail`` of the blocks in the tail.
-    seed_count, reference_count : int
-        Frames that were summed over all tails; 0 where the chain does not carry that part.
-
-    Returns
-    -------
-    BatchStart
-        Mean displacement and mean registered image.
+    `tails`: ``BlockResult.tail`` of the blocks in the tail.
+    `seed_count`, `reference_count`: frames that were summed over all tails; 0 where the chain does
+        not carry that part.
     """
     parts: dict[str, NDArray[np.float32] | None] = {"motion": None, "reference": None}
     for name, count in (("motion", seed_count), ("reference", reference_count)):

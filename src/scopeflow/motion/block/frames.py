@@ -27,10 +27,7 @@ class RegisteredFrame(Protocol):
 
     `register` or `valid` comes first: what else is asked for belongs to the motion that it set.
 
-    Attributes
-    ----------
-    motion : ndarray of float32, shape (h, w, 2)
-        Displacement on the motion grid.
+    `motion`: ``(h, w, 2)`` float32, displacement on the motion grid.
     """
 
     motion: NDArray[np.float32]
@@ -62,23 +59,7 @@ def registered_frames(
 ) -> Iterator[RegisteredFrame]:
     """Solve and resample frames in order of time.
 
-    Parameters
-    ----------
-    source : RawFrames
-        Frames and their preprocessing.
-    indices : range
-        Which frames of the recording.
-    reference : Reference
-        Image to register to.
-    start : BatchStart
-        Initial displacement; the renewed reference in it is not looked at.
-    request : BlockRequest
-        Parameters and user functions.
-
-    Yields
-    ------
-    RegisteredFrame
-        Valid until the next one.
+    `start`: initial displacement; the renewed reference in it is not looked at.
     """
     method = device_method(request.displacement_function)
     if method is not None:

@@ -23,10 +23,7 @@ FrameFunction = Callable[[FrameYXC], FrameYXC]
 class Normalization:
     """Intensity range that maps raw values to about [0, 1], one pair for each channel.
 
-    Attributes
-    ----------
-    low, high : ndarray of float64, shape (C,)
-        Values that map to 0 and 1.
+    `low`, `high`: ``(C,)`` float64, values that map to 0 and 1.
     """
 
     low: NDArray[np.float64]
@@ -35,15 +32,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class PreprocessStage:
-    """One normalisation and filter; a reference is built with one more of them than usual.
-
-    Attributes
-    ----------
-    normalization : Normalization
-        Intensity range.
-    parameters : PreprocessParameters
-        The filter.
-    """
+    """One normalisation and filter; a reference is built with one more of them than usual."""
 
     normalization: Normalization
     parameters: PreprocessParameters
@@ -53,18 +42,11 @@ class PreprocessStage:
 class RawFrames:
     """The frames that a block reads, and what is done to them before they are solved.
 
-    Attributes
-    ----------
-    frames : ndarray, shape (n, H, W, C)
-        Raw frames from `read_start` on.
-    read_start : int
-        Number of the first of them in the recording.
-    limits : tuple of int
-        Frames between which temporal filters reflect: the ends of the recording or of the batch.
-    stages : tuple of PreprocessStage
-        Normalisations and filters, applied one after the other.
-    frame_function : callable or None
-        User function that comes first.
+    `frames`: ``(n, H, W, C)``, raw frames from `read_start` on.
+    `read_start`: number of the first of them in the recording.
+    `limits`: frames between which temporal filters reflect: the ends of the recording or of the
+        batch.
+    `stages`: normalisations and filters, applied one after the other.
     """
 
     frames: VideoTYXC
@@ -100,24 +82,11 @@ class RawFrames:
 def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
     """Find NaN and infinite pixels.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, H, W, C)
-        Raw frames.
-    first_frame : int
-        Index of the first of them in the recording, for the message.
-    policy : {"error", "mask"}
-        Raise, or return where they are.
-
-    Returns
-    -------
-    ndarray of bool, shape (n, H, W), or None
-        True where any channel is not finite; None if all are.
-
-    Raises
-    ------
-    InputError
-        If there are any and the policy is "error".
+    `frames`: ``(n, H, W, C)``, raw frames.
+    `first_frame`: index of the first of them in the recording, for the message.
+    `policy`: ``{"error", "mask"}``, raise, or return where they are.
+    Returns: ``(n, H, W)`` bool, True where any channel is not finite; None if all are.
+    Raises InputError: if there are any and the policy is "error".
     """
     if frames.dtype.kind != "f":
         return None
@@ -136,13 +105,7 @@ def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArr
 
 
 class FramePreprocessor:
-    """Frames of one block as the solver sees them, each computed once and kept while needed.
-
-    Parameters
-    ----------
-    source : RawFrames
-        The frames and the stages.
-    """
+    """Frames of one block as the solver sees them, each computed once and kept while needed."""
 
     def __init__(self, source: RawFrames) -> None:
         self._source = source
@@ -186,14 +149,9 @@ class FramePreprocessor:
 class PrefilterSums:
     """What a first pass over reference frames returns: sums and extremes of one block.
 
-    Attributes
-    ----------
-    raw_sum : ndarray of float64, shape (H, W, C)
-        Sum of the raw frames.
-    filtered_sum : ndarray of float64, shape (H, W, C)
-        Sum of the filtered frames.
-    low, high : ndarray of float64, shape (C,)
-        Extremes of the filtered frames.
+    `raw_sum`: ``(H, W, C)`` float64, sum of the raw frames.
+    `filtered_sum`: ``(H, W, C)`` float64, sum of the filtered frames.
+    `low`, `high`: ``(C,)`` float64, extremes of the filtered frames.
     """
 
     raw_sum: NDArray[np.float64]
@@ -215,21 +173,9 @@ def measure_prefiltered(
 ) -> PrefilterSums:
     """Sum raw and smoothed frames of one block, and find the range of the smoothed ones.
 
-    Parameters
-    ----------
-    frames, read_start, start, stop, filter_limits
-        As in :func:`correct_block`.
-    parameters : PreprocessParameters
-        The filter.
-    frame_function : callable, optional
-        User function that comes before the filter.
-    non_finite : {"error", "mask"}
-        NaN and infinite pixels raise, or count as the block's mean.
-
-    Returns
-    -------
-    PrefilterSums
-        Sums and extremes.
+    `frame_function`: user function that comes before the filter.
+    `non_finite`: ``{"error", "mask"}``, NaN and infinite pixels raise, or count as the block's
+        mean.
     """
     channels = frames.shape[-1]
     not_finite = non_finite_pixels(frames, read_start, non_finite)

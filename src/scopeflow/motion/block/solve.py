@@ -45,14 +45,7 @@ def _rigid_start(
 class FrameSolver:
     """The displacement of one frame, by our solver or by another function.
 
-    Parameters
-    ----------
-    reference : Reference
-        Image to register to.
-    start : BatchStart
-        Initial displacement; the renewed reference in it is not looked at.
-    request : BlockRequest
-        Parameters and user functions.
+    `start`: initial displacement; the renewed reference in it is not looked at.
     """
 
     def __init__(self, reference: Reference, start: BatchStart, request: BlockRequest) -> None:

@@ -38,14 +38,9 @@ _EPSILON = 1e-8  # as in `kernels.filters.normalize`
 class LiveParameters:
     """What a stream needs besides the parameters of a correction.
 
-    Attributes
-    ----------
-    update_interval : int
-        The reference is renewed after this many frames; 0 never.
-    update_weight : float
-        Share of the newest registered frame in the renewed reference, 0 to 1.
-    truncate : float
-        Standard deviations that the temporal filter looks back.
+    `update_interval`: the reference is renewed after this many frames; 0 never.
+    `update_weight`: share of the newest registered frame in the renewed reference, 0 to 1.
+    `truncate`: standard deviations that the temporal filter looks back.
     """
 
     update_interval: int = 20
@@ -56,19 +51,10 @@ class LiveParameters:
 def past_weights(sigma: Any, channels: int, truncate: float) -> NDArray[np.float64]:
     """Weights of the newest frames in a filter that sees the past only.
 
-    Parameters
-    ----------
-    sigma : array_like
-        Rows ``(sigma_x, sigma_y, sigma_t)``; the last is in frames.
-    channels : int
-        Number of channels.
-    truncate : float
-        Standard deviations after which weights are 0.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, channels)
-        ``exp(-(k / sigma_t)**2 / 2)`` of the frame ``k`` frames ago, newest first; not normalised.
+    `sigma`: rows ``(sigma_x, sigma_y, sigma_t)``; the last is in frames.
+    `truncate`: standard deviations after which weights are 0.
+    Returns: ``(n, channels)`` float64, ``exp(-(k / sigma_t)**2 / 2)`` of the frame ``k`` frames
+        ago, newest first; not normalised.
 
     Examples
     --------
@@ -89,23 +75,9 @@ class FrameStream:
 
     Memory does not grow with the number of frames. Not for use by several threads at once.
 
-    Parameters
-    ----------
-    reference : Reference
-        Image to register to.
-    request : BlockRequest
-        Parameters and user functions; the batch, the chain and `output_dtype` have no meaning here.
-    live : LiveParameters
-        Renewal of the reference and temporal filter.
-
-    Attributes
-    ----------
-    reference : Reference
-        The present one.
-    frame_count : int
-        Frames since the stream began.
-    motion : ndarray of float32, shape (h, w, 2), or None
-        Newest displacement on the solver's finest grid.
+    `request`: parameters and user functions; the batch, the chain and `output_dtype` have no
+        meaning here.
+    `motion`: ``(h, w, 2)`` float32, newest displacement on the solver's finest grid.
     """
 
     def __init__(self, reference: Reference, request: BlockRequest, live: LiveParameters) -> None:
@@ -147,27 +119,15 @@ class FrameStream:
     ) -> tuple[FrameYXC, FlowYX2]:
         """Register one frame.
 
-        Parameters
-        ----------
-        frame : ndarray, shape (H, W, C)
-            Raw frame.
-        out : ndarray, shape (H, W, C), optional
-            Where the registered frame goes, in any dtype: integers are rounded and clipped.
-        normalize : bool
-            False for a frame that is already scaled as the reference is after normalisation.
-
-        Returns
-        -------
-        registered : ndarray, shape (H, W, C)
-            `out`, or a new float32 array.
-        flow : ndarray of float32, shape (H, W, 2)
-            Displacement, pixels; a new array.
-
-        Raises
-        ------
-        InputError
-            If the frame has NaN or infinite pixels that are not to be masked, or a user function
-            returns what cannot be used.
+        `frame`: ``(H, W, C)``, raw frame.
+        `out`: ``(H, W, C)``, where the registered frame goes, in any dtype: integers are rounded
+            and clipped.
+        `normalize`: False for a frame that is already scaled as the reference is after
+            normalisation.
+        Returns `registered`: ``(H, W, C)``, `out`, or a new float32 array.
+        Returns `flow`: ``(H, W, 2)`` float32, displacement, pixels; a new array.
+        Raises InputError: if the frame has NaN or infinite pixels that are not to be masked, or a
+            user function returns what cannot be used.
         """
         scale = self.reference.normalization
         raw = frame if normalize else frame * (scale.high - scale.low + _EPSILON) + scale.low
@@ -254,27 +214,11 @@ def make_live_reference(
 ) -> Reference:
     """Make the reference of a stream from one image.
 
-    Parameters
-    ----------
-    raw : ndarray, shape (H, W, C)
-        In units of the camera.
-    request : BlockRequest
-        Parameters.
-    weight : ndarray, shape (H, W, C)
-        Weight of each channel.
-    may_be_flat : bool
-        Accept an image that has the same value everywhere, with a warning: displacements are zero
-        until a renewed reference shows something.
-
-    Returns
-    -------
-    Reference
-        For `FrameStream`.
-
-    Raises
-    ------
-    InputError
-        If the image is too small, constant, or not finite.
+    `raw`: ``(H, W, C)``, in units of the camera.
+    `weight`: ``(H, W, C)``, weight of each channel.
+    `may_be_flat`: accept an image that has the same value everywhere, with a warning: displacements
+        are zero until a renewed reference shows something.
+    Raises InputError: if the image is too small, constant, or not finite.
     """
     pyramid_levels(raw.shape[:2], request.parameters.flow)
     reference = make_reference(raw, request.parameters.preprocess, weight)

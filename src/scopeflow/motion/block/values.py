@@ -27,16 +27,10 @@ STATISTICS = ("mean_disp", "max_disp", "mean_div", "mean_translation")
 class Reference:
     """The image that frames are registered to, raw and as the solver sees it.
 
-    Attributes
-    ----------
-    raw : ndarray of float64, shape (H, W, C)
-        In units of the recording; fills pixels that move in from outside.
-    processed : ndarray of float32, shape (H, W, C)
-        Normalised and filtered.
-    normalization : Normalization
-        Range of the raw reference; frames are normalised with it.
-    weight : ndarray of float32, shape (H, W, C)
-        Weight of each channel in the data term.
+    `raw`: ``(H, W, C)`` float64, in units of the recording; fills pixels that move in from outside.
+    `processed`: ``(H, W, C)`` float32, normalised and filtered.
+    `normalization`: range of the raw reference; frames are normalised with it.
+    `weight`: ``(H, W, C)`` float32, weight of each channel in the data term.
     """
 
     raw: NDArray[np.float64]
@@ -49,12 +43,9 @@ class Reference:
 class BatchStart:
     """What a batch takes over from the batch before.
 
-    Attributes
-    ----------
-    motion : ndarray of float32, shape (h, w, 2), or None
-        Initial displacement on the solver's finest grid; None starts from zero.
-    processed_reference : ndarray of float32, shape (H, W, C), or None
-        Renewed reference; None keeps the first one.
+    `motion`: ``(h, w, 2)`` float32, initial displacement on the solver's finest grid; None starts
+        from zero.
+    `processed_reference`: ``(H, W, C)`` float32, renewed reference; None keeps the first one.
     """
 
     motion: NDArray[np.float32] | None = None
@@ -65,22 +56,13 @@ class BatchStart:
 class BlockRequest:
     """What to compute besides the registered frames, and with which user functions.
 
-    Attributes
-    ----------
-    parameters : CorrectionParameters
-        Everything that decides the numbers.
-    output_dtype : str
-        dtype of the registered frames.
-    non_finite : {"error", "mask"}
-        NaN and infinite pixels raise, or are replaced by the reference and become invalid.
-    sum_registered : bool
-        Also sum the registered frames (float64), for a reference.
-    register : bool
-        False computes displacements only: no frame is resampled.
-    prefilter : PreprocessStage or None
-        Extra filter while a reference is built.
-    displacement_function, frame_function : callable or None
-        User functions in place of the solver, and before normalisation.
+    `output_dtype`: dtype of the registered frames.
+    `non_finite`: ``{"error", "mask"}``, NaN and infinite pixels raise, or are replaced by the
+        reference and become invalid.
+    `sum_registered`: also sum the registered frames (float64), for a reference.
+    `register`: False computes displacements only: no frame is resampled.
+    `displacement_function`, `frame_function`: user functions in place of the solver, and before
+        normalisation.
     """
 
     parameters: CorrectionParameters
@@ -112,22 +94,17 @@ class BlockRequest:
 class BlockResult:
     """Everything that one block computes.
 
-    Attributes
-    ----------
-    registered : ndarray, shape (n, H, W, C)
-        Corrected frames in the output dtype.
-    motion : ndarray of float32, shape (n, h, w, 2)
-        Displacements on the solver's finest grid, in full-resolution pixels.
-    valid : ndarray of bool, shape (n, H, W)
-        True where the pixel comes from inside the raw frame.
-    statistics : dict of str to ndarray of float64, shape (n,)
-        Mean and largest displacement, mean divergence, mean translation.
-    clipped : ndarray of int64, shape (n,)
-        Values of each frame that did not fit the output dtype and were clipped.
-    tail : dict of str to ndarray
-        Sums that the next batch depends on; empty outside the tail of a batch.
-    registered_sum : ndarray of float64, shape (H, W, C), or None
-        Sum of the registered frames before the cast, if asked for.
+    `registered`: ``(n, H, W, C)``, corrected frames in the output dtype.
+    `motion`: ``(n, h, w, 2)`` float32, displacements on the solver's finest grid, in
+        full-resolution pixels.
+    `valid`: ``(n, H, W)`` bool, True where the pixel comes from inside the raw frame.
+    `statistics`: ``(n,)`` float64, mean and largest displacement, mean divergence, mean
+        translation.
+    `clipped`: ``(n,)`` int64, values of each frame that did not fit the output dtype and were
+        clipped.
+    `tail`: sums that the next batch depends on; empty outside the tail of a batch.
+    `registered_sum`: ``(H, W, C)`` float64, sum of the registered frames before the cast, if asked
+        for.
     """
 
     registered: VideoTYXC

@@ -11,15 +11,7 @@ from scopeflow.motion.block.preprocess import non_finite_pixels
 
 
 def finite_checks(video: LazyVideo, block_length: int) -> list[Delayed]:
-    """Return tasks that raise if a frame has NaN or infinite pixels; none for integer videos.
-
-    Parameters
-    ----------
-    video : LazyVideo
-        The recording.
-    block_length : int
-        Frames that one task reads.
-    """
+    """Return tasks that raise if a frame has NaN or infinite pixels; none for integer videos."""
     if video.dtype.kind != "f":
         return []
     check = delayed(_check, pure=False)

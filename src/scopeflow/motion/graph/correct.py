@@ -40,27 +40,12 @@ FIRST_SEED_BLOCK = 4
 class CorrectionJob:
     """Everything that the graph of one recording is made from.
 
-    Attributes
-    ----------
-    video : LazyVideo
-        The recording.
-    grid : Grid
-        Its blocks and batches.
-    reference : Reference or SharedReference
-        Image to register to.
-    request : BlockRequest
-        Parameters and what to compute.
-    sink : BlockSink or None
-        Where the arrays of a block go; None lets them travel with the outcome.
-    seed_sink : BlockSink or None
-        Where the blocks of the first start are recorded.
-    tasks_per_window : int
-        Blocks that are submitted at once. Every delayed task carries the graph of all that it
-        depends on, so the cost of a window grows with the square of its length.
-    batches_ahead : int
-        How many batches the spine may be ahead of the oldest unfinished batch.
-    mark : str
-        Ends the key of every task, so that two jobs on one cluster never share results.
+    `sink`: where the arrays of a block go; None lets them travel with the outcome.
+    `seed_sink`: where the blocks of the first start are recorded.
+    `tasks_per_window`: blocks that are submitted at once. Every delayed task carries the graph of
+        all that it depends on, so the cost of a window grows with the square of its length.
+    `batches_ahead`: how many batches the spine may be ahead of the oldest unfinished batch.
+    `mark`: ends the key of every task, so that two jobs on one cluster never share results.
     """
 
     video: LazyVideo
@@ -78,14 +63,9 @@ class CorrectionJob:
 class Window:
     """A part of the graph that is submitted at once: consecutive batches.
 
-    Attributes
-    ----------
-    blocks : list of Block
-        The blocks, in order of time.
-    tasks : list of Delayed
-        One for each block; gives its :class:`~scopeflow.engine.pieces.Outcome`.
-    next_start : Delayed or None
-        Start of the batch after the window.
+    `blocks`: the blocks, in order of time.
+    `tasks`: one for each block; gives its :class:`~scopeflow.engine.pieces.Outcome`.
+    `next_start`: start of the batch after the window.
     """
 
     blocks: list[Block]
@@ -157,17 +137,7 @@ def windows(job: CorrectionJob, start: Any = None) -> Generator[Window, BatchSta
     Each window must be computed, and the value of its ``next_start`` sent back into the generator,
     before the next one is built; recordings of ordinary length are one window.
 
-    Parameters
-    ----------
-    job : CorrectionJob
-        What to build.
-    start : BatchStart or Delayed, optional
-        Start of the first batch; by default that of :func:`first_start`.
-
-    Yields
-    ------
-    Window
-        Lazy tasks; nothing is computed here.
+    `start`: start of the first batch; by default that of :func:`first_start`.
     """
     reference = delayed(job.reference, pure=False, name=f"reference-{job.mark}")
     if start is None:

@@ -39,15 +39,8 @@ _SOLVED = "solved-motion-"
 def frame_chunks(video: LazyVideo) -> da.Array:
     """Return a video as a dask array with one chunk for each frame.
 
-    Parameters
-    ----------
-    video : LazyVideo
-        The recording. What is stored together is still read together.
-
-    Returns
-    -------
-    dask.array.Array
-        Shape ``(T, H, W, C)``.
+    `video`: the recording. What is stored together is still read together.
+    Returns: shape ``(T, H, W, C)``.
     """
     if isinstance(video, SourceVideo):
         array = lazy_array(video.source, max(1, video.source.frames_per_chunk))
@@ -61,17 +54,10 @@ def frame_chunks(video: LazyVideo) -> da.Array:
 def lazy_motion(job: CorrectionJob) -> da.Array:
     """Return the displacements of a correction, computed when they are read.
 
-    Parameters
-    ----------
-    job : CorrectionJob
-        Recording, reference and parameters; its grid and sinks do not matter.
-
-    Returns
-    -------
-    dask.array.Array of float32
-        ``(T, h, w, 2)`` on the solver's finest grid, one chunk for each frame. A frame depends on
-        the first frames of the recording and on the last ones of each batch before its own, where
-        the parameters chain batches; else on its temporal neighbours only.
+    `job`: recording, reference and parameters; its grid and sinks do not matter.
+    Returns: float32, ``(T, h, w, 2)`` on the solver's finest grid, one chunk for each frame. A
+        frame depends on the first frames of the recording and on the last ones of each batch before
+        its own, where the parameters chain batches; else on its temporal neighbours only.
     """
     request, parameters = job.request, job.request.parameters
     frames, height, width, _ = job.video.shape
@@ -224,26 +210,7 @@ def lazy_composition(first: da.Array, second: da.Array, shape: tuple[int, int]) 
 def lazy_registered(
     video: LazyVideo, motion: da.Array, frames_per_chunk: int, dtype: str, **how: Any
 ) -> da.Array:
-    """Return frames resampled along displacements, ``(T, H, W, C)``, computed when they are read.
-
-    Parameters
-    ----------
-    video : LazyVideo
-        Raw frames.
-    motion : dask.array.Array
-        Displacements of the same frames.
-    frames_per_chunk : int
-        Frames that are computed together.
-    dtype : str
-        dtype of the result.
-    **how
-        More arguments of :func:`scopeflow.motion.block.apply.register_frames`.
-
-    Returns
-    -------
-    dask.array.Array
-        One chunk for every `frames_per_chunk` frames.
-    """
+    """Return frames resampled along displacements, lazy, ``(T, H, W, C)``."""
     frames = frame_chunks(video).rechunk({0: frames_per_chunk})
     numbers = da.arange(frames.shape[0], chunks=frames_per_chunk, dtype=np.int64)
     return da.blockwise(

@@ -11,10 +11,8 @@ from scopeflow.errors import MemoryLimitError
 class MemoryProjection:
     """Bytes that one correction task needs, by part.
 
-    Attributes
-    ----------
-    frames, registered, motion, masks, codec, workspace : int
-        Raw frames with halo; results; encoded shard while it is written; arrays of the solver.
+    `frames`, `registered`, `motion`, `masks`, `codec`, `workspace`: raw frames with halo; results;
+        encoded shard while it is written; arrays of the solver.
     """
 
     frames: int
@@ -42,21 +40,10 @@ def project_correction(
 ) -> MemoryProjection:
     """Project the memory of one correction task.
 
-    Parameters
-    ----------
-    frame_shape : tuple of int
-        ``(H, W, C)``.
-    motion_shape : tuple of int
-        Rows and columns of the solver's finest grid.
-    itemsize, output_itemsize : int
-        Bytes per pixel and channel of the raw and the registered frames.
-    block_length, halo : int
-        Frames of the block, and of the halo on either side.
-
-    Returns
-    -------
-    MemoryProjection
-        Bytes by part.
+    `frame_shape`: ``(H, W, C)``.
+    `motion_shape`: rows and columns of the solver's finest grid.
+    `itemsize`, `output_itemsize`: bytes per pixel and channel of the raw and the registered frames.
+    `block_length`, `halo`: frames of the block, and of the halo on either side.
 
     Examples
     --------
@@ -83,19 +70,10 @@ def project_correction(
 def check_memory(projection: MemoryProjection, limit: int, tasks_at_once: int) -> None:
     """Refuse a run whose tasks do not fit into a worker.
 
-    Parameters
-    ----------
-    projection : MemoryProjection
-        Bytes of one task.
-    limit : int
-        Bytes that one worker process may use.
-    tasks_at_once : int
-        Tasks (threads) that one worker process runs at a time.
-
-    Raises
-    ------
-    MemoryLimitError
-        If the tasks need more than the limit; says by how much and what to change.
+    `limit`: bytes that one worker process may use.
+    `tasks_at_once`: tasks (threads) that one worker process runs at a time.
+    Raises MemoryLimitError: if the tasks need more than the limit; says by how much and what to
+        change.
     """
     needed = projection.total * tasks_at_once
     if needed > limit:

@@ -26,23 +26,9 @@ def run_job(
 ) -> list[Outcome]:
     """Compute all blocks of a job.
 
-    Parameters
-    ----------
-    job : CorrectionJob
-        What to compute.
-    executor : Executor
-        Where.
-    on_finish : callable, optional
-        ``on_finish(block, outcome)``, called as each block finishes, in any order.
-    on_block : callable, optional
-        ``on_block(block, outcome)``, called in the order of time while the run goes on.
-    keep_content : bool, optional
-        Whether arrays that travelled here stay in the outcomes after `on_finish`.
-
-    Returns
-    -------
-    list of Outcome
-        In the order of time.
+    `on_finish`: ``on_finish(block, outcome)``, called as each block finishes, in any order.
+    `on_block`: ``on_block(block, outcome)``, called in the order of time while the run goes on.
+    `keep_content`: whether arrays that travelled here stay in the outcomes after `on_finish`.
     """
     if executor.shares_files and isinstance(job.reference, Reference):
         with shared_folder(reference_bytes(job.reference)) as folder:

@@ -14,13 +14,7 @@ _IMAGES = ("raw", "processed", "weight")
 
 @dataclass(frozen=True)
 class SharedReference:
-    """A reference in shared memory; what travels to workers is its name.
-
-    Attributes
-    ----------
-    raw, processed, weight, low, high : SharedArray
-        The arrays of :class:`scopeflow.motion.block.values.Reference`.
-    """
+    """A reference in shared memory; what travels to workers is its name."""
 
     raw: SharedArray
     processed: SharedArray

@@ -45,12 +45,8 @@ def write_options(data: dict[str, Any], reference: Any, path: Path, *, in_memory
     to a TIFF beside the file. `in_memory` says that the recording has a value; a null then gets a
     log message.
 
-    Raises
-    ------
-    OptionsError
-        When a value has no form in JSON.
-    OutputError
-        When the folder or file cannot be written.
+    Raises OptionsError: when a value has no form in JSON.
+    Raises OutputError: when the folder or file cannot be written.
 
     Examples
     --------
@@ -114,12 +110,8 @@ def read_options(path: str | Path) -> dict[str, Any]:
     count from 0. Its empty values (``[]``) take the default. Arguments are unchecked; a reference
     image that exists is loaded.
 
-    Raises
-    ------
-    InputNotFoundError
-        When the file, or the reference saved beside it, does not exist.
-    OptionsError
-        When the file holds no JSON object.
+    Raises InputNotFoundError: when the file, or the reference saved beside it, does not exist.
+    Raises OptionsError: when the file holds no JSON object.
     """
     path = Path(path)
     if not path.is_file():

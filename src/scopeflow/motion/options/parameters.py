@@ -29,10 +29,7 @@ logger = logging.getLogger(__name__)
 def check_supported(options: OFOptions) -> None:
     """Refuse valid options that no run can honour, before anything is read or written.
 
-    Raises
-    ------
-    OptionsError
-        For an output format without a writer.
+    Raises OptionsError: for an output format without a writer.
 
     Examples
     --------
@@ -50,10 +47,7 @@ def correction_parameters(options: OFOptions, n_channels: int) -> CorrectionPara
     They are equal for options that cannot differ in their result. Channel weights are apart, see
     `weight_map`: they are arrays.
 
-    Raises
-    ------
-    OptionsError
-        When ``a_data`` has another number of channels.
+    Raises OptionsError: when ``a_data`` has another number of channels.
 
     Examples
     --------
@@ -98,10 +92,7 @@ def correction_parameters(options: OFOptions, n_channels: int) -> CorrectionPara
 def weight_map(options: OFOptions, height: int, width: int, n_channels: int) -> NDArray[np.float64]:
     """Weights of every pixel and channel, float64 ``(H, W, C)``.
 
-    Raises
-    ------
-    OptionsError
-        When a map has another frame size, or no channel counts.
+    Raises OptionsError: when a map has another frame size, or no channel counts.
 
     Examples
     --------

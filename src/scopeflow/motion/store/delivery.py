@@ -38,13 +38,7 @@ class FinishedFrames(Protocol):
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """Finished frames of a result store.
-
-    Attributes
-    ----------
-    store : ResultStore
-        Where they are.
-    """
+    """Finished frames of a result store."""
 
     store: ResultStore
 
@@ -63,12 +57,8 @@ class StoredFrames:
 class FramesInMemory:
     """Finished frames in arrays of this process.
 
-    Attributes
-    ----------
-    registered_array : ndarray, shape (T, H, W, C)
-        Corrected frames.
-    flow_array : ndarray of float32, shape (T, H, W, 2)
-        Displacements.
+    `registered_array`: ``(T, H, W, C)``, corrected frames.
+    `flow_array`: ``(T, H, W, 2)`` float32, displacements.
     """
 
     registered_array: NDArray[Any]
@@ -87,12 +77,9 @@ class FramesInMemory:
 class Callbacks:
     """Functions that a user wants called.
 
-    Attributes
-    ----------
-    progress : list of callable
-        ``f(finished_frames, total_frames)`` as frames finish.
-    displacement, registered : list of callable
-        ``f(batch, start, end)`` after each batch of ``buffer_size`` frames, in the order of time.
+    `progress`: ``f(finished_frames, total_frames)`` as frames finish.
+    `displacement`, `registered`: ``f(batch, start, end)`` after each batch of ``buffer_size``
+        frames, in the order of time.
     """
 
     progress: list[ProgressCallback] = field(default_factory=list)
@@ -115,17 +102,7 @@ def _call(what: str, callback: Callable[..., None], *arguments: Any) -> None:
 
 
 class Delivery:
-    """Counts finished frames and calls the user's functions.
-
-    Parameters
-    ----------
-    callbacks : Callbacks
-        The functions.
-    grid : Grid
-        Blocks and batches of the recording.
-    frames : FinishedFrames
-        Where finished frames are read.
-    """
+    """Counts finished frames and calls the user's functions."""
 
     def __init__(self, callbacks: Callbacks, grid: Grid, frames: FinishedFrames) -> None:
         self._callbacks = callbacks

@@ -19,12 +19,8 @@ from scopeflow.motion.store.layout import MOTION, open_result
 class StoredMotion:
     """Displacements in ``motion.h5``, ``w.h5`` or a result store; small, picklable.
 
-    Attributes
-    ----------
-    stamp : FileStamp
-        The file or folder, as it was when it was opened.
-    shape : tuple of int
-        ``(T, h, w, 2)``, on a grid of any size.
+    `stamp`: the file or folder, as it was when it was opened.
+    `shape`: ``(T, h, w, 2)``, on a grid of any size.
     """
 
     stamp: FileStamp
@@ -53,21 +49,9 @@ class StoredMotion:
 def open_motion(folder: Location) -> StoredMotion | None:
     """Open the displacements in a folder of results; None if none were kept.
 
-    Parameters
-    ----------
-    folder : Path or RemotePath
-        With ``motion.h5``, ``w.h5`` or ``compensated.zarr``, looked for in this order; or an HDF5
-        file of displacements.
-
-    Returns
-    -------
-    StoredMotion or None
-        Nothing but headers was read.
-
-    Raises
-    ------
-    UnreadableFileError
-        When a file is damaged, or holds something else.
+    `folder`: with ``motion.h5``, ``w.h5`` or ``compensated.zarr``, looked for in this order; or an
+        HDF5 file of displacements.
+    Raises UnreadableFileError: when a file is damaged, or holds something else.
     """
     if folder.is_file():
         return _open_hdf5(folder)

@@ -37,25 +37,7 @@ def export_results(
 ) -> list[Location]:
     """Write everything that the options ask for from a complete store, block by block.
 
-    Parameters
-    ----------
-    options : OFOptions
-        Format and which side files.
-    files : OutputFiles
-        Their names.
-    store : ResultStore
-        All blocks are finished.
-    reference : Reference
-        The reference of the run.
-    statistics : mapping
-        Statistics of all frames, ``(T,)`` each.
-    metadata : VideoMetadata
-        Physical sizes, where known.
-
-    Returns
-    -------
-    list of Path or RemotePath
-        The files, each complete.
+    `statistics`: statistics of all frames, ``(T,)`` each.
     """
     frames = StoredFrames(store)
     shape = store.layout.shape

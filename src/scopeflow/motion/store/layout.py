@@ -45,18 +45,9 @@ _LARGEST_SMALL_CHUNK = 2**20  # bytes; frames that are smaller share a chunk
 class StoreLayout:
     """Shapes of one result store.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        ``(T, H, W, C)`` of the registered video.
-    dtype : str
-        dtype of the registered video.
-    motion_shape : tuple of int
-        Rows and columns of the motion grid.
-    block_length : int
-        Frames of one shard.
-    arrays : tuple of str
-        Which of ``registered``, ``motion`` and ``valid`` are kept.
+    `shape`: ``(T, H, W, C)`` of the registered video.
+    `dtype`: dtype of the registered video.
+    `arrays`: which of ``registered``, ``motion`` and ``valid`` are kept.
     """
 
     shape: tuple[int, int, int, int]
@@ -91,19 +82,8 @@ def _frames_per_chunk(layout: StoreLayout) -> int:
 def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
     """Create the empty arrays of a result; replaces whatever stands at `path`.
 
-    Parameters
-    ----------
-    path : Path or RemotePath
-        Folder of the store.
-    layout : StoreLayout
-        Shapes and shards.
-    attributes : mapping
-        Attributes of the group (OME-NGFF metadata and provenance).
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be written.
+    `attributes`: attributes of the group (OME-NGFF metadata and provenance).
+    Raises OutputError: if the folder cannot be written.
     """
     with writing(path):
         remove_tree(path)
@@ -175,15 +155,7 @@ def layout_attributes(layout: StoreLayout) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ResultStore:
-    """Reads and writes blocks of a result store; small, picklable, opened in each process.
-
-    Attributes
-    ----------
-    path : str
-        Folder of the store, path or address.
-    layout : StoreLayout
-        Shapes and shards.
-    """
+    """Reads and writes blocks of a result store; small, picklable, opened in each process."""
 
     path: str
     layout: StoreLayout
@@ -202,14 +174,8 @@ class ResultStore:
     def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
         """Write one whole shard and return its file, relative to the store.
 
-        Parameters
-        ----------
-        name : str
-            ``registered``, ``motion`` or ``valid``.
-        start, stop : int
-            Frames; exactly one shard.
-        values : ndarray
-            Channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
+        `name`: ``registered``, ``motion`` or ``valid``.
+        `values`: channel-last, ``(n, H, W, C)``, ``(n, h, w, 2)`` or ``(n, H, W)``.
         """
         length = self.layout.block_length
         if start % length or stop != min(start + length, self.layout.shape[0]):
@@ -278,10 +244,7 @@ class ResultStore:
 def open_result(path: Location) -> ResultStore:
     """Open an existing result store.
 
-    Raises
-    ------
-    UnreadableFileError
-        If it is not a complete result of ours.
+    Raises UnreadableFileError: if it is not a complete result of ours.
     """
     layout = read_layout(path)
     if layout is None:

@@ -52,19 +52,10 @@ SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame
 class OutputFiles:
     """Names of everything that one correction writes.
 
-    Attributes
-    ----------
-    folder : Path or RemotePath
-        ``output_path``.
-    target : Path or RemotePath
-        The registered video; for formats without one, or with one file a channel, a name for the
-        state only.
-    format : OutputFormat
-        Format of the target.
-    side_prefix : str
-        Start of the names of side files, where several recordings share a folder.
-    channels : int
-        Channels of the registered video.
+    `folder`: ``output_path``.
+    `target`: the registered video; for formats without one, or with one file a channel, a name for
+        the state only.
+    `side_prefix`: start of the names of side files, where several recordings share a folder.
     """
 
     folder: Location
@@ -143,24 +134,8 @@ class OutputFiles:
 def output_files(options: OFOptions, input_paths: Iterable[str], channels: int = 1) -> OutputFiles:
     """Work out the names of a run's output.
 
-    Parameters
-    ----------
-    options : OFOptions
-        Folder, format, naming convention, explicit file name.
-    input_paths : iterable of str
-        Files of the recording; the first gives the stem for the batch convention.
-    channels : int, optional
-        Channels of the registered video.
-
-    Returns
-    -------
-    OutputFiles
-        Absolute names; nothing is created.
-
-    Raises
-    ------
-    OptionsError
-        If a format that is not written block by block is to go to a remote store.
+    `input_paths`: files of the recording; the first gives the stem for the batch convention.
+    Raises OptionsError: if a format that is not written block by block is to go to a remote store.
     """
     folder = location(options.output_path).absolute()
     output_format = options.output_format
@@ -192,20 +167,9 @@ def _stem(path: str) -> str:
 def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed: int) -> None:
     """Refuse outputs that would harm the input or cannot be written; creates nothing.
 
-    Parameters
-    ----------
-    files : OutputFiles
-        Where the run would write.
-    input_paths : iterable of str
-        Files and folders of the recording.
-    bytes_needed : int
-        Least bytes that the results will take.
-
-    Raises
-    ------
-    OutputError
-        If input and output contain each other, permission is missing, the disk is too full, or a
-        remote store cannot be reached.
+    `bytes_needed`: least bytes that the results will take.
+    Raises OutputError: if input and output contain each other, permission is missing, the disk is
+        too full, or a remote store cannot be reached.
     """
     folders: set[Location] = {files.folder, files.target.parent}
     for given in input_paths:
@@ -267,14 +231,7 @@ def take_claim(files: OutputFiles, settings: dict[str, Any], *, resume: bool) ->
 def continue_store(files: OutputFiles, wanted: StoreLayout, facts: dict[str, Any]) -> ResultStore:
     """Continue the store of an earlier run, with its block length, or create an empty one.
 
-    Parameters
-    ----------
-    files : OutputFiles
-        Where it stands.
-    wanted : StoreLayout
-        What this run needs; an existing store may hold more arrays.
-    facts : dict
-        Attributes of a new store, JSON-able.
+    `wanted`: what this run needs; an existing store may hold more arrays.
     """
     existing = read_layout(files.store)
     if existing is not None and set(existing.arrays) >= set(wanted.arrays):
@@ -309,14 +266,7 @@ def sweep(files: OutputFiles) -> None:
 def record_finished(files: OutputFiles, written: Iterable[Location], **facts: Any) -> None:
     """Record that the run is complete, with a digest of every exported file.
 
-    Parameters
-    ----------
-    files : OutputFiles
-        The output.
-    written : iterable of Path or RemotePath
-        Exported files; the zarr store proves itself through the ledger.
-    **facts
-        JSON-able facts to keep.
+    `written`: exported files; the zarr store proves itself through the ledger.
     """
     proofs = {str(path): list(file_proof(path)) for path in written}
     save_json(files.finished, {"files": proofs, **facts})

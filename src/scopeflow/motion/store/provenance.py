@@ -50,25 +50,7 @@ def run_facts(
 ) -> dict[str, Any]:
     """Return the contents of ``run.json``.
 
-    Parameters
-    ----------
-    options : OFOptions
-        What was asked for.
-    recording : Recording
-        What was corrected.
-    executor : Executor
-        Where it ran.
-    settings : dict
-        What the fingerprint was made of.
-    started : float
-        When the run began, seconds since the epoch.
-    **facts
-        More JSON-able facts.
-
-    Returns
-    -------
-    dict
-        JSON-able.
+    `started`: when the run began, seconds since the epoch.
     """
     now = time.time()
     frames, height, width, channels = recording.video.shape

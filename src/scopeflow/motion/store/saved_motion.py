@@ -53,16 +53,10 @@ _FRAMES_SUBMITTED = 1000
 class MotionFacts:
     """What belongs to displacements besides their numbers.
 
-    Attributes
-    ----------
-    frame_shape : tuple of int
-        ``(H, W)`` of the frames.
-    reference : ndarray of float64, shape (H, W, C), or None
-        The image that was registered to.
-    interpolation, non_finite : str
-        How frames are resampled, and what NaN pixels do.
-    metadata : VideoMetadata
-        Pixel size and times, where known.
+    `frame_shape`: ``(H, W)`` of the frames.
+    `reference`: ``(H, W, C)`` float64, the image that was registered to.
+    `interpolation`, `non_finite`: how frames are resampled, and what NaN pixels do.
+    `metadata`: pixel size and times, where known.
     """
 
     frame_shape: tuple[int, int]
@@ -76,16 +70,8 @@ class MotionFacts:
 class OpenedMotion:
     """Motion found on disk.
 
-    Attributes
-    ----------
-    array : dask.array.Array of float32, shape (T, h, w, 2)
-        The displacements, lazy.
-    facts : MotionFacts
-        What belongs to them.
-    settings : callable
-        Returns what identifies them.
-    statistics : dict or None
-        Statistics of each frame, where kept.
+    `array`: ``(T, h, w, 2)`` float32, the displacements, lazy.
+    `statistics`: statistics of each frame, where kept.
     """
 
     array: da.Array
@@ -104,20 +90,9 @@ def save_motion(
 ) -> None:
     """Write motion as a zarr store; continues what an interrupted call has begun.
 
-    Parameters
-    ----------
-    path : Path or RemotePath
-        Folder of the store.
-    array : dask.array.Array
-        The displacements, ``(T, h, w, 2)``.
-    facts : MotionFacts
-        What belongs to them.
-    settings : callable
-        Returns everything that decides the bytes.
-    job : CorrectionJob or None
-        How to solve them in blocks; None evaluates `array`.
-    config : RegistrationConfig
-        Where, and how many frames at once.
+    `array`: the displacements, ``(T, h, w, 2)``.
+    `settings`: returns everything that decides the bytes.
+    `job`: how to solve them in blocks; None evaluates `array`.
     """
     target = path.expanduser().absolute()
     # The store is all that is written here: other results in the folder are no concern of it.
@@ -250,10 +225,8 @@ def _keep_motion(
 def open_stored(path: Location) -> OpenedMotion:
     """Find motion on disk, see `Motion.open`.
 
-    Raises
-    ------
-    InputNotFoundError, UnreadableFileError
-        If there is none, or it is incomplete or damaged.
+    Raises InputNotFoundError, UnreadableFileError: if there is none, or it is incomplete or
+        damaged.
     """
     path = path.expanduser().absolute()
     if not path.exists():

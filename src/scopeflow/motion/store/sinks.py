@@ -64,12 +64,8 @@ class LedgerSink:
 class ArraySink:
     """Copies results into arrays of this process, or into those that processes share.
 
-    Attributes
-    ----------
-    registered : ndarray or SharedArray, shape (T, H, W, C)
-        Corrected frames.
-    flow : ndarray or SharedArray of float32, shape (T, H, W, 2)
-        Full-resolution displacements.
+    `registered`: ``(T, H, W, C)``, corrected frames.
+    `flow`: ``(T, H, W, 2)`` float32, full-resolution displacements.
     """
 
     registered: NDArray[Any] | SharedArray
