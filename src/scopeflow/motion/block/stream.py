@@ -26,7 +26,7 @@ from scopeflow.motion.block.preprocess import (
     RawFrames,
     non_finite_pixels,
 )
-from scopeflow.motion.block.solve import FrameSolver
+from scopeflow.motion.block.solve import solver_for
 from scopeflow.motion.block.values import BatchStart, BlockRequest, Reference
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class FrameStream:
 
     def _take(self, reference: Reference) -> None:
         self.reference = reference
-        self._solver = FrameSolver(reference, BatchStart(self.motion), self._request)
+        self._solver = solver_for(reference, BatchStart(self.motion), self._request)
         self._is_flat = bool(is_flat(reference).any())
         self._registration = FrameRegistration(
             reference.raw, self._request.parameters.interpolation

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow._shapes import VideoTYXC
+from scopeflow._shapes import FlowYX2, FrameYXC, VideoTYXC
 from scopeflow.flow.backends.device import device_method
 from scopeflow.flow.pyramid import motion_grid_shape
+from scopeflow.images.statistics import FlowStatistics
 from scopeflow.images.temporal import temporal_radius
 from scopeflow.motion.block.preprocess import FrameFunction, Normalization, PreprocessStage
 from scopeflow.motion.parameters import CorrectionParameters
@@ -114,3 +115,31 @@ class BlockResult:
     clipped: NDArray[np.int64]
     tail: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     registered_sum: NDArray[np.float64] | None = None
+
+
+class RegisteredFrame(Protocol):
+    """One frame after its displacement is known; used before the next one is asked for.
+
+    `register` or `valid` comes first: what else is asked for belongs to the motion that it set.
+
+    `motion`: ``(h, w, 2)`` float32, displacement on the motion grid.
+    """
+
+    motion: NDArray[np.float32]
+
+    def register(
+        self, out: NDArray[Any], valid: NDArray[np.bool_], total: NDArray[np.float64] | None
+    ) -> int:
+        """Write the frame and its mask, add it to `total`, and count clipped values."""
+
+    def valid(self, out: NDArray[np.bool_]) -> None:
+        """Write which pixels come from inside the raw frame, of a frame that is not wanted."""
+
+    def statistics(self) -> FlowStatistics:
+        """Summarise the displacement."""
+
+    def flow(self) -> FlowYX2:
+        """Return the displacement at full resolution."""
+
+    def moving(self) -> FrameYXC:
+        """Return the preprocessed frame, registered; outside pixels are those of the reference."""
