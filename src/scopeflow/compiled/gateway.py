@@ -33,9 +33,16 @@ from typing import Any, NamedTuple
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
-from numba.core.runtime import rtsys
+
+try:
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.registry import cpu_target
+    from numba.core.runtime import rtsys
+except ImportError as error:
+    raise ImportError(
+        f"numba {numba.__version__} has moved what scopeflow needs of it ({error}); scopeflow is "
+        "tested with numba 0.61 to 0.68, install one of these"
+    ) from error
 
 logger = logging.getLogger(__name__)
 
