@@ -35,7 +35,9 @@ def warm_up() -> int:
 
 
 def start_compiling() -> None:
-    """Let a second process compile the solver, when this machine has no compiled kernels yet.
+    """Let a second process compile half of the flow, when this machine has no compiled kernels yet.
+
+    The halves take equally long: the solver and the warp there, the rest of a first frame here.
 
     For commands, to be called as soon as it is clear that there is work to do. Not for programs
     that embed Python, which cannot be started a second time.
@@ -44,6 +46,7 @@ def start_compiling() -> None:
     --------
     >>> start_compiling()
     """
-    from scopeflow.flow import solver
+    from scopeflow.flow import median, solver
+    from scopeflow.images import warp
 
-    gateway.compile_beside([solver.solve])
+    gateway.compile_beside([solver.solve, warp._warp_planes], [median._median_planes])

@@ -30,13 +30,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
 
 try:
     from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.registry import cpu_target
     from numba.core.runtime import rtsys
 except ImportError as error:
     raise ImportError(
@@ -191,6 +191,7 @@ class Kernel:
         if folder is None:
             return self._declare(cache=False)
         if self._elsewhere is not None:
+            _use_the_time_of(self._elsewhere)
             self._elsewhere.wait()  # then it is on disk; if that process failed, compile here
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(folder)
@@ -239,11 +240,20 @@ def _announce_compilation(folder: Path | None) -> None:
         logger.info("Compiling kernels for this machine; once, it takes some seconds.")
 
 
-def compile_beside(kernels: Sequence[Kernel]) -> None:
-    """Start to compile some kernels in a second process, when none is on disk yet.
+_meanwhile: list[Kernel] = []
 
-    Compiling keeps one core busy. Whoever needs one of these kernels waits for that process and
-    then loads it from disk.
+
+def _use_the_time_of(process: subprocess.Popen[bytes]) -> None:
+    """Compile what is needed next, instead of waiting for another process to end."""
+    while _meanwhile and process.poll() is None:
+        _meanwhile.pop(0).compile()
+
+
+def compile_beside(kernels: Sequence[Kernel], meanwhile: Sequence[Kernel] = ()) -> None:
+    """Start to compile `kernels` in a second process, when none is on disk yet.
+
+    Compiling keeps one core busy. Whoever needs one of these kernels compiles those of `meanwhile`
+    until that process has ended, and then loads it from disk.
     """
     folder = cache_folder()
     if folder is None or _has_kernels(folder) or not sys.executable or (os.cpu_count() or 1) < 2:
@@ -266,6 +276,7 @@ def compile_beside(kernels: Sequence[Kernel]) -> None:
         return
     for each in kernels:
         each._elsewhere = process
+    _meanwhile[:] = meanwhile
 
 
 def _has_kernels(folder: Path) -> bool:
@@ -325,14 +336,21 @@ def compile_module(
     `build`: adds the functions to an empty module.
     Returns: their addresses, valid as long as the process lives.
     """
-    with _compile_lock, global_compiler_lock:
-        library = cpu_target.target_context.codegen().create_library(name)
-        module = library.create_ir_module(name)
-        build(module)
-        library.add_ir_module(module)
-        library.finalize()
-        _modules.append(library)
-        return [int(library.get_pointer_to_function(each)) for each in functions]
+    module = ir.Module(name)
+    module.triple = llvmlite.binding.get_process_triple()
+    build(module)
+    with _compile_lock:
+        parsed = llvmlite.binding.parse_assembly(str(module))
+        parsed.verify()
+        # Not optimised: the work is in the kernels that these functions call.
+        machine = llvmlite.binding.Target.from_triple(module.triple).create_target_machine(
+            opt=0, codemodel="jitdefault", jit=True
+        )
+        engine = llvmlite.binding.create_mcjit_compiler(parsed, machine)
+        engine.finalize_object()
+        _engines.append(engine)
+        return [int(engine.get_function_address(each)) for each in functions]
 
 
-_modules: list[Any] = []
+_engines: list[Any] = []
+"""What owns the machine code of `compile_module`."""
