@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from scipy.ndimage import gaussian_filter
 
 from scopeflow import FlowRegLive, get_displacement
 from scopeflow.cells import ProcessingParams, WorkflowConfig, load_config
@@ -131,7 +132,7 @@ OPTIONS: dict[str, Row] = {
     "eta": number([0.8, 1], [0, -0.5, 1.01]),
     "update_lag": COUNT,
     "iterations": COUNT,
-    "a_smooth": number([0, 0.5, 1, 1.5], [-0.1]),
+    "a_smooth": number([0, 0.5, 1, 1.25], [-0.1, 1.5, 2]),
     "a_data": Row(
         [0.45, 1, [0.4, 0.5], (0.4, 0.5), [0.5], np.array([0.3, 0.4]), np.float32(0.5)],
         [0, -1, 1.5, [0.4, 1.5], [0.4, NAN], ["0.4", "0.5"], [True, 0.5], *NO_NUMBER],
@@ -516,6 +517,43 @@ def test_an_option_of_motion_has_one_rule(ways, name):
 def test_a_field_of_a_session_has_one_rule(ways, name):
     chosen = [ways.field, ways.field_assignment, ways.field_toml, ways.field_yaml]
     assert walk(chosen, name, SESSION[name]) == []
+
+
+@pytest.mark.parametrize("a_smooth", [0, 1e-6])
+def test_brightness_without_smoothness_is_refused_everywhere(ways, a_smooth):
+    """Its flow would run to 1e12 px: brightness leaves the motion along edges open."""
+    sentence = "a_smooth must be at least 0.01 with the constancy assumption gray"
+    options = OFOptions(constancy_assumption="gray")
+    with pytest.raises(OptionsError, match=sentence):
+        options.a_smooth = a_smooth
+    assert options.a_smooth == 1
+    gray = {"a_smooth": a_smooth, "constancy_assumption": "gray"}
+    with pytest.raises(OptionsError, match=sentence):
+        OFOptions(**gray)
+    with pytest.raises(OptionsError, match=sentence):
+        SessionConfig(root=ways.folder, flow_options=gray)
+    words = [as_word(name, value) for name, value in gray.items()]
+    with pytest.raises(typer.BadParameter, match=sentence):
+        make_options("in.tif", "out", options_file=None, flags={}, assignments=words)
+    with pytest.raises(OptionsError, match=sentence):
+        get_displacement(ways.fixed, ways.moving, a_smooth=a_smooth, const_assumption="gray")
+
+
+@pytest.mark.parametrize("term", ["gc", "gray", "cs"])
+@pytest.mark.parametrize("a_smooth", [0, 0.01, 0.3, 1.25])
+def test_every_smoothness_that_is_taken_keeps_the_flow_bounded(term, a_smooth):
+    if term == "gray" and a_smooth == 0:
+        a_smooth = 0.02
+    rng = np.random.default_rng(0)
+    image = gaussian_filter(rng.random((60, 70)), 2)
+    image = (image - image.min()) / np.ptp(image)
+    step = np.zeros((48, 52))
+    step[18:28, 18:28] = 1
+    for fixed, moving in (
+        (image[5:55, 5:65], image[5:55, 3:63]), (step, np.roll(step, 2, 1)),
+    ):  # fmt: skip
+        found = get_displacement(fixed, moving, a_smooth=a_smooth, const_assumption=term)
+        assert np.abs(found).max() < 20
 
 
 @pytest.mark.parametrize("name", SAME_AS)

@@ -302,7 +302,7 @@ def get_displacement(
     eta : float
         Scale factor between levels, ``0 < eta <= 1``.
     a_smooth : float
-        Exponent of the smoothness penalty, 0 or more; 1 is quadratic.
+        Exponent of the smoothness penalty, 0 to 1.25 (from 0.01 for gray); 1 is quadratic.
     a_data : float or sequence of float
         Exponent of the data penalty in (0, 1], one or one per channel.
     const_assumption : str or enum

@@ -19,6 +19,7 @@ from scopeflow.strict.values import (
     Rule,
     Whole,
     check_dataclass,
+    explained,
     finite_number,
     is_sequence,
     number_array,
@@ -149,13 +150,27 @@ FLOW_RULES: Mapping[str, Rule] = {
     "eta": Number(above=0, most=1),
     "update_lag": Whole(1),
     "iterations": Whole(1),
-    "a_smooth": Number(least=0),
+    # Measured with all data terms: beyond, the lagged weights may diverge, to NaN from 1.45 on.
+    "a_smooth": Number(least=0, most=1.25),
     "a_data": data_exponents,
     "data_term": data_term_name,
     "gnc_schedule": gnc_stages,
     "warping_steps": optional(Whole(1)),
 }
 """The rule of each field of `FlowParameters`; option models use the same ones."""
+
+_LEAST_SMOOTH_GRAY = 0.01
+
+
+def need_smoothness(data_term: str, a_smooth: float) -> None:
+    """Refuse brightness constancy without smoothness.
+
+    Brightness says nothing of motion along edges (the aperture problem): measured at 0 and 1e-6,
+    displacements run to 1e12 px and more. The other data terms stay bounded at 0.
+    """
+    if data_term == "gray" and a_smooth < _LEAST_SMOOTH_GRAY:
+        needed = f"must be at least {_LEAST_SMOOTH_GRAY} with the constancy assumption gray"
+        raise OptionsError(explained("a_smooth", a_smooth, needed))
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,8 @@ class FlowParameters:
     iterations : int
         Successive over-relaxation sweeps per level.
     a_smooth : float
-        Exponent of the smoothness penalty; 1 is quadratic, 0 stops smoothing with the first update.
+        Exponent of the smoothness penalty, 0 to 1.25; 1 is quadratic, 0 stops smoothing with the
+        first update.
     a_data : float or tuple of float
         Exponent of the data penalty in (0, 1], one for all channels or one for each.
     data_term : {"gc", "gray", "cs"}
@@ -204,3 +220,4 @@ class FlowParameters:
 
     def __post_init__(self) -> None:
         check_dataclass(self, FLOW_RULES)
+        need_smoothness(self.data_term, self.a_smooth)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from scopeflow.errors import OptionsError
 from scopeflow.flow.arguments import weight_at
-from scopeflow.flow.parameters import FLOW_RULES
+from scopeflow.flow.parameters import FLOW_RULES, need_smoothness
 from scopeflow.io.formats import OutputFormat
 from scopeflow.motion.options import rules
 from scopeflow.motion.options.enums import (
@@ -30,7 +30,6 @@ from scopeflow.strict.model import Count, Flag, StrictModel
 from scopeflow.strict.values import is_integer
 
 _MIN_LEVELS = {QualitySetting.QUALITY: 0, QualitySetting.BALANCED: 4, QualitySetting.FAST: 6}
-
 _LEAVE_TO_QUALITY = -1
 
 
@@ -77,7 +76,7 @@ class OFOptions(StrictModel):
     update_lag, iterations : int
         Iterations between updates of the nonlinear weights, and of each level.
     a_smooth : float
-        Exponent of the smoothness penalty; 1 is quadratic.
+        Exponent of the smoothness penalty, 0 to 1.25 (from 0.01 for gray); 1 is quadratic.
     a_data : float or tuple of float
         Exponent of the data penalty in (0, 1], one for all channels or one for each.
     gnc_schedule : sequence of float, optional
@@ -251,7 +250,8 @@ class OFOptions(StrictModel):
             self.__dict__["min_level"] = min_level
 
     @model_validator(mode="after")
-    def _explicit_level_is_custom(self) -> Self:
+    def _consistent(self) -> Self:
+        need_smoothness(self.constancy_assumption.value, self.a_smooth)
         if self.min_level >= 0:
             # Not through __setattr__: that would validate, and so call this, again.
             self.__dict__["quality_setting"] = QualitySetting.CUSTOM
