@@ -251,8 +251,13 @@ def user_functions(options: OFOptions) -> dict[str, dict[str, str]]:
         if function is not None
     }
     solves_itself = options.get_displacement_impl or options.get_displacement_factory
-    if not solves_itself and not is_built_in(options.flow_backend):
-        package = offered_by(options.flow_backend)
-        backend = get_backend(options.flow_backend)
-        facts["flow_backend"] = {"package": package} if package else identity_or_reason(backend)
-    return facts
+    backend = None if solves_itself else backend_facts(options.flow_backend)
+    return facts if backend is None else {**facts, "flow_backend": backend}
+
+
+def backend_facts(name: str) -> dict[str, str] | None:
+    """Return what a flow backend of the user or of another package is; None for ours."""
+    if is_built_in(name):
+        return None
+    package = offered_by(name)
+    return {"package": package} if package else identity_or_reason(get_backend(name))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import uuid
 from typing import Any
 
 from numpy.typing import NDArray
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.identity import NOT_IDENTIFIED
 from scopeflow.flow.backends.registry import get_backend
+from scopeflow.motion.plan import backend_facts
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.match import BetweenParameters, Match
+
+_PROCESS = uuid.uuid4().hex
 
 MATCH_NUMBERS = ("similarity_before", "similarity_after", "loop_error", "overlap")
 
@@ -34,6 +39,11 @@ def between_parameters(config: SessionConfig) -> BetweenParameters:
 
 def match_mark(config: SessionConfig, *arrays: NDArray[Any]) -> str:
     """Return the fingerprint of what is made from averages with these options."""
+    backend: list[Any] = [config.flow_backend, config.backend_params]
+    facts = backend_facts(config.flow_backend)
+    if facts is not None:
+        # What cannot be identified is the same in this process at most.
+        backend.append({**facts, "run": _PROCESS} if NOT_IDENTIFIED in facts else facts)
     return fingerprint(
         {
             "cc_upsample": config.cc_upsample,
@@ -41,7 +51,7 @@ def match_mark(config: SessionConfig, *arrays: NDArray[Any]) -> str:
             "alpha_between": config.alpha_between,
             "iterations_between": config.iterations_between,
             "data_term": config.stage2_constancy_assumption,
-            "backend": [config.flow_backend, config.backend_params],
+            "backend": backend,
             "kernel_version": KERNEL_VERSION,
             "arrays": list(arrays),
         }
