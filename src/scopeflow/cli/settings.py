@@ -32,8 +32,10 @@ _FILE_FORMATS = {
 }
 # Names of option files that no file on disk can be: memory, and a layout that is not published.
 _NO_FILES = ("ARRAY", "BEGONIA")
-FORMATS = tuple(name.lower() for name in OutputFormat if name not in _NO_FILES)
-"""Names that ``--format`` takes."""
+_USUAL = ("ZARR", "HDF5", "TIFF", "MAT")
+_OTHERS = tuple(name for name in OutputFormat if name not in (*_USUAL, *_NO_FILES))
+FORMATS = tuple(name.lower() for name in (*_USUAL, *_OTHERS))
+"""Names that ``--format`` takes, the usual ones first."""
 
 
 def start_logging(verbose: bool) -> None:

@@ -34,17 +34,16 @@ class OutputFormat(_OptionName):
     True
     """
 
-    # In the order in which people are told of them.
     ZARR = "ZARR"
-    HDF5 = "HDF5"
     TIFF = "TIFF"
-    MAT = "MAT"
     OME_TIFF = "OME_TIFF"
-    SUITE2P_TIFF = "SUITE2P_TIFF"
-    CAIMAN_HDF5 = "CAIMAN_HDF5"
+    HDF5 = "HDF5"
+    MAT = "MAT"
     MULTIFILE_TIFF = "MULTIFILE_TIFF"
-    MULTIFILE_HDF5 = "MULTIFILE_HDF5"
     MULTIFILE_MAT = "MULTIFILE_MAT"
+    MULTIFILE_HDF5 = "MULTIFILE_HDF5"
+    CAIMAN_HDF5 = "CAIMAN_HDF5"
     BEGONIA = "BEGONIA"
+    SUITE2P_TIFF = "SUITE2P_TIFF"
     ARRAY = "ARRAY"
     NULL = "NULL"
