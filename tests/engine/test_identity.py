@@ -214,6 +214,40 @@ DIFFERENT = {
         "T = {'a': 1, 'b': 2}\ndef function(frame):\n    return list(T)\n",
         "T = {'b': 2, 'a': 1}\ndef function(frame):\n    return list(T)\n",
     ),
+    "the class of a decorator": (
+        (
+            "class D:\n    def __init__(self, f):\n        functools.update_wrapper(self, f)\n"
+            "    def __call__(self, x):\n        return 2\nfunction = D(len)\n"
+        ),
+        (
+            "class D:\n    def __init__(self, f):\n        functools.update_wrapper(self, f)\n"
+            "    def __call__(self, x):\n        return 3\nfunction = D(len)\n"
+        ),
+    ),
+    "a method of a list of the user": (
+        ("class L(list):\n    def __call__(self, x):\n        return 2\nfunction = L([1, 2])\n"),
+        ("class L(list):\n    def __call__(self, x):\n        return 3\nfunction = L([1, 2])\n"),
+    ),
+    "a method of a number of the user": (
+        (
+            "class N(float):\n    def of(self):\n        return 2\nA = N(1)\n"
+            "def function(x):\n    return A.of()\n"
+        ),
+        (
+            "class N(float):\n    def of(self):\n        return 3\nA = N(1)\n"
+            "def function(x):\n    return A.of()\n"
+        ),
+    ),
+    "a method of an enum": (
+        (
+            "import enum\nclass E(enum.Enum):\n    A = 1\n    def of(self):\n        return 2\n"
+            "K = E.A\ndef function(x):\n    return K.of()\n"
+        ),
+        (
+            "import enum\nclass E(enum.Enum):\n    A = 1\n    def of(self):\n        return 3\n"
+            "K = E.A\ndef function(x):\n    return K.of()\n"
+        ),
+    ),
     "a name that is only set in one": (
         "def function(frame):\n    return frame * STEP\n",
         "STEP = 2\ndef function(frame):\n    return frame * STEP\n",

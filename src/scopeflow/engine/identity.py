@@ -139,14 +139,15 @@ class _Facts:
         elif isinstance(value, functools.cached_property):
             yield "get", value.func
         elif hasattr(value, "py_func"):  # compiled by numba
+            yield "type", type(value)
             yield "compiled", value.py_func
             yield "compiled with", _Text(repr(getattr(value, "targetoptions", None)))
         elif hasattr(value, "__wrapped__"):
-            yield "type", _Text(type(value).__qualname__)
+            yield "type", type(value)
             yield "wrapped", value.__wrapped__
             yield from _state(vars(value) if hasattr(value, "__dict__") else {}, {"__wrapped__"})
         elif isinstance(value, Enum):
-            yield "type", _Text(_name(type(value)))
+            yield "type", type(value)
             yield "value", value.value
         elif isinstance(value, Mapping):
             # In their order, which a function can depend on.
@@ -155,12 +156,14 @@ class _Facts:
                 if not isinstance(key, (str, int)):
                     yield f"[{label}] is", key
                 yield f"[{label}]", one
-            yield "type", _Text(f"{type(value).__qualname__} of {len(value)}")
+            yield "type", type(value)
+            yield "length", _Text(str(len(value)))
         elif isinstance(value, (set, frozenset)):
-            yield "type", _Text(type(value).__qualname__)
+            yield "type", type(value)
             yield "values", _Text(_digest("\n".join(sorted(_flat(one) for one in value))))
         elif isinstance(value, (list, tuple)):
-            yield "type", _Text(f"{type(value).__qualname__} of {len(value)}")
+            yield "type", type(value)
+            yield "length", _Text(str(len(value)))
             yield from ((f"[{n}]", one) for n, one in enumerate(value))
         elif isinstance(value, np.ndarray):
             yield "shape", _Text(str(value.shape))
@@ -204,7 +207,9 @@ class _Facts:
 
 def _leaf(value: Any) -> str | None:
     """Return the text of a value that has no parts, else None."""
-    if value is Ellipsis or isinstance(value, _SIMPLE):
+    if isinstance(value, _Text):
+        return str(value)
+    if value is Ellipsis or (isinstance(value, _SIMPLE) and _installed(type(value)) is not None):
         return repr(value)
     if isinstance(value, np.dtype | np.generic) or (
         isinstance(value, np.ndarray) and not value.dtype.hasobject
@@ -214,14 +219,13 @@ def _leaf(value: Any) -> str | None:
         return f"numpy.{value.__name__} {np.__version__}"
     if isinstance(value, (MemberDescriptorType, GetSetDescriptorType, WrapperDescriptorType)):
         return value.__qualname__
-    if isinstance(value, _Text):
-        return str(value)
     if isinstance(value, (ModuleType, type, FunctionType)):
         return None if _takes_along(value) else _installed(value)
     if isinstance(value, BuiltinFunctionType) and not _takes_along(value):
         return _installed(value)
     if isinstance(value, (tuple, list, set, frozenset, Mapping)):
-        return _plain(value)
+        # Collections of the user have methods, too.
+        return _plain(value) if _installed(type(value)) is not None else None
     return None
 
 
