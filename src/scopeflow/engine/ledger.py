@@ -1,21 +1,24 @@
 """Completion records: which pieces of work are finished, and which files prove it.
 
 Records stand beside the results, one small file for each piece of work. A record is written last,
-after the files it names were written and read back, and by an atomic rename, so a kill at any
-moment leaves work either finished and provable or not finished. A record counts only if its
-fingerprint is that of the present settings and every file it names still has the same bytes. In a
-remote store a record is one object, stored whole; the files prove themselves by size and ETag.
+after the files it names were written, synced and read back, and by an atomic rename, so a kill or
+a power cut at any moment leaves work either finished and provable or not finished. A record counts
+only if its fingerprint is that of the present settings and every file it names still has the same
+bytes. In a remote store a record is one object, stored whole; the files prove themselves by size
+and ETag.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from scopeflow.errors import ScopeflowError
+from scopeflow.io.durable import sync_files
 from scopeflow.io.files import (
     atomic_save_npz,
     file_proof,
@@ -99,11 +102,15 @@ class Ledger:
         files: Iterable[str] = (),
         arrays: dict[str, NDArray[Any]] | None = None,
     ) -> None:
-        """Record finished work. Call it last.
+        """Record finished work, once its files are safe from a power cut. Call it last.
 
         `files`: files that the work owns, relative to `root`; those of this machine are read back.
         """
         proofs = {}
+        files, root = list(files), location(self.root)
+        if isinstance(root, Path):
+            with writing(root):
+                sync_files(root, [root / relative for relative in files])
         for relative in files:
             size, digest = file_proof(location(self.root) / relative)
             proofs[relative] = {"size": size, "digest": digest}

@@ -10,9 +10,9 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from scopeflow.errors import OutputError, ScopeflowError, UnreadableFileError
+from scopeflow.io.durable import make_folders, sync_file, sync_folder
 from scopeflow.io.locations import (
     Location,
     RemotePath,
@@ -35,6 +36,9 @@ from scopeflow.io.locations import (
 
 PARTIAL_SUFFIX = ".partial"
 """Ending of a file that is still being written."""
+
+_RANDOM_BYTES = 8
+_LONGEST_NAME = 220
 
 _CAUSES = {
     errno.ENOSPC: ("no space is left", "Free space there"),
@@ -51,17 +55,47 @@ _CAUSES = {
 
 
 def partial_path(path: Location) -> Path:
-    """File that holds the data until they are complete: beside the target, if that is local.
+    """Name of the file that holds the data until they are complete: beside a local target.
+
+    A name of its own for every call, which nobody can foresee: neither another run nor a link that
+    somebody has put there can stand in its place.
 
     Examples
     --------
-    >>> partial_path(Path("out/compensated.HDF5")).name
-    'compensated.HDF5.partial'
+    >>> name = partial_path(Path("out/compensated.HDF5")).name
+    >>> name.startswith("compensated.HDF5."), name.endswith(".partial")
+    (True, True)
+    """
+    folder = Path(tempfile.gettempdir()) if isinstance(path, RemotePath) else path.parent
+    return folder / f"{_start_of(path.name)}{secrets.token_hex(_RANDOM_BYTES)}{PARTIAL_SUFFIX}"
+
+
+def _start_of(name: str) -> str:
+    """Return what partial names of a file begin with: names have 255 bytes at most."""
+    encoded = os.fsencode(name)
+    return f"{name if len(encoded) <= _LONGEST_NAME else os.fsdecode(encoded[:_LONGEST_NAME])}."
+
+
+def sweep_partials(path: Location) -> None:
+    """Remove partial files and folders that killed runs have left of a target.
+
+    Only whoever holds the lock of the target may do so: those of a living run look the same.
     """
     if isinstance(path, RemotePath):
-        name = f"scopeflow-{uuid.uuid4().hex}-{path.name}{PARTIAL_SUFFIX}"
-        return Path(tempfile.gettempdir()) / name
-    return path.with_name(path.name + PARTIAL_SUFFIX)
+        return
+    known = re.compile(
+        re.escape(_start_of(path.name)) + rf"[0-9a-f]{{{2 * _RANDOM_BYTES}}}{PARTIAL_SUFFIX}"
+    )
+    if path.parent.is_dir():
+        for name in os.listdir(path.parent):
+            if known.fullmatch(name):
+                remove_tree(path.parent / name)
+
+
+def create_partial(partial: Path) -> None:
+    """Create a partial file that nothing stands in the place of, not even a link."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(partial, flags, 0o666))
 
 
 def output_error(error: Exception, path: str | Location) -> OutputError:
@@ -99,7 +133,7 @@ def writing(path: str | Location) -> Iterator[None]:
         raise output_error(error, path) from error
 
 
-def prepare_target(path: Location, expected_bytes: int) -> None:
+def prepare_target(path: Location, expected_bytes: int, *, durable: bool = True) -> None:
     """Make the folder and refuse a target that cannot be written, before anything is.
 
     Raises OutputError: when it is a folder, when its folder cannot be made or written, or lacks
@@ -109,7 +143,10 @@ def prepare_target(path: Location, expected_bytes: int) -> None:
         _check_temporary_space(path, expected_bytes)
         return
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if durable:
+            make_folders(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         free = shutil.disk_usage(path.parent).free
@@ -140,27 +177,9 @@ def publish(partial: Path, path: Location, *, durable: bool = True) -> None:
     if not durable:
         partial.replace(path)
         return
-    descriptor = os.open(partial, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(partial)
     partial.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Some systems and network file systems cannot open or sync folders; the rename stands anyway.
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def atomic_save_npy(path: str | Location, array: ArrayLike) -> None:
@@ -228,7 +247,8 @@ def atomic_path(
     """Give a temporary path whose file takes the final name only if the block succeeds.
 
     The temporary path is on this machine. ``expected_bytes`` is refused where there is less space;
-    ``durable`` waits until the bytes are on the disk, for results: records can be made again.
+    ``durable`` waits until the bytes are on the disk; without it, whoever records the file has to
+    (see :meth:`scopeflow.engine.ledger.Ledger.complete`).
 
     Raises OutputError: when the file cannot be written.
 
@@ -242,9 +262,10 @@ def atomic_path(
     'done'
     """
     target = location(path)
-    prepare_target(target, expected_bytes)
+    prepare_target(target, expected_bytes, durable=durable)
     partial = partial_path(target)
     with writing(target):
+        create_partial(partial)
         try:
             yield partial
             publish(partial, target, durable=durable)
@@ -255,7 +276,7 @@ def atomic_path(
 
 def save_json(path: str | Location, value: Any) -> None:
     """Write JSON under its final name only when it is complete."""
-    with atomic_path(path, durable=False) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 
 

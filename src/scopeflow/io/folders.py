@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scopeflow.errors import OutputExistsError
-from scopeflow.io.files import partial_path, writing
+from scopeflow.io.durable import make_folders, sync_folder, sync_tree
+from scopeflow.io.files import partial_path, remove_tree, sweep_partials, writing
 
 __all__ = ["atomic_folder", "refuse_existing"]
 
@@ -38,21 +39,20 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     'done'
     """
     refuse_existing([path], overwrite)
-    partial = partial_path(path)
+    partial, replaced = partial_path(path), partial_path(path)
     with writing(path):
         try:
-            _remove(partial)
-            partial.mkdir(parents=True)
+            make_folders(path.parent)
+            # Whoever exports holds the lock of the output: none of these is still written.
+            sweep_partials(path)
+            partial.mkdir()
             yield partial
-            _remove(path)
+            sync_tree(partial)
+            if path.exists():
+                path.replace(replaced)  # at no moment is there neither the old nor the new one
             partial.replace(path)
+            sync_folder(path.parent)
+            remove_tree(replaced)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from scopeflow.io.durable import make_folders, sync_files
 from scopeflow.io.files import writing
 from scopeflow.io.zarr.shards import read_whole, write_chunk, write_whole
 
@@ -73,6 +74,7 @@ def create_stack(
             return
         if path.exists():
             shutil.rmtree(path)
+        make_folders(store)
         root = zarr.open_group(str(store), mode="a", zarr_format=3)
         display = name.endswith("/1")
         side = _DISPLAY_SIDE if display else _LARGEST_PLANE
@@ -85,6 +87,8 @@ def create_stack(
             dimension_names=("t", "y", "x"),
             attributes={"fingerprint": fingerprint},
         )
+        described = [one / "zarr.json" for one in (path, path.parent, store)]
+        sync_files(store.parent, [file for file in described if file.is_file()])
 
 
 def _existing(path: Path) -> Any | None:

@@ -12,10 +12,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from scopeflow.errors import InputError, OutputError
 from scopeflow.io.files import (
+    create_partial,
     output_error,
     partial_path,
     prepare_target,
     publish,
+    sweep_partials,
     writing,
 )
 from scopeflow.io.locations import Location, location
@@ -85,6 +87,9 @@ class StreamedFile(ABC):
         prepare_target(self.path, self.shape[0] * frame_values * self.dtype.itemsize)
         try:
             with writing(self.path):
+                # Whoever exports holds the lock of the output: none of these is still written.
+                sweep_partials(self.path)
+                create_partial(self._partial)
                 self._create(self._partial)
         except BaseException:
             self._discard()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
+from scopeflow.io.durable import sync_files, sync_tree
 from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.locations import Location, location, reaching
 from scopeflow.io.zarr.shards import Shards
@@ -109,6 +111,17 @@ def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, A
                     else {}
                 ),
             )
+        _sync(path)
+
+
+def _sync(path: Location) -> None:
+    """Wait until what zarr wrote outlives a power cut."""
+    if not isinstance(path, Path):
+        return
+    if path.is_dir():
+        sync_tree(path)
+    else:
+        sync_files(path.parent, [path])
 
 
 def read_layout(path: Location) -> StoreLayout | None:
@@ -203,6 +216,7 @@ class ResultStore:
             group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
+            _sync(location(self.path) / STATISTICS)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
@@ -214,6 +228,7 @@ class ResultStore:
                 group.create_array(
                     name, data=np.ascontiguousarray(np.moveaxis(image, -1, 0)), overwrite=True
                 )
+            _sync(location(self.path) / REFERENCE)
 
     def read_statistics(self) -> dict[str, NDArray[Any]]:
         """Return the statistics of all frames by name; empty while the store is incomplete."""
@@ -239,6 +254,7 @@ class ResultStore:
         """Add attributes to the group."""
         with writing(self.path):
             zarr.open_group(self._zarr, mode="r+", zarr_format=3).attrs.update(attributes)
+            _sync(location(self.path) / "zarr.json")
 
 
 def open_result(path: Location) -> ResultStore:

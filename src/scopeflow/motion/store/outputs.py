@@ -13,7 +13,16 @@ from scopeflow.engine.claim import Claim
 from scopeflow.engine.identity import NOT_IDENTIFIED
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import OptionsError, OutputError
-from scopeflow.io.files import file_proof, load_json, remove_tree, save_json, writing
+from scopeflow.io.durable import sync_folder
+from scopeflow.io.files import (
+    PARTIAL_SUFFIX,
+    file_proof,
+    load_json,
+    remove_tree,
+    save_json,
+    sweep_partials,
+    writing,
+)
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import Location, RemotePath, location
 from scopeflow.io.write.exports import video_paths
@@ -247,20 +256,23 @@ def continue_store(files: OutputFiles, wanted: StoreLayout, facts: dict[str, Any
 def discard(files: OutputFiles) -> None:
     """Remove the results and records of an earlier run of ours."""
     with writing(files.target):
-        for path in (*files.named_files(), files.state):
+        removed = (*files.named_files(), files.state)
+        for path in removed:
             remove_tree(path)
+        # Old results must not come back with a power cut, beside the settings of new ones.
+        for folder in {path.parent for path in removed}:
+            if isinstance(folder, Path):
+                sync_folder(folder)
 
 
 def sweep(files: OutputFiles) -> None:
     """Remove partly written files that a killed run left behind; remote stores have none."""
-    for folder, pattern in (
-        (files.state, "**/*.partial"),
-        (files.store, "**/*.partial"),
-        (files.folder, ".*.partial"),
-    ):
+    for folder in (files.state, files.store):
         if isinstance(folder, Path) and folder.is_dir():
-            for path in folder.glob(pattern):
+            for path in folder.glob(f"**/*{PARTIAL_SUFFIX}"):
                 path.unlink(missing_ok=True)
+    for named in files.named_files():
+        sweep_partials(named)
 
 
 def record_finished(files: OutputFiles, written: Iterable[Location], **facts: Any) -> None:
