@@ -43,6 +43,10 @@ class OutputError(ScopeflowError, OSError):
     """The output cannot be written: no permission, no space, or inside the input."""
 
 
+class OutputLockedError(OutputError):
+    """Another run writes to the output; the message names it."""
+
+
 class SessionError(ScopeflowError, RuntimeError):
     """Some recordings of a session failed; the others are finished.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from scopeflow.cells.store.tables import LINEAGE_ENDING
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.claim import Claim, changed_settings
 from scopeflow.engine.fingerprint import settings_dict
+from scopeflow.engine.lock import one_writer
 from scopeflow.errors import OutputExistsError
 from scopeflow.io.files import atomic_path, load_json, save_json
 
-__all__ = ["check_output", "take_output"]
+__all__ = ["check_output", "take_output", "taken_output"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +139,22 @@ def _reasons(plan: WorkflowPlan) -> str:
         return "another version of the program, or another method of the same name"
     more = ["…"] if len(changes) > _SHOWN else []
     return "; ".join([*changes[:_SHOWN], *more])
+
+
+@contextmanager
+def taken_output(plan: WorkflowPlan, *, wait: bool = False) -> Iterator[None]:
+    """Be the only one who writes the fields of view (FOVs) of a run, and check and take them.
+
+    Runs of other FOVs of the same output may go on at the same time.
+
+    Raises OutputLockedError: another run writes one of them.
+    Raises OutputExistsError: as :func:`check_output`, before anything is changed.
+    """
+    with one_writer(*(fov.folder for fov in plan.fovs), wait=wait):
+        # The settings of all FOVs are written in a moment, so this always waits.
+        with one_writer(plan.output / CONFIG_FILE, wait=True):
+            take_output(plan)
+        yield
 
 
 def take_output(plan: WorkflowPlan) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from threading import Event
 from typing import Any
 
-from scopeflow.cells.claim import take_output
+from scopeflow.cells.claim import taken_output
 from scopeflow.cells.config import WorkflowConfig
 from scopeflow.cells.plan import WorkflowPlan, plan_workflow
 from scopeflow.cells.run import Fov, FovFailed, Progress, Run
@@ -46,6 +46,7 @@ def run_workflow(
     client: Any = None,
     cancel_event: Event | None = None,
     progress: Progress | None = None,
+    wait: bool = False,
 ) -> bool:
     """Find, follow and measure cells in all fields of view (FOVs) of a recording.
 
@@ -70,6 +71,8 @@ def run_workflow(
         Setting it stops the run; what was finished is kept, and the next run goes on from there.
     progress : callable, optional
         Called with ``{"step", "fov", "t", "T", "message"}``, by one thread at a time.
+    wait : bool, optional
+        Wait for another run that writes the same FOVs there, instead of refusing.
 
     Returns
     -------
@@ -78,6 +81,8 @@ def run_workflow(
 
     Raises
     ------
+    OutputLockedError
+        When another run writes one of the FOVs there; runs of other FOVs may.
     ScopeflowError
         For input, options or output that cannot be used, before anything is written.
 
@@ -94,7 +99,7 @@ def run_workflow(
     ['.scopeflow', 'fov_000', 'processing_config.yaml']
     """
     plan = plan_workflow(recording, output, config)
-    return run_plan(plan, client=client, cancel_event=cancel_event, progress=progress)
+    return run_plan(plan, client=client, cancel_event=cancel_event, progress=progress, wait=wait)
 
 
 def run_plan(
@@ -103,12 +108,13 @@ def run_plan(
     client: Any = None,
     cancel_event: Event | None = None,
     progress: Progress | None = None,
+    wait: bool = False,
 ) -> bool:
     """Run a checked plan; parameters as for :func:`run_workflow`."""
     place = RegistrationConfig(n_jobs=plan.config.params.n_workers, client=client)
-    take_output(plan)
     last = "copy" if plan.config.params.copy_only else "caching"
-    run = run_steps(plan, place, last, cancel_event, progress)
+    with taken_output(plan, wait=wait):
+        run = run_steps(plan, place, last, cancel_event, progress)
     if run.cancelled:
         logger.warning("The workflow was cancelled; the same call continues it.")
         return False

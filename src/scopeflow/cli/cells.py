@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scopeflow.cli.settings import assigned_values, start_logging
+from scopeflow.cli.settings import Wait, assigned_values, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.cells.config import WorkflowConfig
@@ -40,6 +40,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any parameter; may be repeated."),
     ] = None,
+    wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, write nothing.")
     ] = False,
@@ -62,7 +63,7 @@ def run(
         def show(event: dict[str, Any]) -> None:
             line.update(f"{event['step']}, FOV {event['fov']}: {event['t']} of {event['T']} frames")
 
-        done = run_plan(plan, progress=show)
+        done = run_plan(plan, progress=show, wait=wait)
     _print_status(console, output)
     if not done:
         raise typer.Exit(1)
@@ -131,6 +132,7 @@ def merge(
     ] = None,
     tidy: Annotated[bool, typer.Option("--tidy", help="Also write one table a feature.")] = False,
     overwrite: Overwrite = False,
+    wait: Wait = False,
     verbose: Verbose = False,
 ) -> None:
     """Put the traces of fields of view together, one table a sample."""
@@ -148,9 +150,9 @@ def merge(
         chosen[name] = fovs
     if file is not None:
         chosen = read_samples(file)
-    for path in merge_traces(output, chosen, overwrite=overwrite).values():
+    for path in merge_traces(output, chosen, overwrite=overwrite, wait=wait).values():
         typer.echo(str(path))
-        for small in export_tidy(path, overwrite=overwrite) if tidy else ():
+        for small in export_tidy(path, overwrite=overwrite, wait=wait) if tidy else ():
             typer.echo(str(small))
 
 
@@ -165,13 +167,14 @@ def fit(
         bool, typer.Option("--picture", help="Also draw points and curves, as PNG.")
     ] = False,
     overwrite: Overwrite = False,
+    wait: Wait = False,
     verbose: Verbose = False,
 ) -> None:
     """Fit a model to every cell of a merged table."""
     start_logging(verbose)
     from scopeflow.cells.results.fit import fit_traces
 
-    path = fit_traces(table, column, model, overwrite=overwrite, picture=picture)
+    path = fit_traces(table, column, model, overwrite=overwrite, picture=picture, wait=wait)
     typer.echo(str(path))
     if picture:
         typer.echo(str(path.with_suffix(".png")))
@@ -197,6 +200,7 @@ def export(
     ] = "ome-ngff",
     fovs: Fovs = None,
     overwrite: Overwrite = False,
+    wait: Wait = False,
     verbose: Verbose = False,
 ) -> None:
     """Write images with labels, tracks or traces for other programs."""
@@ -210,7 +214,9 @@ def export(
             f"--format {format_}: is not known.{hint} Known: {', '.join(FORMATS)}"
         )
     numbers = _numbers(fovs)
-    for path in export_results(results, target, format_, fovs=numbers, overwrite=overwrite):
+    for path in export_results(
+        results, target, format_, fovs=numbers, overwrite=overwrite, wait=wait
+    ):
         typer.echo(str(path))
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from scopeflow.cli.selection import Axes, Dataset, Plane, Position
 from scopeflow.cli.settings import (
     FORMATS,
+    Wait,
     make_config,
     make_options,
     parse_format,
@@ -97,6 +98,7 @@ def correct(
             "--resume/--no-resume", help="Continue an earlier run, or replace its results."
         ),
     ] = True,
+    wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, write nothing.")
     ] = False,
@@ -131,7 +133,7 @@ def correct(
         assignments=assignments or [],
     )
     config = make_config(
-        scheduler, workers, resume=resume, block_length=block_length, verbose=verbose
+        scheduler, workers, resume=resume, wait=wait, block_length=block_length, verbose=verbose
     )
     from scopeflow.motion.correct import BatchMotionCorrector
     from scopeflow.motion.plan import plan_correction

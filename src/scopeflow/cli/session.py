@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scopeflow.cli.settings import make_config, parse_assignments, start_logging
+from scopeflow.cli.settings import Wait, make_config, parse_assignments, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.engine.place import RegistrationConfig
@@ -62,6 +63,7 @@ def run(
             help="Where to compute; also the scheduler file of a dask cluster.",
         ),
     ] = None,
+    wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, write nothing.")
     ] = False,
@@ -79,7 +81,11 @@ def run(
     array = _is_array(config, stage, array, index)
     if override and stage not in (None, 1):
         raise typer.BadParameter(f"--of-params are options of stage 1, not of stage {stage}")
-    execution = _execution(config, scheduler, workers, verbose)
+    from scopeflow.sessions.recordings import execution_of
+
+    execution = replace(
+        execution_of(config, _execution(config, scheduler, workers, verbose)), wait=wait
+    )
     console = Console()
     if dry_run:
         _print_plan(console, config, override, execution)

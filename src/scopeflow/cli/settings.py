@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -36,6 +36,12 @@ _USUAL = ("ZARR", "HDF5", "TIFF", "MAT")
 _OTHERS = tuple(name for name in OutputFormat if name not in (*_USUAL, *_NO_FILES))
 FORMATS = tuple(name.lower() for name in (*_USUAL, *_OTHERS))
 """Names that ``--format`` takes, the usual ones first."""
+
+
+Wait: TypeAlias = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait for another run that writes there, instead of refusing."),
+]
 
 
 def start_logging(verbose: bool) -> None:
@@ -252,6 +258,7 @@ def make_config(
     resume: bool,
     block_length: int | None,
     verbose: bool,
+    wait: bool = False,
 ) -> RegistrationConfig:
     """Say where a run computes, from ``--scheduler`` and ``--workers``.
 
@@ -290,6 +297,7 @@ def make_config(
             n_jobs=-1 if workers is None else workers,
             verbose=verbose,
             resume=resume,
+            wait=wait,
             block_length=block_length,
             **place,
         )

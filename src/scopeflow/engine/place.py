@@ -31,6 +31,8 @@ class RegistrationConfig:
         Address of a running dask scheduler, such as ``tcp://host:8786``.
     resume : bool
         Keep blocks that an earlier run with equal settings has finished.
+    wait : bool
+        Wait for another run that writes to the same output, instead of refusing.
     block_length : int, optional
         Frames computed and written together; chosen from the memory when None.
     memory_limit_bytes : int, optional
@@ -55,6 +57,7 @@ class RegistrationConfig:
     client: Any = field(default=None, kw_only=True, compare=False)
     scheduler_address: str | None = field(default=None, kw_only=True)
     resume: bool = field(default=True, kw_only=True)
+    wait: bool = field(default=False, kw_only=True)
     block_length: int | None = field(default=None, kw_only=True)
     memory_limit_bytes: int | None = field(default=None, kw_only=True)
     progress: bool | None = field(default=None, kw_only=True)
@@ -78,7 +81,7 @@ class RegistrationConfig:
                 raise OptionsError(
                     f"{option} is {value!r}; it must be a positive whole number, or None"
                 )
-        for option in ("verbose", "resume"):
+        for option in ("verbose", "resume", "wait"):
             if not isinstance(getattr(self, option), bool):
                 raise OptionsError(f"{option} is {getattr(self, option)!r}; it must be a boolean")
         if self.progress is not None and not isinstance(self.progress, bool):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -210,6 +211,22 @@ class RemotePath:
     def upload(self, path: Path) -> None:
         """Store a file of this machine under this name, whole."""
         self.filesystem.put_file(str(path), self.address)
+
+    def create(self, content: bytes) -> None:
+        """Store a new object; `FileExistsError` where one stands, if the store can tell."""
+        self.filesystem.pipe_file(self.address, content, mode="create")
+
+    def write_bytes(self, content: bytes) -> None:
+        """Store an object whole, in the place of an older one."""
+        self.filesystem.pipe_file(self.address, content)
+
+    def modified(self) -> float:
+        """Return when the object was stored, in seconds since the epoch; now if it cannot tell."""
+        with reaching(self):
+            try:
+                return float(self.filesystem.modified(self.address).timestamp())
+            except NotImplementedError:
+                return time.time()
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""

@@ -421,6 +421,8 @@ class Motion:
         ------
         OutputExistsError
             If something else stands there.
+        OutputLockedError
+            If another run writes there.
         OutputError
             If it cannot be written.
         """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.messages import debug_messages
 from scopeflow.engine.pieces import Outcome
 from scopeflow.engine.place import RegistrationConfig
@@ -104,14 +105,28 @@ def run_correction(
     `executor`: where, if a place is open already; otherwise the one that the configuration names.
     `callbacks`: functions of the user to call as frames and batches finish.
     Raises ScopeflowError: one clear error, before anything is written where that is possible.
+    Raises OutputLockedError: another run writes there.
     """
     started = time.time()
     callbacks = callbacks or Callbacks()
-    if plan.files is not None and config.resume and not callbacks.want_batches:
-        finished = _finished(plan, plan.files)
-        if finished is not None:
-            return finished
+
+    def finished() -> CorrectionResult | None:
+        if plan.files is None or not config.resume or callbacks.want_batches:
+            return None
+        return _finished(plan, plan.files)
+
+    found = finished()
+    if found is not None:
+        return found
     with contextlib.ExitStack() as stack:
+        lock = None
+        if plan.files is not None:
+            places = plan.files.written_together()
+            lock = stack.enter_context(one_writer(*places, wait=config.wait))
+            # Another run may have finished it while this one waited.
+            found = finished() if config.wait else None
+            if found is not None:
+                return found
         if config.verbose or plan.options.verbose:
             stack.enter_context(debug_messages())
         if executor is None:
@@ -126,7 +141,8 @@ def run_correction(
         _check_memory(plan, config, executor)
         video = stack.enter_context(shared_video(plan.recording.video, executor))
         recording = dataclasses.replace(plan.recording, video=video)
-        run = _Run(dataclasses.replace(plan, recording=recording), config, executor, callbacks)
+        plan = dataclasses.replace(plan, recording=recording)
+        run = _Run(plan, config, executor, callbacks, lock)
         return run.to_arrays() if plan.files is None else run.to_files(plan.files, started)
 
 
@@ -162,6 +178,7 @@ class _Run:
     config: RegistrationConfig
     executor: Executor
     callbacks: Callbacks
+    lock: Lock | None
 
     def to_arrays(self) -> CorrectionResult:
         """Correct into arrays of this process."""
@@ -290,6 +307,8 @@ class _Run:
         with FrameProgress(job.grid.n_frames, "correcting", self.config.progress) as progress:
 
             def on_finish(block: Block, outcome: Outcome) -> None:
+                if self.lock is not None:
+                    self.lock.check()
                 if keep is not None and outcome.content is not None:
                     keep.keep(block, outcome.content)
                 progress.advance(block.length, reused=outcome.reused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError, SessionError
 from scopeflow.io.files import load_json
@@ -183,6 +185,21 @@ def execution_of(config: SessionConfig, execution: RegistrationConfig | None) ->
             parallelization="dask" if config.scheduler == "dask" else None,
         )
     return replace(execution, resume=config.resume)
+
+
+def session_writer(
+    config: SessionConfig, recordings: Sequence[SessionRecording], *, whole: bool = True, wait: bool
+) -> AbstractContextManager[Lock]:
+    """Be the only one who writes products of recordings, and of the session unless not `whole`.
+
+    Tasks of an array job each hold their recording alone, and so work side by side.
+
+    Raises OutputLockedError: another run writes there.
+    """
+    folders = [recording.folder for recording in recordings]
+    if whole:
+        folders.append(config.resolve_output_paths()[1])
+    return one_writer(*folders, wait=wait)
 
 
 def load_average(recording: SessionRecording) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
     find_session_recordings,
+    session_writer,
 )
 from scopeflow.sessions.stage1 import run_stage1, run_stage1_array
 from scopeflow.sessions.stage2 import run_stage2
@@ -81,6 +82,8 @@ def run_session(
     ------
     ScopeflowError
         One clear error for bad input, before anything is written.
+    OutputLockedError
+        When another run writes products of the session.
     SessionError
         When recordings failed in a stage; its other recordings are finished, later stages are not
         begun. Running it again resumes.
@@ -102,7 +105,11 @@ def run_session(
         folders = run_stage1_array(config, of_options_override, execution=execution)
         return SessionResult(folders)
     run_config = execution_of(config, execution)
-    with open_executor(run_config) as executor:
+    recordings = find_session_recordings(config)
+    with (
+        session_writer(config, recordings, wait=run_config.wait),
+        open_executor(run_config) as executor,
+    ):
         if isinstance(executor, ClusterExecutor):
             # One cluster for all stages.
             run_config = replace(

@@ -35,6 +35,7 @@ from scopeflow.sessions.recordings import (
     load_average,
     odd_shapes,
     raise_failures,
+    session_writer,
 )
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def run_stage1(
     ------
     OptionsError
         When `task_index` is out of range or an option cannot be used; nothing is written.
+    OutputLockedError
+        When another run writes products of these recordings.
     SessionError
         When recordings failed; the others are finished.
 
@@ -90,8 +93,20 @@ def run_stage1(
     ['a', 'b']
     """
     chosen = _chosen(find_session_recordings(config), task_index)
-    jobs, failures = plan_stage1(config, chosen, of_options_override, execution=execution)
     run_config = execution_of(config, execution)
+    with session_writer(config, chosen, whole=task_index is None, wait=run_config.wait):
+        _correct_all(config, chosen, of_options_override, execution)
+    return [recording.folder for recording in chosen]
+
+
+def _correct_all(
+    config: SessionConfig,
+    chosen: list[SessionRecording],
+    override: Mapping[str, Any] | None,
+    execution: RegistrationConfig | None,
+) -> None:
+    run_config = execution_of(config, execution)
+    jobs, failures = plan_stage1(config, chosen, override, execution=execution)
     planned = [(recording, plan) for recording, plan in jobs if plan is not None]
     if planned:
         total = sum(plan.grid.n_frames for _, plan in planned)
@@ -109,7 +124,6 @@ def run_stage1(
             at_once = 1 if executor.n_workers == 1 else min(len(planned), executor.n_workers + 1)
             failures.update(_side_by_side(correct, planned, at_once))
     raise_failures(1, chosen, failures)
-    return [recording.folder for recording in chosen]
 
 
 def run_stage1_array(

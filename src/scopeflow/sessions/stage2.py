@@ -32,6 +32,7 @@ from scopeflow.sessions.recordings import (
     load_averages,
     load_displacement,
     raise_failures,
+    session_writer,
 )
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def run_stage2(
         When stage 1 has not made an average.
     InputError
         When averages are damaged or differ in shape.
+    OutputLockedError
+        When another run writes products of the session.
     SessionError
         When recordings failed; the others are finished.
 
@@ -94,7 +97,11 @@ def run_stage2(
     """
     recordings = find_session_recordings(config)
     averages = load_averages(recordings)
-    with open_executor(execution_of(config, execution)) as executor:
+    run_config = execution_of(config, execution)
+    with (
+        session_writer(config, recordings, wait=run_config.wait),
+        open_executor(run_config) as executor,
+    ):
         center = choose_center(config, recordings, averages, executor)
         found, failures = _displacements(config, recordings, averages, center, executor)
     raise_failures(2, recordings, failures)

@@ -40,6 +40,7 @@ from scopeflow.sessions.recordings import (
     find_session_recordings,
     load_averages,
     raise_failures,
+    session_writer,
 )
 from scopeflow.sessions.stage2 import match_numbers, required_displacements
 
@@ -81,6 +82,8 @@ def run_stage3(
     InputNotFoundError, OptionsError, SessionError
         When products of earlier stages are missing, or recordings failed; the products of the
         others are finished.
+    OutputLockedError
+        When another run writes products of the session.
 
     Examples
     --------
@@ -108,6 +111,14 @@ def run_stage3(
     fields = required_displacements(recordings, displacement_fields, center, shape)
     inputs = Inputs(recordings, averages, center, fields)
     run_config = execution_of(config, execution)
+    with session_writer(config, recordings, wait=run_config.wait):
+        return _write_final(config, inputs, files, run_config)
+
+
+def _write_final(
+    config: SessionConfig, inputs: Inputs, files: FinalFiles, run_config: RegistrationConfig
+) -> NDArray[np.bool_]:
+    recordings = inputs.recordings
     with open_executor(run_config) as executor:
         files.prepare(recordings, config.align_output_format)
         masks, failures = _masks(config, inputs, files, executor)

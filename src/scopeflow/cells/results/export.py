@@ -19,10 +19,11 @@ from scopeflow.cells.results.ngff import write_image
 from scopeflow.cells.results.open import FovResults, Results, open_results
 from scopeflow.cells.results.tracks import track_graph
 from scopeflow.cells.store.arrays import IMAGES, fov_folder
+from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, OptionsError, nearest_name
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
-from scopeflow.io.folders import atomic_folder, refuse_existing
+from scopeflow.io.folders import atomic_folder
 from scopeflow.io.metadata import VideoMetadata
 
 __all__ = ["FORMATS", "export_results"]
@@ -45,6 +46,7 @@ def export_results(
     *,
     fovs: Sequence[int] | None = None,
     overwrite: bool = False,
+    wait: bool = False,
 ) -> list[Path]:
     """Write results of a cell workflow for other programs.
 
@@ -67,6 +69,8 @@ def export_results(
         Only these.
     overwrite : bool, optional
         Replace what exists.
+    wait : bool, optional
+        Wait for another run that writes there, instead of refusing.
 
     Returns
     -------
@@ -75,9 +79,9 @@ def export_results(
 
     Raises
     ------
-    InputNotFoundError, InputError, OptionsError, OutputExistsError
-        No results, a FOV without images or cells, an unknown format, or a target that exists;
-        before anything is written.
+    InputNotFoundError, InputError, OptionsError, OutputExistsError, OutputLockedError
+        No results, a FOV without images or cells, an unknown format, or a target that exists or
+        that another run writes; before anything is written.
 
     Examples
     --------
@@ -102,19 +106,19 @@ def export_results(
     ending = FORMATS[format]
     if format in ("csv", "parquet"):
         path = folder / f"{base}{ending}"
-        refuse_existing([path], overwrite)
-        return [_export_table(opened, chosen, path)]
+        with only_writer_of_new([path], overwrite=overwrite, wait=wait):
+            return [_export_table(opened, chosen, path)]
     paths = [folder / f"{base}_{fov_folder(fov.fov)}{ending}" for fov in chosen]
-    refuse_existing(paths, overwrite)
     for fov in chosen:
         _check(fov, format)
-    for fov, path in zip(chosen, paths, strict=True):
-        with atomic_folder(path, overwrite=overwrite) as partial:
-            if format == "ome-ngff":
-                _write_ngff(fov, partial, path.name.removesuffix(ending))
-            else:
-                _write_geff(fov, partial, path)
-        logger.info("%s is written", path)
+    with only_writer_of_new(paths, overwrite=overwrite, wait=wait):
+        for fov, path in zip(chosen, paths, strict=True):
+            with atomic_folder(path, overwrite=overwrite) as partial:
+                if format == "ome-ngff":
+                    _write_ngff(fov, partial, path.name.removesuffix(ending))
+                else:
+                    _write_geff(fov, partial, path)
+            logger.info("%s is written", path)
     return paths
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 from scopeflow.cells.methods.models import fit_trace, get_model
 from scopeflow.cells.results.fits_picture import FittedTrace, save_fits_picture
 from scopeflow.cells.store.tables import read_traces
-from scopeflow.errors import InputError, InputNotFoundError, OutputExistsError, nearest_name
+from scopeflow.engine.lock import only_writer_of_new
+from scopeflow.errors import InputError, InputNotFoundError, nearest_name
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
 
@@ -31,6 +32,7 @@ def fit_traces(
     target: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     picture: bool = False,
+    wait: bool = False,
 ) -> Path:
     """Fit a model to every cell of a merged table.
 
@@ -73,9 +75,14 @@ def fit_traces(
     name = f"{source.stem}_fitted_{model}.csv"
     path = source.with_name(name) if target is None else local_path(target, "fitted parameters")
     targets = [path, path.with_suffix(".parquet")] + [path.with_suffix(".png")] * picture
-    for one in targets:
-        if one.exists() and not overwrite:
-            raise OutputExistsError(f"{one} exists; choose another target, or overwrite=True")
+    with only_writer_of_new(targets, overwrite=overwrite, wait=wait):
+        _write_fits(source, traces, column, model, path, picture)
+    return path
+
+
+def _write_fits(
+    source: Path, traces: pd.DataFrame, column: str, model: str, path: Path, picture: bool
+) -> None:
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
     drawn: list[FittedTrace] = []
@@ -103,7 +110,6 @@ def fit_traces(
     if drawn:
         with atomic_path(path.with_suffix(".png")) as partial:
             save_fits_picture(partial, drawn, title=f"{source.stem}, {column}, {model}")
-    return path
 
 
 def _name_bounds(fitted: pd.DataFrame, model: str) -> None:

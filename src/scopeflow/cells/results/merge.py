@@ -16,7 +16,8 @@ from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import CONFIG_FILE
 from scopeflow.cells.ranges import parse_ranges
 from scopeflow.cells.store.tables import read_traces
-from scopeflow.errors import InputError, InputNotFoundError, OptionsError, OutputExistsError
+from scopeflow.engine.lock import only_writer_of_new
+from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
 
@@ -47,6 +48,7 @@ def merge_traces(
     *,
     target: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    wait: bool = False,
 ) -> dict[str, Path]:
     """Write one table of traces a sample, with times; only cells that are good.
 
@@ -60,6 +62,8 @@ def merge_traces(
         Folder of the tables; by default ``merged`` in `output`.
     overwrite : bool, optional
         Replace tables that exist.
+    wait : bool, optional
+        Wait for another run that writes there, instead of refusing.
 
     Returns
     -------
@@ -69,8 +73,9 @@ def merge_traces(
 
     Raises
     ------
-    InputNotFoundError, InputError, OptionsError, OutputExistsError
-        No traces there, a sample without any, a bad range or name, or a table that exists.
+    InputNotFoundError, InputError, OptionsError, OutputExistsError, OutputLockedError
+        No traces there, a sample without any, a bad range or name, or a table that exists or that
+        another run writes.
     """
     root = local_path(output, "the results of the cell workflow")
     tables = trace_files(root)
@@ -90,9 +95,6 @@ def merge_traces(
     for name in chosen:
         if not re.fullmatch(r"[\w .+-]+", name):
             raise OptionsError(f"sample {name!r}: a name has letters, digits, blanks and . + - _")
-        for path in (folder / f"{name}_merged.csv", folder / f"{name}_merged.parquet"):
-            if path.exists() and not overwrite:
-                raise OutputExistsError(f"{path} exists; choose another target, or overwrite=True")
         if not any(n in tables for n in chosen[name]):
             raise InputError(f"sample {name}: none of its FOVs {list(chosen[name])} has traces")
     seen: dict[int, str] = {}
@@ -101,9 +103,11 @@ def merge_traces(
             if fov in seen:
                 logger.warning("FOV %d is in the samples %s and %s", fov, seen[fov], name)
             seen[fov] = name
-    return {
-        name: _write_sample(folder, name, fovs, tables, config) for name, fovs in chosen.items()
-    }
+    paths = [folder / f"{name}_merged.{ending}" for name in chosen for ending in ("csv", "parquet")]
+    with only_writer_of_new(paths, overwrite=overwrite, wait=wait):
+        return {
+            name: _write_sample(folder, name, fovs, tables, config) for name, fovs in chosen.items()
+        }
 
 
 def _write_sample(

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from scopeflow.cells.store.tables import read_traces
+from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.files import atomic_path
-from scopeflow.io.folders import refuse_existing
 
 __all__ = ["export_tidy", "read_samples"]
 
@@ -74,6 +74,7 @@ def export_tidy(
     target: str | os.PathLike[str] | None = None,
     *,
     overwrite: bool = False,
+    wait: bool = False,
 ) -> list[Path]:
     """Write a merged table as one small table a feature.
 
@@ -85,6 +86,8 @@ def export_tidy(
         Folder; by default that of the table.
     overwrite : bool, optional
         Replace files that exist.
+    wait : bool, optional
+        Wait for another run that writes there, instead of refusing.
 
     Returns
     -------
@@ -95,8 +98,8 @@ def export_tidy(
 
     Raises
     ------
-    InputNotFoundError, InputError, OutputExistsError
-        The table is missing or not merged, or a file exists.
+    InputNotFoundError, InputError, OutputExistsError, OutputLockedError
+        The table is missing or not merged, or a file exists or is written by another run.
     """
     source = Path(table).expanduser()
     if not source.is_file():
@@ -111,11 +114,11 @@ def export_tidy(
     if empty:
         logger.warning("%s: %s without values, left out", source, ", ".join(empty))
     chosen = {n: folder / f"{sample}_{n}.csv" for n in features if n not in empty}
-    refuse_existing(list(chosen.values()), overwrite)
     rows = merged.sort_values(["time", "fov", "cell"], kind="stable")
-    for name, path in chosen.items():
-        kept = rows[["time", "fov", "cell", name]].rename(columns={name: "value"})
-        text = kept.to_csv(index=False, lineterminator="\n")
-        with atomic_path(path) as partial:
-            partial.write_text(f"# Time units: min\n{text}", encoding="utf-8")
+    with only_writer_of_new(list(chosen.values()), overwrite=overwrite, wait=wait):
+        for name, path in chosen.items():
+            kept = rows[["time", "fov", "cell", name]].rename(columns={name: "value"})
+            text = kept.to_csv(index=False, lineterminator="\n")
+            with atomic_path(path) as partial:
+                partial.write_text(f"# Time units: min\n{text}", encoding="utf-8")
     return list(chosen.values())

@@ -14,10 +14,10 @@ from scopeflow.cells.results.open import FovResults, Results, open_results
 from scopeflow.cells.results.picture import save_cells_picture
 from scopeflow.cells.results.tracks import track_graph
 from scopeflow.cells.store.arrays import fov_folder
+from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
-from scopeflow.io.folders import refuse_existing
 
 __all__ = ["napari_layers", "open_in_napari", "save_pictures"]
 
@@ -74,10 +74,10 @@ def save_pictures(
     paths = [folder / f"{fov_folder(fov.fov)}.png" for fov in chosen]
     for fov in chosen:
         _check(fov, frame)
-    refuse_existing(paths, overwrite)
     pixel = opened.metadata.get("pixel_size_um")
-    for fov, path in zip(chosen, paths, strict=True):
-        _save_picture(fov, path, frame, float(pixel) if pixel else None)
+    with only_writer_of_new(paths, overwrite=overwrite):
+        for fov, path in zip(chosen, paths, strict=True):
+            _save_picture(fov, path, frame, float(pixel) if pixel else None)
     return paths
 
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Any, ClassVar
 
-from scopeflow.cells.claim import take_output
+from scopeflow.cells.claim import taken_output
 from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import plan_workflow
 from scopeflow.cells.store.arrays import fov_folder
@@ -37,9 +37,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Config = WorkflowConfig | Mapping[str, Any] | str | os.PathLike[str]
-
-# Services of several threads share the files of one output.
-_SETTINGS = Lock()
 
 
 def _recording(metadata: Any) -> Any:
@@ -81,10 +78,9 @@ def _run(
     )
     wanted = _existing(fovs, [fov.fov for fov in plan.fovs])
     plan = replace(plan, fovs=tuple(fov for fov in plan.fovs if fov.fov in wanted))
-    with _SETTINGS:
-        take_output(plan)
-    # One thread: whoever calls services has threads of their own.
-    run = run_steps(plan, RegistrationConfig(n_jobs=1), last, cancel)
+    with taken_output(plan):
+        # One thread: whoever calls services has threads of their own.
+        run = run_steps(plan, RegistrationConfig(n_jobs=1), last, cancel)
     failed = run.failed | run.without_pictures
     done = [] if run.cancelled else [fov for fov in wanted if fov not in failed]
     return done, failed, run.cancelled

@@ -115,6 +115,10 @@ class OutputFiles:
         """Return every file that a run may write under its final name, outside of the state."""
         return [self.target, *self.video_files, *(self.side_file(name) for name in SIDE_FILES)]
 
+    def written_together(self) -> tuple[Location, ...]:
+        """Return what only one run may write at a time; side files are shared by all formats."""
+        return self.target, self.side_file("run.json")
+
     def claim(self, settings: dict[str, Any]) -> Claim:
         """Return the answer to whether a run with these settings may write here."""
         return Claim(self.target, self.settings, settings, _in_todays_form)

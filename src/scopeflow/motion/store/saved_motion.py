@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, task_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
@@ -102,9 +103,22 @@ def save_motion(
         "interpolation": facts.interpolation,
         "non_finite": facts.non_finite,
     }
-    mark = take_claim(files, everything, resume=config.resume)
+    with one_writer(target, wait=config.wait) as lock:
+        _write(files, array, facts, everything, job, config, lock)
+
+
+def _write(
+    files: OutputFiles,
+    array: da.Array,
+    facts: MotionFacts,
+    settings: dict[str, Any],
+    job: CorrectionJob | None,
+    config: RegistrationConfig,
+    lock: Lock,
+) -> None:
+    mark = take_claim(files, settings, resume=config.resume)
     ledger = files.ledger(mark)
-    store, grid = _open_store(files, array, facts, job, config, everything)
+    store, grid = _open_store(files, array, facts, job, config, settings)
     sink = StoreSink(store, ledger)
     with (
         contextlib.ExitStack() as stack,
@@ -113,6 +127,7 @@ def save_motion(
     ):
 
         def on_finish(block: Block, outcome: Outcome) -> None:
+            lock.check()
             progress.advance(block.length, reused=outcome.reused)
 
         if job is None:
@@ -135,7 +150,11 @@ def save_motion(
     # Last: a store without this is not complete.
     store.set_attributes(
         **motion_attributes(
-            target.stem, MOTION, store.layout.shape[1:3], store.layout.motion_shape, facts.metadata
+            files.target.stem,
+            MOTION,
+            store.layout.shape[1:3],
+            store.layout.motion_shape,
+            facts.metadata,
         )
     )
 

@@ -11,8 +11,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.engine.lock import one_writer
 from scopeflow.errors import InputError
 from scopeflow.io.formats import OutputFormat
+from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import open_source
 from scopeflow.io.read.protocol import Source
@@ -265,6 +267,7 @@ class VideoWriter:
         assert self.path is not None
         with (
             self._waiting as waiting,
+            one_writer(location(self.path)),
             open_writer(self.path, self.output_format, shape=shape, dtype=self.dtype) as writer,
         ):
             waiting.seek(0)
