@@ -16,8 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scopeflow.cells.config import WorkflowConfig
 from scopeflow.cells.plan import CELLS_VERSION, CONFIG_FILE, RECORDS, FovPlan, WorkflowPlan
 from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
@@ -28,6 +26,7 @@ from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.lock import one_writer
 from scopeflow.errors import OutputExistsError
 from scopeflow.io.files import atomic_path, load_json, save_json
+from scopeflow.strict.text import file_text, read_yaml
 
 __all__ = ["check_output", "take_output", "taken_output"]
 
@@ -131,7 +130,7 @@ def _reasons(plan: WorkflowPlan) -> str:
     else:
         # Results from before settings were kept: the options stand in the file for people.
         try:
-            stored = yaml.safe_load((plan.output / CONFIG_FILE).read_text(encoding="utf-8"))
+            stored = read_yaml(file_text(plan.output / CONFIG_FILE))
             changes = changed_settings(_options(WorkflowConfig(**stored)), _options(plan.config))
         except Exception:  # missing, damaged, or options of another version
             logger.debug("%s cannot be read", plan.output / CONFIG_FILE, exc_info=True)

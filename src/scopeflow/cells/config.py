@@ -16,7 +16,7 @@ from scopeflow.cells.channels import ByKey, Channels, ChannelSelection, Features
 from scopeflow.cells.ranges import parse_ranges
 from scopeflow.errors import InputNotFoundError, OptionsError
 from scopeflow.strict.model import Count, Flag
-from scopeflow.strict.text import read_yaml
+from scopeflow.strict.text import TextError, file_text, read_yaml
 from scopeflow.strict.values import Number, Whole, is_integer, plain
 
 __all__ = ["ChannelSelection", "Channels", "ProcessingParams", "WorkflowConfig", "load_config"]
@@ -313,14 +313,13 @@ def load_config(path: str | os.PathLike[str]) -> WorkflowConfig:
     """
     file = Path(path)
     try:
-        read = read_yaml(file.read_text(encoding="utf-8"))
+        read = read_yaml(file_text(file))
     except FileNotFoundError:
         raise InputNotFoundError(
             f"{file}: there is no such configuration; check the path"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OptionsError(f"{file}: cannot be read as YAML: {reason}") from None
+    except (TextError, OSError) as error:
+        raise OptionsError(f"{file}: cannot be read as YAML: {error}") from None
     if not isinstance(read, dict):
         raise OptionsError(f"{file}: holds no mapping with channels: and params:")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -96,31 +95,33 @@ def assigned_values(
     typer.BadParameter
         For a word without ``=``, an unknown or repeated name, or a value that is no YAML.
     """
-    import yaml
-
     from scopeflow.errors import nearest_name
-    from scopeflow.strict.text import read_yaml
+    from scopeflow.strict.text import TextError, read_yaml
+    from scopeflow.strict.values import excerpt
 
     values: dict[str, Any] = {}
     for word in given:
         name, equals, text = word.partition("=")
         name = name.strip()
         if not equals:
-            raise typer.BadParameter(f"{flag} {word}: write KEY=VALUE, such as {flag} {example}")
+            raise typer.BadParameter(
+                f"{flag} {excerpt(word)}: write KEY=VALUE, such as {flag} {example}"
+            )
         if name not in known:
             raise typer.BadParameter(
-                f"{flag} {name}: there is no such option.{nearest_name(name, known)}"
+                f"{flag} {excerpt(name)}: there is no such option.{nearest_name(name, known)}"
             )
         if name in values:
             raise typer.BadParameter(f"{flag} {name} is given twice; give it once")
         try:
             values[name] = read_yaml(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise typer.BadParameter(f"{flag} {word}: the value cannot be read: {reason}") from None
+        except TextError as error:
+            raise typer.BadParameter(
+                f"{flag} {excerpt(word)}: the value cannot be read: {error}"
+            ) from None
         if _lacks_blank(values[name]):
             raise typer.BadParameter(
-                f"{flag} {word}: a blank belongs behind each colon, such as {flag} "
+                f"{flag} {excerpt(word)}: a blank belongs behind each colon, such as {flag} "
                 f"'{name}={{max_gap: 2}}'"
             )
     return values
@@ -306,12 +307,14 @@ def make_config(
 
 
 def _address(scheduler: str) -> str | None:
+    from scopeflow.strict.text import file_text, read_json
+
     if re.fullmatch(r"\w+://.+|[\w.-]+:\d+", scheduler):
         return scheduler
     path = Path(scheduler)
     if not path.is_file():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
-    except (ValueError, KeyError, TypeError):
+        return str(read_json(file_text(path))["address"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None

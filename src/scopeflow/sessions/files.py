@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scopeflow.errors import InputNotFoundError, OptionsError
-from scopeflow.strict.text import read_yaml
+from scopeflow.strict.text import TextError, file_text, read_toml, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +36,10 @@ def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dic
     if not path.is_file():
         raise InputNotFoundError(f"Configuration file not found: {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if kind == "toml" else read_yaml(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise OptionsError(f"{path} cannot be read as {kind.upper()}: {reason}") from None
+        text = file_text(path)
+        data = read_toml(text) if kind == "toml" else read_yaml(text)
+    except TextError as error:
+        raise OptionsError(f"{path} cannot be read as {kind.upper()}: {error}") from None
     if not isinstance(data, dict):
         raise OptionsError(f"{path} holds no names with values; write lines such as root = '/data'")
     names = set(known)

@@ -191,7 +191,17 @@ def shortened(value: object, limit: int = 80) -> str:
     value = value.value if isinstance(value, Enum) else plain(value)
     if isinstance(value, np.ndarray):
         return f"array of shape {value.shape}, {value.dtype}"
-    text = " ".join(repr(value).split())
+    try:
+        text = repr(value)
+    except Exception:  # numbers of too many digits, lists nested too deep, objects of users
+        text = f"<{type(value).__name__}>"
+    return excerpt(text, limit)
+
+
+def excerpt(text: str, limit: int = 300) -> str:
+    """Return a text for messages: one line of at most `limit` characters."""
+    # Split only what can be shown: a text may have any length.
+    text = " ".join(text[: 4 * limit].split()) + ("…" if len(text) > 4 * limit else "")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scopeflow.cells.store.tables import read_traces
 from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.files import atomic_path
+from scopeflow.strict.text import TextError, file_text, read_yaml
+from scopeflow.strict.values import shortened
 
 __all__ = ["export_tidy", "read_samples"]
 
@@ -48,12 +48,11 @@ def read_samples(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+        read = read_yaml(file_text(file))
     except FileNotFoundError:
         raise InputNotFoundError(f"{file}: there is no such file of samples") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise OptionsError(f"{file}: cannot be read as YAML: {reason}") from None
+    except (TextError, OSError) as error:
+        raise OptionsError(f"{file}: cannot be read as YAML: {error}") from None
     listed = read.get("samples") if isinstance(read, dict) else None
     form = "write such as samples: [{name: control, fovs: '0-5, 7'}]"
     if not isinstance(listed, list) or not listed:
@@ -61,10 +60,10 @@ def read_samples(path: str | os.PathLike[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in listed:
         if not isinstance(one, dict) or set(one) != {"name", "fovs"}:
-            raise OptionsError(f"{file}: {one!r} is no sample with name and fovs; {form}")
+            raise OptionsError(f"{file}: {shortened(one)} is no sample with name and fovs; {form}")
         name = str(one["name"])
         if name in found:
-            raise OptionsError(f"{file}: the sample {name!r} is named twice")
+            raise OptionsError(f"{file}: the sample {shortened(name)} is named twice")
         found[name] = one["fovs"]
     return found
 

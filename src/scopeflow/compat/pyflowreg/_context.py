@@ -16,6 +16,7 @@ from scopeflow.engine.cpus import available_cpus
 from scopeflow.errors import OptionsError, nearest_name
 from scopeflow.flow.backends.registry import list_backends
 from scopeflow.motion.place import AVAILABLE, PREFERENCE, preferred_place
+from scopeflow.strict.text import read_json
 
 _changes: ContextVar[dict[str, Any] | None] = ContextVar("scopeflow_runtime_context", default=None)
 
@@ -144,7 +145,7 @@ class RuntimeContext:
             return False
         cls.init()
         try:
-            for key, value in json.loads(text).items():
+            for key, value in read_json(text).items():
                 cls._settings[key] = set(value) if isinstance(value, list) else value
         except (ValueError, AttributeError) as error:
             raise OptionsError(

@@ -18,9 +18,12 @@ import tifffile
 
 from scopeflow.errors import InputNotFoundError, OptionsError, OutputError, UnreadableFileError
 from scopeflow.io.addresses import local_path
+from scopeflow.strict.text import TextError, file_text, read_json
 
 logger = logging.getLogger(__name__)
 
+_SIZE = 64 << 20
+"""Bytes; an option file may hold a reference image as numbers."""
 REFERENCE_NAME = "reference_frames.tif"
 """File beside the JSON that holds a reference given as an array."""
 
@@ -117,9 +120,9 @@ def read_options(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputNotFoundError(f"Option file {path} does not exist. Check the path")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise OptionsError(f"{path} is no option file: it is not text") from None
+        lines = file_text(path, _SIZE).splitlines()
+    except TextError as error:
+        raise OptionsError(f"{path} is no option file: {error}") from None
     start = next((n for n, line in enumerate(lines) if line.lstrip().startswith("{")), None)
     if start is None:
         raise OptionsError(
@@ -127,11 +130,10 @@ def read_options(path: str | Path) -> dict[str, Any]:
             "Write one with OFOptions(...).save_options(path)"
         )
     try:
-        data = json.loads("\n".join(lines[start:]))
-    except json.JSONDecodeError as error:
-        raise OptionsError(
-            f"{path} is damaged JSON at line {start + error.lineno}: {error.msg}. Correct it there"
-        ) from None
+        # Empty lines in place of the heading: errors name the line of the file.
+        data = read_json("\n" * start + "\n".join(lines[start:]), _SIZE)
+    except TextError as error:
+        raise OptionsError(f"{path} is damaged JSON: {error}. Correct it there") from None
 
     if MATLAB_KEYS.keys() & data.keys():
         data = _from_matlab(data, path)
