@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputNotFoundError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_video
 from scopeflow.io.read.files import FileStamp, stamp_file
+from scopeflow.io.read.pickled import read_plain_npy
 from scopeflow.io.read.source import FileSource
+from scopeflow.strict.values import excerpt, shortened
 
 __all__ = ["Suite2pSource", "open_suite2p"]
 
 _STORED = np.dtype("<i2")
-_ALLOWED = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-}
+_LONGEST_SIDE = 1 << 24
 
 
-class _Ignored:
-    """Stands for every object of the settings that is neither a number nor an array."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
-class _SettingsUnpickler(pickle.Unpickler):
-    # A pickle may call any function by name; only those that make arrays are let through.
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        return _Ignored
-
-
-def _read_settings(file: BinaryIO) -> dict[str, Any]:
-    if npy.read_magic(file) == (1, 0):
-        npy.read_array_header_1_0(file)
-    else:
-        npy.read_array_header_2_0(file)
-    stored = _SettingsUnpickler(file).load()
-    settings = stored.item() if isinstance(stored, np.ndarray) else stored
+def _read_settings(path: Path) -> tuple[int, int, float | None]:
+    """Return height and width, px, and the frames per second where they are known."""
+    with path.open("rb") as file:
+        settings = read_plain_npy(file, path.stat().st_size)
     if not isinstance(settings, dict):
-        raise TypeError("holds no dictionary")
-    return settings
+        raise TypeError("it holds no dictionary")
+    height, width = (_side(settings[name], name) for name in ("Ly", "Lx"))
+    rate = float(settings.get("fs") or 0)
+    known = math.isfinite(rate) and rate > 0 and math.isfinite(1 / rate)
+    return height, width, rate if known else None
+
+
+def _side(value: Any, name: str) -> int:
+    side = int(value)
+    if not 0 < side <= _LONGEST_SIDE:
+        raise ValueError(f"{name} is {shortened(side)}; a number of pixels is needed")
+    return side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +78,8 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
     """Open the binary file of one plane, such as ``suite2p/plane0``; no pixel is read.
 
     ``data.bin`` holds int16 frames without a header; their size and rate are in ``ops.npy`` beside
-    it (``Ly``, ``Lx``, ``fs``). That file is a pickle: only numbers and arrays are taken from it,
-    nothing in it is executed. A second channel is ``data_chan2.bin``. Suite2p halves uint16 values.
+    it (``Ly``, ``Lx``, ``fs``). That file is a pickle: only plain values are taken from it, nothing
+    in it is executed. A second channel is ``data_chan2.bin``. Suite2p halves uint16 values.
 
     Raises InputNotFoundError: ``ops.npy`` is missing.
     Raises UnreadableFileError: the settings cannot be read, or do not fit the size of the file.
@@ -111,20 +96,18 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
             "which is not beside it. Copy ops.npy of the same plane there."
         )
     try:
-        with settings_path.open("rb") as file:
-            settings = _read_settings(file)
-        height, width = int(settings["Ly"]), int(settings["Lx"])
-        rate = float(settings.get("fs") or 0)
+        height, width, rate = _read_settings(settings_path)
     except Exception as error:
         raise UnreadableFileError(
-            f"{settings_path}: Ly and Lx cannot be read ({type(error).__name__}: {error}). "
+            f"{settings_path}: Ly and Lx cannot be read ({type(error).__name__}: "
+            f"{excerpt(str(error))}). "
             "It is damaged or not of suite2p; copy it again."
         ) from error
     names = [name for name in ("data.bin", "data_chan2.bin") if (base / name).is_file()]
     stamps = tuple(stamp_file(base / name) for name in names)
     frame_bytes = height * width * _STORED.itemsize
     for stamp in stamps:
-        if frame_bytes <= 0 or stamp.size % frame_bytes or stamp.size != stamps[0].size:
+        if stamp.size % frame_bytes or stamp.size != stamps[0].size:
             raise UnreadableFileError(
                 f"{stamp.path}: {stamp.size} bytes are no whole number of frames of {height} × "
                 f"{width} px (Ly × Lx in ops.npy), or another number than of the other channel. "
@@ -137,7 +120,7 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
         ("shape", "ops.npy, size of the file"),
         ("dtype", "suite2p binary file; suite2p halves uint16 values"),
     )
-    interval = 1 / rate if rate > 0 else None
+    interval = None if rate is None else 1 / rate
     if interval is not None:
         origins = (*origins, ("frame_interval", "ops.npy, fs"))
     return Suite2pSource(
