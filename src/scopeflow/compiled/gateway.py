@@ -44,6 +44,8 @@ except ImportError as error:
         "tested with numba 0.61 to 0.68, install one of these"
     ) from error
 
+from scopeflow.compiled.private import NotPrivateError, make_private, private_folder, tighten
+
 logger = logging.getLogger(__name__)
 
 _EXACT_FLAGS = frozenset({"contract", "nsz"})
@@ -91,7 +93,9 @@ def cache_folder() -> Path | None:
     outermost function and would miss a changed inner function of another module. It holds the host
     name because machine code of one machine may not run on another that shares the home folder.
 
-    Returns: an existing, writable folder, or None.
+    What is in the cache is run: a folder that others can write to or replace is not used.
+
+    Returns: an existing, writable folder of this user alone, or None.
     """
     if os.environ.get(_CACHE_SWITCH, "1").strip().lower() in {"0", "false", "no", "off"}:
         return None
@@ -102,10 +106,21 @@ def cache_folder() -> Path | None:
     try:
         root = Path(base) if base else Path.home() / ".cache" / "scopeflow"
         name = f"numba-{numba.__version__}-{digest.hexdigest()[:12]}"
-        folder = root / name / (socket.gethostname() or "localhost")
-        folder.mkdir(parents=True, exist_ok=True)
+        if not base:
+            # An earlier version made it as the umask was; what it holds is checked below.
+            make_private(root)
+            tighten(root)
+        folder = private_folder(root / name / (socket.gethostname() or "localhost"))
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except NotPrivateError as error:
+        logger.warning(
+            "Compiled kernels in %s are not used, and compiled again in every process: %s. Give a "
+            "folder of your own in NUMBA_CACHE_DIR, made with mkdir -m 700.",
+            root,
+            error,
+        )
+        return None
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         logger.info("Compiled kernels are not kept on disk: %s", error)
         return None
@@ -198,7 +213,7 @@ class Kernel:
         try:
             loaded = self._load()
             self.from_disk = loaded is not None
-            return self._declare(cache=True) if loaded is None else loaded
+            return self._declare_in(folder) if loaded is None else loaded
         except Exception as error:
             logger.warning("The compiled %r cannot be kept in %s: %s", self, folder, error)
             return self._declare(cache=False)
@@ -222,6 +237,12 @@ class Kernel:
         dispatcher.add_overload(result)
         dispatcher.disable_compile()
         return dispatcher
+
+    def _declare_in(self, folder: Path) -> Any:
+        compiled = self._declare(cache=True)
+        for place in folder.rglob("*"):
+            tighten(place)  # numba's files are as the umask is
+        return compiled
 
     def _declare(self, *, cache: bool) -> Any:
         # An explicit signature compiles at once and forbids every other signature.
