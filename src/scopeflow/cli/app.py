@@ -1,55 +1,58 @@
 """The command ``scopeflow``: which commands exist, what errors look like, and exit codes.
 
-0: all done. 1: something failed, and the message says what. 2: bad usage. 130: interrupted.
+0: all done. 1: something failed, and the message says what. 2: bad usage. 129, 130, 143: the
+terminal was closed, Ctrl-C, terminated.
 Modules that compute are imported inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 from scopeflow._version import __version__
 from scopeflow.cli.cells import cells
 from scopeflow.cli.correct import correct
 from scopeflow.cli.demo import demo
+from scopeflow.cli.endings import INTERRUPTED, TERMINATED, ended_by_signals, quiet_threads, report
 from scopeflow.cli.inspect import inspect
 from scopeflow.cli.preview import preview
 from scopeflow.cli.session import session
-from scopeflow.errors import ScopeflowError
+from scopeflow.cli.terminal import short_warnings, show_everything, start_logging
 
-INTERRUPTED = "interrupted; run the same command again to resume"
+__all__ = ["INTERRUPTED", "TERMINATED", "app", "main"]
+
+_DEBUG = "--debug"
+# typer has this class from click, or a copy of its own.
+_BadUsage: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 class _Commands(TyperGroup):
-    """Commands whose expected failures are one line on standard error."""
+    """Commands whose failures are one line on standard error."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--debug`` from wherever it stands: it means the same to every command."""
+        words = args[: args.index("--")] if "--" in args else args
+        if _DEBUG in words:
+            rest = [word for word in words if word != _DEBUG] + args[len(words) :]
+            args = [_DEBUG, *rest]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; every exception ends in a message and an exit code."""
+        debug = bool(ctx.params.get("debug"))
+        show_everything(debug)
+        start_logging(verbose=False)
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _complain(INTERRUPTED)
-            raise typer.Exit(130) from None
-        except (ScopeflowError, OSError, MemoryError) as error:
-            logging.getLogger(__name__).debug("What led to the error:", exc_info=True)
-            _complain(f"error: {_one_line(error)}")
-            raise typer.Exit(1) from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _complain(message: str) -> None:
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(Text(message, style="bold red"), soft_wrap=True)
+            with quiet_threads(debug):
+                return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, _BadUsage):
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            raise typer.Exit(report(error, debug)) from None
 
 
 app = typer.Typer(
@@ -77,6 +80,10 @@ def _main(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(_DEBUG, help="Show where errors come from; may follow any command."),
+    ] = False,
 ) -> None:
     """Motion correction of microscopy video."""
 
@@ -103,20 +110,9 @@ def main() -> None:
     scopeflow 0.1.0
     0
     """
-    shown_before = warnings.showwarning
-
-    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
-        # What users are told; the line of code that says so is no concern of theirs.
-        if category is UserWarning:
-            sys.stderr.write(f"warning: {message}\n")
-        else:
-            shown_before(message, category, *where, **more)
-
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show
+        with ended_by_signals(), short_warnings():
             app()
-    except KeyboardInterrupt:
-        # Interrupted outside of a command, for instance while modules are imported.
-        _complain(INTERRUPTED)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        # Outside of a command, for instance while modules are imported.
+        sys.exit(report(error, debug=False))

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from scopeflow._characters import visible
 from scopeflow.cli.settings import Wait, assigned_values, start_logging
+from scopeflow.cli.terminal import Terminal, cell, say, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.cells.config import WorkflowConfig
@@ -53,7 +54,7 @@ def run(
     from scopeflow.cells.workflow import run_plan
 
     plan = plan_workflow(input_path, output, _configured(config, output, pc, fl, assignments or []))
-    console = Console()
+    console = Terminal()
     if dry_run:
         check_output(plan)
         _print_plan(console, plan)
@@ -91,12 +92,14 @@ def _configured(
         raise typer.BadParameter(str(error)) from None
 
 
-def _print_plan(console: Console, plan: WorkflowPlan) -> None:
+def _print_plan(console: Terminal, plan: WorkflowPlan) -> None:
     table = Table("FOV", "frames", "height × width", "channels", title_justify="left")
     table.title = "Nothing was written."
     for fov in plan.fovs:
         frames, height, width = fov.shape
-        table.add_row(str(fov.fov), str(frames), f"{height} × {width}", ", ".join(fov.copied()))
+        table.add_row(
+            str(fov.fov), str(frames), f"{height} × {width}", cell(", ".join(fov.copied()))
+        )
     console.print(table)
 
 
@@ -104,10 +107,10 @@ def _print_plan(console: Console, plan: WorkflowPlan) -> None:
 def status(output: Results, verbose: Verbose = False) -> None:
     """Show what a run has finished, and why cells are missing from its traces."""
     start_logging(verbose)
-    _print_status(Console(), output)
+    _print_status(Terminal(), output)
 
 
-def _print_status(console: Console, output: Path) -> None:
+def _print_status(console: Terminal, output: Path) -> None:
     from scopeflow.cells.results.status import workflow_status
 
     names = ("FOV", "copied", "found", "followed", "cells", "too short", "at border", "kept")
@@ -115,7 +118,7 @@ def _print_status(console: Console, output: Path) -> None:
     table.title = "Blocks of frames copied, found and followed; cells and where they are left out"
     table.caption = "small, large: objects of all frames outside the bounds of size"
     for row in workflow_status(output):
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(visible(str(value)) for value in row))
     console.print(table)
 
 
@@ -151,9 +154,9 @@ def merge(
     if file is not None:
         chosen = read_samples(file)
     for path in merge_traces(output, chosen, overwrite=overwrite, wait=wait).values():
-        typer.echo(str(path))
+        say(path)
         for small in export_tidy(path, overwrite=overwrite, wait=wait) if tidy else ():
-            typer.echo(str(small))
+            say(small)
 
 
 @cells.command()
@@ -175,9 +178,9 @@ def fit(
     from scopeflow.cells.results.fit import fit_traces
 
     path = fit_traces(table, column, model, overwrite=overwrite, picture=picture, wait=wait)
-    typer.echo(str(path))
+    say(path)
     if picture:
-        typer.echo(str(path.with_suffix(".png")))
+        say(path.with_suffix(".png"))
 
 
 Fovs = Annotated[
@@ -217,7 +220,7 @@ def export(
     for path in export_results(
         results, target, format_, fovs=numbers, overwrite=overwrite, wait=wait
     ):
-        typer.echo(str(path))
+        say(path)
 
 
 @cells.command()
@@ -248,4 +251,4 @@ def view(
         open_in_napari(results, None if numbers is None else numbers[0])
         return
     for path in save_pictures(results, target, fovs=numbers, frame=frame, overwrite=overwrite):
-        typer.echo(str(path))
+        say(path)

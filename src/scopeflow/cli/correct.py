@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scopeflow._characters import visible
 from scopeflow.cli.selection import Axes, Dataset, Plane, Position
 from scopeflow.cli.settings import (
     FORMATS,
@@ -20,8 +20,8 @@ from scopeflow.cli.settings import (
     make_options,
     parse_format,
     parse_reference,
-    start_logging,
 )
+from scopeflow.cli.terminal import Terminal, cell, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.engine.place import RegistrationConfig
@@ -142,7 +142,7 @@ def correct(
     chosen = {"axes": axes, "dataset": dataset, "position": position, "z": z}
     selection = {name: value for name, value in chosen.items() if value is not None}
     plan = plan_correction(options, config, selection=selection)
-    console = Console()
+    console = Terminal()
     if dry_run:
         _print_plan(console, plan, config)
         return
@@ -153,7 +153,7 @@ def correct(
     _print_summary(console, plan, corrector, time.monotonic() - started)
 
 
-def _print_plan(console: Console, plan: CorrectionPlan, config: RegistrationConfig) -> None:
+def _print_plan(console: Terminal, plan: CorrectionPlan, config: RegistrationConfig) -> None:
     from scopeflow.engine.cpus import worker_count
 
     frames, height, width, channels = plan.recording.video.shape
@@ -178,7 +178,7 @@ def _print_plan(console: Console, plan: CorrectionPlan, config: RegistrationConf
     rows.append(("earlier run", _earlier_run(plan.files, config)))
     table = Table("plan", "", title="Nothing was written.", title_justify="left")
     for name, value in rows:
-        table.add_row(name, Text(str(value), overflow="fold"))
+        table.add_row(name, cell(value))
     console.print(table)
 
 
@@ -219,14 +219,14 @@ def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:
 
 
 def _print_summary(
-    console: Console, plan: CorrectionPlan, corrector: BatchMotionCorrector, seconds: float
+    console: Terminal, plan: CorrectionPlan, corrector: BatchMotionCorrector, seconds: float
 ) -> None:
     assert plan.files is not None  # only results in memory have no files
     frames = plan.grid.n_frames
     results = [path for path in _planned_files(plan, plan.files) if path.exists()]
     for number, path in enumerate(results):
         console.print(
-            Text(("results  " if number == 0 else "         ") + str(path)), soft_wrap=True
+            Text(("results  " if number == 0 else "         ") + visible(str(path))), soft_wrap=True
         )
     computed, reused = corrector.computed_frames, corrector.reused_frames
     rate = f", {computed / seconds:.1f} frames/s" if computed and seconds > 0 else ""

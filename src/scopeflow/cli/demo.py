@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from scopeflow.cli.settings import start_logging
+from scopeflow.cli.terminal import Terminal, start_logging
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +38,7 @@ def demo(
     from scopeflow.testing import make_demo_recording
     from scopeflow.warm_up import start_compiling, warm_up
 
-    console = Console()
+    console = Terminal()
     moved = make_demo_recording()
     frames, height, width, _ = moved.video.shape
     raw = output / "raw" / "moved.tif"

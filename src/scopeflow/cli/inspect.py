@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from scopeflow.cli.selection import Axes, Dataset, Plane, Position
+from scopeflow.cli.terminal import Terminal, cell
 
 
 def inspect(
@@ -31,5 +30,5 @@ def inspect(
     source = open_source(path, axes=axes, dataset=dataset, position=position, z=z)
     table = Table("fact", "value", "read from")
     for row in describe(source):
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console().print(table)
+        table.add_row(*map(cell, row))
+    Terminal().print(table)

@@ -6,7 +6,8 @@ import re
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from scopeflow.cli.terminal import Terminal
 
 
 def preview(
@@ -58,7 +59,7 @@ def preview(
         channel=channel,
         overwrite=overwrite,
     )
-    console = Console()
+    console = Terminal()
     console.print(f"preview   {output}", soft_wrap=True, highlight=False)
     console.print(f"contrast  {low_used:g} to {high_used:g}", highlight=False)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scopeflow._characters import one_line, visible
 from scopeflow.cli.settings import Wait, make_config, parse_assignments, start_logging
+from scopeflow.cli.terminal import Terminal, cell, start_logging
 
 if TYPE_CHECKING:
     from scopeflow.engine.place import RegistrationConfig
@@ -86,7 +87,7 @@ def run(
     execution = replace(
         execution_of(config, _execution(config, scheduler, workers, verbose)), wait=wait
     )
-    console = Console()
+    console = Terminal()
     if dry_run:
         _print_plan(console, config, override, execution)
         return
@@ -155,15 +156,15 @@ def _execution(
     return make_config(scheduler, workers, resume=config.resume, block_length=None, verbose=verbose)
 
 
-def _print_next(console: Console, config_file: Path) -> None:
+def _print_next(console: Terminal, config_file: Path) -> None:
     console.print("When all tasks are done:")
     for stage in (2, 3):
         line = f"  scopeflow session run --config {config_file} --stage {stage}"
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def _print_plan(
-    console: Console,
+    console: Terminal,
     config: SessionConfig,
     override: dict[str, Any],
     execution: RegistrationConfig | None,
@@ -193,19 +194,20 @@ def _print_plan(
             ]
         mark = " (center)" if status.is_center else ""
         table.add_row(
-            str(recording.index + 1), Text(f"{recording.path.name}{mark}"), *facts,
-            " ".join(status.stages), Text(str(recording.folder), overflow="fold"),
+            str(recording.index + 1), cell(f"{recording.path.name}{mark}"), *facts,
+            " ".join(status.stages), cell(recording.folder),
         )  # fmt: skip
     console.print(table)
     output, final = config.resolve_output_paths()
-    console.print(Text(f"output_root    {output}\nfinal_results  {final}"), soft_wrap=True)
+    for name, folder in (("output_root  ", output), ("final_results", final)):
+        console.print(Text(visible(f"{name}  {folder}")), soft_wrap=True)
     for name, reason in failures.items():
-        console.print(Text(f"{name}: {reason}", style="bold red"), soft_wrap=True)
+        console.print(Text(one_line(f"{name}: {reason}"), style="bold red"), soft_wrap=True)
     if failures:
         raise SessionError(f"{len(failures)} of {len(recordings)} recordings cannot be corrected")
 
 
-def _print_status(console: Console, config: SessionConfig, *, verify: bool = False) -> bool:
+def _print_status(console: Terminal, config: SessionConfig, *, verify: bool = False) -> bool:
     """Show what is done; return whether nothing is failed or damaged."""
     from scopeflow.sessions.center import stored_similarity
     from scopeflow.sessions.run import session_status
@@ -224,20 +226,20 @@ def _print_status(console: Console, config: SessionConfig, *, verify: bool = Fal
             remarks.append(f"does not match: {numbers['mismatch']}{left_out}")
         remarks += status.reasons
         table.add_row(
-            Text(status.recording.name),
+            cell(status.recording.name),
             *status.stages,
             f"{_shown(before, '.2f')} → {_shown(after, '.2f')}" if numbers else "",
             f"{_shown(loop, '.2f')} px" if numbers else "",
             f"{100 * valid:.1f} %" if valid is not None else "",
-            Text("; ".join(remarks), overflow="fold"),
+            cell("; ".join(remarks)),
         )
     console.print(table)
     similarity = stored_similarity(config)
     if similarity is not None:
         names, values = similarity
-        pairs = Table("similarity", *names)
+        pairs = Table("similarity", *map(visible, names))
         for name, row in zip(names, values, strict=True):
-            pairs.add_row(Text(name), *(f"{value:.2f}" for value in row))
+            pairs.add_row(cell(name), *(f"{value:.2f}" for value in row))
         console.print(pairs)
     return not any(stage in ("failed", "damaged") for s in statuses for stage in s.stages)
 
@@ -261,7 +263,7 @@ def status(
     from scopeflow.sessions.config import SessionConfig
 
     config = SessionConfig.from_file(config_file)
-    if not _print_status(Console(), config, verify=verify):
+    if not _print_status(Terminal(), config, verify=verify):
         raise typer.Exit(1)
 
 
@@ -305,8 +307,10 @@ def init(
     root = "." if beside else str(folder.absolute())
     with atomic_path(target) as partial:
         partial.write_text(session_template(root, pattern, lines), encoding="utf-8")
-    console = Console()
-    console.print(Text(f"{target}: {len(found)} recordings that match {pattern}"), soft_wrap=True)
+    console = Terminal()
+    console.print(
+        Text(visible(f"{target}: {len(found)} recordings that match {pattern}")), soft_wrap=True
+    )
 
 
 def _common_pattern(folder: Path) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -41,28 +39,6 @@ Wait: TypeAlias = Annotated[
     bool,
     typer.Option("--wait", help="Wait for another run that writes there, instead of refusing."),
 ]
-
-
-def start_logging(verbose: bool) -> None:
-    """Send log messages to standard error: warnings and progress, or everything of interest."""
-    # Only our own messages: a cluster in this process would add a page of its own.
-    package = logging.getLogger("scopeflow")
-    for handler in [known for known in package.handlers if isinstance(known, _ToStandardError)]:
-        package.removeHandler(handler)
-    package.addHandler(_ToStandardError())
-    package.setLevel(logging.INFO if verbose else logging.WARNING)
-    # Batch systems keep standard error: the lines of progress are wanted there in any case, and
-    # so is the reason why the very first run starts slowly.
-    for name in ("scopeflow.engine.progress", "scopeflow.compiled.gateway"):
-        logging.getLogger(name).setLevel(logging.INFO)
-
-
-class _ToStandardError(logging.Handler):
-    """Writes to whatever standard error is at the moment of the message."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        sys.stderr.write(f"{level}{self.format(record)}\n")
 
 
 def parse_assignments(given: Sequence[str], flag: str = "--set") -> dict[str, Any]:
