@@ -1,11 +1,18 @@
-"""Arrays that processes of one machine share: each maps the same file, memory holds it once."""
+"""Arrays that processes of one machine share: each maps the same file, memory holds it once.
+
+On Linux the file has no name in any folder. It is reached through the process that made it, and is
+gone with the last process that holds it, however these end.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +25,45 @@ from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_frame_range
 
 _IN_MEMORY = Path("/dev/shm")
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 @dataclass(frozen=True)
 class SharedArray:
-    """An array in a NumPy file; small and picklable, the pixels never travel."""
+    """An array in a file; small and picklable, the pixels never travel.
+
+    ``file`` is device and number of the file. ``token`` is of this array alone: the numbers of a
+    file and of a process come again.
+    """
 
     path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    file: tuple[int, int]
+    token: str
 
     def open(self, mode: str = "r") -> NDArray[Any]:
         """Map the array, for writing too with ``"r+"``; it stays mapped as long as the view lives.
 
         Pages that several processes look at are in memory once.
+
+        Raises FileNotFoundError: the process that made the array has put it away.
         """
-        mapped = np.load(self.path, mmap_mode="r+" if mode == "r+" else "r", allow_pickle=False)
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        with open(self.path, "r+b" if mode == "r+" else "rb") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) != self.file:
+                raise FileNotFoundError(f"{self.path}: the shared array was put away")
+            mapped = np.memmap(file, self.dtype, "r+" if mode == "r+" else "r", shape=self.shape)
         return np.asarray(mapped)
 
 
-@dataclass(frozen=True)
 class SharedFolder:
-    """Where shared arrays are; a folder that is removed at the end."""
+    """Where shared arrays are; all are put away at the end."""
 
-    path: str
+    def __init__(self, folder: str, in_memory: bool, opened: ExitStack) -> None:
+        self._folder, self._in_memory, self._opened = folder, in_memory, opened
 
     def put(self, name: str, array: NDArray[Any]) -> SharedArray:
         """Copy an array into the folder, once for all processes."""
@@ -49,21 +73,40 @@ class SharedFolder:
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> SharedArray:
         """Make an array of zeros that processes can write into."""
-        target = Path(self.path) / f"{name}.npy"
-        with writing(target):
-            mapped = np.lib.format.open_memmap(
-                target, mode="w+", dtype=np.dtype(dtype), shape=tuple(int(n) for n in shape)
-            )
-            del mapped
-        return SharedArray(str(target))
+        shape, dtype = tuple(int(n) for n in shape), np.dtype(dtype)
+        size = max(1, math.prod(shape) * dtype.itemsize)
+        with writing(self._folder):
+            path, descriptor = self._file(name)
+            if self._in_memory or not hasattr(os, "posix_fallocate"):
+                os.truncate(descriptor, size)
+            else:
+                # A full disk is an error here; at the first write to a page it would be a crash.
+                os.posix_fallocate(descriptor, 0, size)
+        found = os.fstat(descriptor)
+        return SharedArray(path, shape, dtype, (found.st_dev, found.st_ino), secrets.token_hex(8))
+
+    def _file(self, name: str) -> tuple[str, int]:
+        """Make an empty file; the path for other processes, and the open file of this one."""
+        if self._in_memory and hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create(f"scopeflow-{name}.npy")
+            self._opened.callback(os.close, descriptor)
+        elif _DESCRIPTORS.is_dir():
+            # Without a name from the beginning, where the file system can.
+            file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            descriptor = self._opened.enter_context(file).fileno()
+        else:
+            descriptor, path = tempfile.mkstemp(f"-{name}.npy", dir=self._folder)
+            self._opened.callback(os.close, descriptor)
+            return path, descriptor
+        return f"/proc/{os.getpid()}/fd/{descriptor}", descriptor
 
 
 @contextmanager
 def shared_folder(bytes_needed: int) -> Iterator[SharedFolder]:
-    """Make a folder for shared arrays and remove it afterwards.
+    """Let arrays be shared, and put them away afterwards.
 
-    It is in memory where that has room for ``bytes_needed`` (containers often allow very little),
-    else on the disk of temporary files.
+    They are in memory where that has room for ``bytes_needed`` (containers often allow very
+    little), else on the disk of temporary files.
 
     Examples
     --------
@@ -72,15 +115,15 @@ def shared_folder(bytes_needed: int) -> Iterator[SharedFolder]:
     ...     shared.open().tolist()
     [0, 1, 2]
     """
-    where = None
-    if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > 2 * bytes_needed:
-        where = str(_IN_MEMORY)
-    with writing(where or tempfile.gettempdir()):
-        path = tempfile.mkdtemp(prefix="scopeflow-", dir=where)
-    try:
-        yield SharedFolder(path)
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    has_room = _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > 2 * bytes_needed
+    with ExitStack() as opened:
+        folder = str(_IN_MEMORY) if has_room else tempfile.gettempdir()
+        if not _DESCRIPTORS.is_dir():
+            # Files have names here, that have to be removed.
+            with writing(folder):
+                folder = tempfile.mkdtemp(prefix="scopeflow-", dir=folder)
+            opened.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield SharedFolder(folder, has_room, opened)
 
 
 @dataclass(frozen=True)
