@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scopeflow.errors import OptionsError
 
-__all__ = ["address_of", "local_path", "path_or_address"]
+__all__ = ["address_of", "expanded", "local_path", "path_or_address"]
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 # pathlib makes one slash of two. Of these words nobody names a folder.
@@ -66,4 +66,15 @@ def local_path(given: str | os.PathLike[str], what: str) -> Path:
             f"{address}: {what} must be on this machine, not at a remote address. Choose a folder "
             "here, and copy it there or from there"
         )
-    return Path(path_or_address(given)).expanduser()
+    return expanded(path_or_address(given))
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` expanded; the name of no user is a name as any other, as in shells.
+
+    Examples
+    --------
+    >>> expanded("~ no such user/movie.tif").parts
+    ('~ no such user', 'movie.tif')
+    """
+    return Path(os.path.expanduser(path))

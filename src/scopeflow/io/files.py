@@ -297,7 +297,7 @@ def load_arrays(path: str | Location) -> dict[str, NDArray[Any]] | None:
     """Read a NumPy archive of arrays; None and errors as :func:`load_json`."""
     try:
         # np.load leaves a file that it was given by name open when the archive is damaged.
-        with open_bytes(location(path)) as stream, np.load(stream) as archive:
+        with open_bytes(location(path)) as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except ScopeflowError:
         raise

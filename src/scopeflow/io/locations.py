@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError, nearest_name
-from scopeflow.io.addresses import address_of, path_or_address
+from scopeflow.io.addresses import address_of, expanded, path_or_address
 
 __all__ = [
     "Location",
@@ -283,7 +283,7 @@ def location(given: str | os.PathLike[str] | RemotePath) -> Location:
         return given
     address = address_of(given)
     if address is None:
-        return Path(path_or_address(given)).expanduser()
+        return expanded(path_or_address(given))
     scheme, _, rest = address.partition("://")
     if "::" in address:
         raise InputError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.io.locations import Location, RemotePath, location, reaching
+from scopeflow.io.read.boundary import understood
 from scopeflow.io.read.czi import open_czi
 from scopeflow.io.read.files import not_found, refuse_remote, stamp_file
 from scopeflow.io.read.folders import (
@@ -132,10 +133,6 @@ def open_source(
     >>> recording.shape, recording.read(1, 3).shape
     ((5, 16, 20, 2), (2, 16, 20, 2))
     """
-    if isinstance(source, zarr.Array):
-        return _open_zarr_object(source, axes, z)
-    if isinstance(source, h5py.Dataset):
-        return open_hdf5(source.file.filename, axes=axes, dataset=source.name, z=z)
     choices = {
         "axes": axes,
         "dataset": dataset,
@@ -144,6 +141,24 @@ def open_source(
         "deinterleave": deinterleave,
         "missing": None if missing == "error" else missing,
     }
+    with understood(_name(source)):
+        return _opened(source, choices, combine)
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, list | tuple):
+        return ", ".join(_name(item) for item in source[:3]) + ("…" if len(source) > 3 else "")
+    return str(source) if isinstance(source, RemotePath) else f"the {type(source).__name__}"
+
+
+def _opened(source: Any, choices: dict[str, Any], combine: str | None) -> Source:
+    axes, z = choices["axes"], choices["z"]
+    if isinstance(source, zarr.Array):
+        return _open_zarr_object(source, axes, z)
+    if isinstance(source, h5py.Dataset):
+        return open_hdf5(source.file.filename, axes=axes, dataset=source.name, z=z)
     if isinstance(source, np.ndarray):
         _refuse(f"array of shape {source.shape}", choices, ("axes", "z"))
         return open_array(source, axes=axes, z=z)

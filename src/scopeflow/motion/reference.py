@@ -17,8 +17,9 @@ from scopeflow.engine.pieces import Outcome
 from scopeflow.errors import InputError
 from scopeflow.flow.parameters import FlowParameters
 from scopeflow.images.temporal import temporal_radius
+from scopeflow.io.arrays import read_array
 from scopeflow.io.lazy import LazyVideo, load_frames
-from scopeflow.io.locations import Location, location, open_bytes
+from scopeflow.io.locations import Location, location
 from scopeflow.io.open import open_source
 from scopeflow.motion.block.correct import make_reference
 from scopeflow.motion.block.preprocess import (
@@ -79,8 +80,7 @@ def _read_image(path: Location) -> NDArray[Any]:
     if path.suffix.lower() == ".npy":
         if not path.is_file():
             raise InputError(f"the reference {path} does not exist")
-        with open_bytes(path) as stream:
-            return np.asarray(np.load(stream))
+        return read_array(path)
     source = open_source(path)
     frames = source.shape[0]
     if frames > 1:

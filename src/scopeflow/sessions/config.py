@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from scopeflow.errors import InputNotFoundError, OptionsError, nearest_name
 from scopeflow.flow.parameters import FLOW_RULES, data_term_name, smoothness_weight
-from scopeflow.io.addresses import local_path
+from scopeflow.io.addresses import expanded, local_path
 from scopeflow.motion.options.enums import ConstancyAssumption, QualitySetting
 from scopeflow.motion.options.json_files import read_options
 from scopeflow.motion.options.of_options import OFOptions
@@ -249,8 +249,8 @@ class SessionConfig(StrictModel):
     def resolve_output_paths(self) -> tuple[Path, Path]:
         """Return the absolute folders ``(output_root, final_results)``."""
         return (
-            (self.root / self.output_root.expanduser()).absolute(),
-            (self.root / self.final_results.expanduser()).absolute(),
+            (self.root / expanded(self.output_root)).absolute(),
+            (self.root / expanded(self.final_results)).absolute(),
         )
 
     def get_flow_options_override(self) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class SessionConfig(StrictModel):
         if self.flow_options is None:
             return {}
         if isinstance(self.flow_options, Path):
-            path = self.root / self.flow_options.expanduser()
+            path = self.root / expanded(self.flow_options)
             if not path.is_file():
                 raise InputNotFoundError(f"Flow options file not found: {path}")
             # A file names every option; those that the session decides are not meant by it.

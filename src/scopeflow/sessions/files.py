@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scopeflow.errors import InputNotFoundError, OptionsError
+from scopeflow.io.addresses import expanded
 from scopeflow.strict.text import TextError, file_text, read_toml, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dic
     Raises InputNotFoundError: when the file does not exist.
     Raises OptionsError: when it has another format, is damaged, or gives a name twice.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if kind is None:
         kind = _KINDS.get(path.suffix.lower())
         if kind is None:
@@ -45,7 +46,7 @@ def read_session_file(path: Path, kind: str | None, known: Iterable[str]) -> dic
     names = set(known)
     data = _without_swallowed_keys(data, names, path)
     if isinstance(data.get("root"), str):
-        data["root"] = (path.parent / Path(data["root"]).expanduser()).absolute()
+        data["root"] = (path.parent / expanded(data["root"])).absolute()
     return data
 
 

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.place import RegistrationConfig
-from scopeflow.errors import InputError, InputNotFoundError, OptionsError, SessionError
+from scopeflow.errors import (
+    InputError,
+    InputNotFoundError,
+    OptionsError,
+    SessionError,
+    UnreadableFileError,
+)
+from scopeflow.io.arrays import read_array
 from scopeflow.io.files import load_json
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.read.zarr import is_zarr
@@ -213,10 +220,10 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
         raise InputNotFoundError(f"Missing temporal average: {path}. Run Stage 1 first")
     again = "Run Stage 1 again"
     try:
-        average = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}). {again}") from None
-    if not isinstance(average, np.ndarray) or average.ndim not in (2, 3):
+        average = read_array(path)
+    except UnreadableFileError as error:
+        raise InputError(f"{error} {again}") from None
+    if average.ndim not in (2, 3):
         raise InputError(f"{path} holds no image (H, W, C). {again}")
     files = recording.output_files()
     if (
@@ -273,7 +280,7 @@ def arrays_of(path: Path, *names: str) -> list[NDArray[Any]] | None:
     """Read some arrays of an archive of anybody's; None if one is missing or damaged."""
     try:
         # np.load leaves a file that it was given by name open when the archive is damaged.
-        with open(path, "rb") as stream, np.load(stream) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return [archive[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from scopeflow.cells.plan import RECORDS
 from scopeflow.errors import InputNotFoundError
+from scopeflow.io.addresses import expanded
 from scopeflow.io.files import load_json
 
 __all__ = ["workflow_status"]
@@ -33,7 +33,7 @@ def workflow_status(output: str | os.PathLike[str]) -> list[tuple[int | str, ...
     InputNotFoundError
         If there is no run.
     """
-    root = Path(output).expanduser()
+    root = expanded(output)
     if not (root / RECORDS / "settings.json").exists():
         raise InputNotFoundError(f"{root}: holds no run of the cell workflow; check the path")
     rows: list[tuple[int | str, ...]] = []

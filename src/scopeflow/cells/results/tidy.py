@@ -11,6 +11,7 @@ from typing import Any
 from scopeflow.cells.store.tables import read_traces
 from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
+from scopeflow.io.addresses import expanded
 from scopeflow.io.files import atomic_path
 from scopeflow.strict.text import TextError, file_text, read_yaml
 from scopeflow.strict.values import shortened
@@ -46,7 +47,7 @@ def read_samples(path: str | os.PathLike[str]) -> dict[str, Any]:
     >>> read_samples(file)
     {'A': '0-2'}
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         read = read_yaml(file_text(file))
     except FileNotFoundError:
@@ -100,14 +101,14 @@ def export_tidy(
     InputNotFoundError, InputError, OutputExistsError, OutputLockedError
         The table is missing or not merged, or a file exists or is written by another run.
     """
-    source = Path(table).expanduser()
+    source = expanded(table)
     if not source.is_file():
         raise InputNotFoundError(f"{source}: there is no such table; merge the traces first")
     merged = read_traces(source)
     if not {"time", "fov", "cell"} <= set(merged.columns):
         raise InputError(f"{source}: is no merged table; it has no columns time, fov and cell")
     sample = source.stem.removesuffix("_merged")
-    folder = source.parent if target is None else Path(target).expanduser()
+    folder = source.parent if target is None else expanded(target)
     features = [name for name in merged.columns if re.fullmatch(r".+_ch_\d+", name)]
     empty = [name for name in features if merged[name].isna().all()]
     if empty:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scopeflow.errors import ScopeflowError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import AxisLayout, check_frame_range, check_video, resolve_layout
+from scopeflow.io.read.boundary import understood
 from scopeflow.io.read.files import FileStamp
 
 __all__ = ["DatasetSource", "FileSource", "LayoutSource", "PlaneSource", "dataset_facts"]
@@ -80,7 +81,8 @@ class FileSource(ABC):
         check_frame_range(start, stop, self.shape[0], self.description)
         if self._is_mapped:
             self.stamp.check_unchanged()
-        return self._read(start, stop)
+        with understood(self.description, f"frames {start} to {stop - 1}"):
+            return self._read(start, stop)
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputNotFoundError, UnreadableFileError
+from scopeflow.io.addresses import expanded
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_video
 from scopeflow.io.read.files import FileStamp, stamp_file
@@ -88,7 +89,7 @@ def open_suite2p(folder: str | Path) -> Suite2pSource:
     ----------
     Suite2p documentation, "Outputs" and "Settings (ops.npy)".
     """
-    base = Path(folder).expanduser()
+    base = expanded(folder)
     settings_path = base / "ops.npy"
     if not settings_path.is_file():
         raise InputNotFoundError(

@@ -18,9 +18,10 @@ from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
 from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import UnreadableFileError
+from scopeflow.io.arrays import read_array
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.lazy import lazy_array
-from scopeflow.io.locations import Location, location, open_bytes
+from scopeflow.io.locations import Location, location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.files import not_found, stamp_folder
 from scopeflow.io.zarr.ngff import motion_attributes
@@ -95,7 +96,7 @@ def save_motion(
     `settings`: returns everything that decides the bytes.
     `job`: how to solve them in blocks; None evaluates `array`.
     """
-    target = path.expanduser().absolute()
+    target = location(path).absolute()
     # The store is all that is written here: other results in the folder are no concern of it.
     files = OutputFiles(target.parent, target, OutputFormat.ZARR, side_prefix=f".{target.name}.")
     everything = {
@@ -247,7 +248,7 @@ def open_stored(path: Location) -> OpenedMotion:
     Raises InputNotFoundError, UnreadableFileError: if there is none, or it is incomplete or
         damaged.
     """
-    path = path.expanduser().absolute()
+    path = location(path).absolute()
     if not path.exists():
         raise not_found(path)
     if path.is_dir() and read_layout(path) is not None:
@@ -318,8 +319,7 @@ def _from_file(stored: StoredMotion) -> OpenedMotion:
     image = path.with_name(path.name.removesuffix(kind) + "reference_frame.npy")
     reference = None
     if path.name.endswith(kind) and image.is_file():
-        with open_bytes(image) as stream:
-            reference = np.asarray(np.load(stream), np.float64)
+        reference = np.asarray(read_array(image), np.float64)
         reference = reference[..., None] if reference.ndim == 2 else reference
     if reference is None and kind == "motion.h5":
         raise UnreadableFileError(
