@@ -100,7 +100,7 @@ def test_frames_that_cannot_be_read_are_named(tmp_path):
 
 def ome_zarr(path):
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.create_array("0", shape=(4, 1, 8, 9), chunks=(2, 1, 8, 9), dtype="u2")[:] = 1
+    group.create_array("0", shape=(4, 1, 12, 13), chunks=(2, 1, 12, 13), dtype="u2")[:] = 1
     axes = [{"name": name, "type": "space"} for name in "tcyx"]
     scales = [{"type": "scale", "scale": [1, 1, 1, 1]}]
     level = {"path": "0", "coordinateTransformations": scales}
@@ -127,6 +127,16 @@ def changed(value, path, new):
     return copy
 
 
+def is_refused_by_name(path, **choices) -> bool:
+    try:
+        open_source(path, **choices)
+    except ScopeflowError as error:
+        if str(path) not in str(error):
+            raise
+        return True
+    return False
+
+
 def test_changed_metadata_of_zarr_give_one_error(tmp_path):
     """Every leaf, and every list and table above it, is replaced by values of other kinds."""
     origin = ome_zarr(tmp_path / "movie.zarr")
@@ -138,21 +148,17 @@ def test_changed_metadata_of_zarr_give_one_error(tmp_path):
         for place in sorted(places, key=str):
             for new in (None, -1, [], {}):
                 file.write_text(json.dumps(changed(metadata, place, new)))
-                try:
-                    open_source(origin)
-                except ScopeflowError as error:
-                    refused += 1
-                    assert str(origin) in str(error), (place, new)
+                refused += is_refused_by_name(origin)
         file.write_text(text)
     assert refused > 20
-    assert open_source(origin).shape == (4, 8, 9, 1)
+    assert open_source(origin).shape == (4, 12, 13, 1)
 
 
 def test_damaged_directories_of_hdf5_give_one_error(tmp_path):
     path = tmp_path / "movie.h5"
     with h5py.File(path, "w") as file:
         for name in "abcdef":
-            file.create_dataset(f"{name}/mov", data=np.ones((3, 8, 9), "u2"))
+            file.create_dataset(f"{name}/mov", data=np.ones((3, 12, 13), "u2"))
     data = path.read_bytes()
     rng = np.random.default_rng(5)
     refused = 0
@@ -161,11 +167,7 @@ def test_damaged_directories_of_hdf5_give_one_error(tmp_path):
         start = int(rng.integers(8, len(data) - 40))
         damaged[start : start + 40] = rng.bytes(40)
         path.write_bytes(damaged)
-        try:
-            open_source(path, dataset="c/mov")
-        except ScopeflowError as error:
-            refused += 1
-            assert str(path) in str(error)
+        refused += is_refused_by_name(path, dataset="c/mov")
     assert refused > 0
 
 
