@@ -1,4 +1,4 @@
-"""Text of others where it is shown: no character of it moves a cursor, breaks a line or counts."""
+"""Text of others where it is shown: nothing in it moves a cursor, breaks a line or is computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _BREAKS = re.compile(r"[ \t]*[\n\r\v\f\x85\u2028\u2029]+\s*|\t")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -37,13 +38,14 @@ def one_line(text: str) -> str:
 def defused(text: str) -> str:
     r"""Return a cell of a table that spreadsheet programs take for text.
 
-    What they would take for a formula begins with an apostrophe, which they do not show.
+    What they would take for a formula begins with an apostrophe, which they do not show. Numbers
+    stay as they are.
 
     Examples
     --------
-    >>> defused("=1+1"), defused("cell 1\n")
-    ("'=1+1", 'cell 1\\n')
+    >>> defused("=1+1"), defused("-1.5"), defused("cell 1\n")
+    ("'=1+1", '-1.5', 'cell 1\\n')
     """
-    # Before and after: an escape hides the tab that some programs skip.
-    text = "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
+    if text.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        text = "'" + text
     return visible(text)

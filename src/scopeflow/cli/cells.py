@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from scopeflow._characters import visible
-from scopeflow.cli.settings import Wait, assigned_values, start_logging
+from scopeflow.cli.settings import Wait, assigned_values
 from scopeflow.cli.terminal import Terminal, cell, say, start_logging
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scopeflow._characters import one_line, visible
-from scopeflow.cli.settings import Wait, make_config, parse_assignments, start_logging
+from scopeflow.cli.settings import Wait, make_config, parse_assignments
 from scopeflow.cli.terminal import Terminal, cell, start_logging
 
 if TYPE_CHECKING:

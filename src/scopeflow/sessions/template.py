@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+
+from scopeflow._characters import visible
 
 _TEMPLATE = """\
 # A session: recordings of one field of view that become one aligned data set.
@@ -81,10 +84,10 @@ def session_template(root: str, pattern: str, recordings: Sequence[str]) -> str:
     >>> print(session_template("data", "*.tif", ["a.tif, 100 frames"]).splitlines()[6])
     # Folder of the recordings, and which files or folders below it are recordings.
     """
-    comments = "".join(f"#   {line}\n" for line in recordings)
+    comments = "".join(f"#   {visible(line)}\n" for line in recordings)
     return _TEMPLATE.format(root=_quoted(root), pattern=_quoted(pattern), recordings=comments)
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # Strings of JSON are strings of TOML, but for the one control character that JSON lets stand.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

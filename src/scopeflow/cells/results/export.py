@@ -19,6 +19,7 @@ from scopeflow.cells.results.ngff import write_image
 from scopeflow.cells.results.open import FovResults, Results, open_results
 from scopeflow.cells.results.tracks import track_graph
 from scopeflow.cells.store.arrays import IMAGES, fov_folder
+from scopeflow.cells.store.tables import write_csv, write_parquet
 from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, OptionsError, nearest_name
 from scopeflow.io.addresses import local_path
@@ -102,7 +103,7 @@ def export_results(
     opened = results if isinstance(results, Results) else open_results(results)
     chosen = [opened[fov] for fov in (opened if fovs is None else fovs)]
     folder = local_path(target, "an export")
-    base = str(opened.metadata.get("base_name") or "recording")
+    base = Path(str(opened.metadata.get("base_name") or "")).name or "recording"
     ending = FORMATS[format]
     if format in ("csv", "parquet"):
         path = folder / f"{base}{ending}"
@@ -138,9 +139,9 @@ def _export_table(results: Results, fovs: list[FovResults], path: Path) -> Path:
     table = table[table["fov"].isin(wanted)].reset_index(drop=True)
     with atomic_path(path) as partial:
         if path.suffix == ".csv":
-            table.to_csv(partial, index=False, lineterminator="\n")
+            write_csv(table, partial)
         else:
-            table.to_parquet(partial, index=False)
+            write_parquet(table, partial)
     return path
 
 

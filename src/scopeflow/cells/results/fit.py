@@ -11,9 +11,9 @@ import pandas as pd
 
 from scopeflow.cells.methods.models import fit_trace, get_model
 from scopeflow.cells.results.fits_picture import FittedTrace, save_fits_picture
-from scopeflow.cells.store.tables import read_traces
+from scopeflow.cells.store.tables import read_traces, write_csv, write_parquet
 from scopeflow.engine.lock import only_writer_of_new
-from scopeflow.errors import InputError, InputNotFoundError, nearest_name
+from scopeflow.errors import InputNotFoundError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
 
@@ -67,11 +67,7 @@ def fit_traces(
     get_model(model)
     if not source.is_file():
         raise InputNotFoundError(f"{source}: there is no such table; merge the traces first")
-    traces = read_traces(source)
-    for name in ("fov", "cell", "time", column):
-        if name not in traces.columns:
-            hint = nearest_name(name, traces.columns)
-            raise InputError(f"{source}: has no column {name!r}.{hint} Give a merged table")
+    traces = read_traces(source, ("fov", "cell", "time", column))
     name = f"{source.stem}_fitted_{model}.csv"
     path = source.with_name(name) if target is None else local_path(target, "fitted parameters")
     targets = [path, path.with_suffix(".parquet")] + [path.with_suffix(".png")] * picture
@@ -104,9 +100,9 @@ def _write_fits(
     fitted = pd.DataFrame(rows, columns=columns)
     _name_bounds(fitted, model)
     with atomic_path(path) as partial:
-        fitted.to_csv(partial, index=False, lineterminator="\n")
+        write_csv(fitted, partial)
     with atomic_path(path.with_suffix(".parquet")) as partial:
-        fitted.to_parquet(partial, index=False)
+        write_parquet(fitted, partial)
     if drawn:
         with atomic_path(path.with_suffix(".png")) as partial:
             save_fits_picture(partial, drawn, title=f"{source.stem}, {column}, {model}")

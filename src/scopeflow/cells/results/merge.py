@@ -15,15 +15,18 @@ from scopeflow._version import __version__
 from scopeflow.cells.config import WorkflowConfig, load_config
 from scopeflow.cells.plan import CONFIG_FILE
 from scopeflow.cells.ranges import parse_ranges
-from scopeflow.cells.store.tables import read_traces
+from scopeflow.cells.store.tables import read_traces, write_csv, write_parquet
 from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
+from scopeflow.strict.values import excerpt, shortened
 
 __all__ = ["frame_times", "merge_traces", "trace_files"]
 
 logger = logging.getLogger(__name__)
+
+_NEEDED = ("fov", "cell", "frame")
 
 
 def trace_files(output: str | os.PathLike[str]) -> dict[int, Path]:
@@ -87,14 +90,21 @@ def merge_traces(
     chosen: dict[str, Sequence[int]] = (
         {"all": tuple(tables)}
         if samples is None
-        else {str(name): parse_ranges(fovs, f"sample {name}") for name, fovs in samples.items()}
+        else {
+            str(name): parse_ranges(fovs, f"sample {excerpt(str(name))}")
+            for name, fovs in samples.items()
+        }
     )
     if not chosen:
         raise OptionsError("samples: none is named; write such as {'control': '0-5, 7'}")
     folder = root / "merged" if target is None else local_path(target, "merged tables")
     for name in chosen:
-        if not re.fullmatch(r"[\w .+-]+", name):
-            raise OptionsError(f"sample {name!r}: a name has letters, digits, blanks and . + - _")
+        # Nothing that a spreadsheet program would compute, or a command take for an option.
+        if not re.fullmatch(r"[\w.][\w .+-]*", name):
+            raise OptionsError(
+                f"sample {shortened(name)}: a name has letters, digits, blanks and . + - _, and "
+                "begins with a letter, a digit, . or _"
+            )
         if not any(n in tables for n in chosen[name]):
             raise InputError(f"sample {name}: none of its FOVs {list(chosen[name])} has traces")
     seen: dict[int, str] = {}
@@ -117,7 +127,9 @@ def _write_sample(
     if missing:
         logger.warning("sample %s: FOVs %s have no traces and are left out", name, missing)
     present = [fov for fov in fovs if fov in tables]
-    merged = pd.concat([read_traces(tables[fov]) for fov in present], ignore_index=True)
+    merged = pd.concat([read_traces(tables[fov], _NEEDED) for fov in present], ignore_index=True)
+    if "good" not in merged.columns:
+        raise InputError(f"{tables[present[0]]}: has no column good; run the cell workflow again")
     good = merged.groupby(["fov", "cell"])["good"].transform("first").astype(bool)
     merged = merged[good].sort_values(["fov", "cell", "frame"], ignore_index=True)
     times, origin = frame_times(config)
@@ -132,10 +144,9 @@ def _write_sample(
         f"software: scopeflow {__version__}",
     ]
     with atomic_path(path) as partial:
-        text = merged.to_csv(index=False, lineterminator="\n")
-        partial.write_text("".join(f"# {line}\n" for line in header) + text, encoding="utf-8")
+        write_csv(merged, partial, header)
     with atomic_path(path.with_suffix(".parquet")) as partial:
-        merged.to_parquet(partial, index=False)
+        write_parquet(merged, partial)
     return path
 
 

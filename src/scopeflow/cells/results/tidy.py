@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scopeflow.cells.store.tables import read_traces
+from scopeflow.cells.store.tables import read_traces, write_csv
 from scopeflow.engine.lock import only_writer_of_new
 from scopeflow.errors import InputError, InputNotFoundError, OptionsError
 from scopeflow.io.addresses import expanded
@@ -118,7 +118,6 @@ def export_tidy(
     with only_writer_of_new(list(chosen.values()), overwrite=overwrite, wait=wait):
         for name, path in chosen.items():
             kept = rows[["time", "fov", "cell", name]].rename(columns={name: "value"})
-            text = kept.to_csv(index=False, lineterminator="\n")
             with atomic_path(path) as partial:
-                partial.write_text(f"# Time units: min\n{text}", encoding="utf-8")
+                write_csv(kept, partial, ["Time units: min"])
     return list(chosen.values())

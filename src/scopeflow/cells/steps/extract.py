@@ -19,6 +19,7 @@ from scopeflow.cells.methods.tracking import region_table
 from scopeflow.cells.plan import FovPlan
 from scopeflow.cells.run import Fov, FovFailed
 from scopeflow.cells.store.arrays import IMAGES, read_frames
+from scopeflow.cells.store.tables import write_csv, write_parquet
 from scopeflow.engine.pieces import Outcome, Result, run_piece
 from scopeflow.io.files import atomic_path, save_json
 
@@ -222,8 +223,8 @@ def _write(plan: FovPlan, table: pd.DataFrame, summary: dict[str, Any]) -> Resul
     csv, parquet = plan.traces_path(), plan.traces_path("traces.parquet")
     quality = plan.traces_path("quality.json")
     with atomic_path(csv) as unfinished:
-        table.to_csv(unfinished, index=False, lineterminator="\n")
+        write_csv(table, unfinished)
     with atomic_path(parquet) as unfinished:
-        table.to_parquet(unfinished, index=False)
+        write_parquet(table, unfinished)
     save_json(quality, summary)
     return Result([path.name for path in (csv, parquet, quality)], summary)
