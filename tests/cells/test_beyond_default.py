@@ -122,7 +122,7 @@ def test_jumps_of_the_stage_are_followed_with_drift_correction(jumping, tmp_path
 
 def test_drift_is_told_and_blocks_do_not_matter(jumping, tmp_path, caplog, monkeypatch):
     movie, _ = jumping
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "scopeflow"):
         assert run_workflow(movie, tmp_path / "a", config(drift_correction="rigid"))
     # The longest jump is (25, 32), all in all it went (10, -2).
     assert "FOV 0 drifted by up to 40.6 px" in caplog.text
