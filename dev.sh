@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything a developer runs, from a bare checkout: bash dev.sh demo | test | slow | bench NAME
+# Everything a developer runs, from a bare checkout: bash dev.sh demo | test | slow | fuzz | bench NAME
 #
 # Makes .venv (or the folder that SCOPEFLOW_VENV names) and installs scopeflow into it when needed.
 # SCOPEFLOW_PYTHON names the interpreter, if the one on the path is older than 3.11.
@@ -58,6 +58,10 @@ slow)
     set_up
     "$python" -m pytest -m slow "${@:2}"
     ;;
+fuzz)
+    set_up
+    "$python" -m pytest -m fuzz --numprocesses auto --maxprocesses 4 "${@:2}"
+    ;;
 bench)
     set_up
     # The other program runs in an environment of its own; benchmarks/peers says how to name it.
@@ -68,7 +72,7 @@ bench)
     "$python" "benchmarks/$2.py" "${@:3}"
     ;;
 *)
-    echo "usage: bash dev.sh demo [OUTPUT] | test | slow | bench NAME [options]" >&2
+    echo "usage: bash dev.sh demo [OUTPUT] | test | slow | fuzz | bench NAME [options]" >&2
     exit 2
     ;;
 esac
