@@ -8,6 +8,7 @@ reaches the next case.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -21,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import scopeflow
+
 ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = Path(scopeflow.__file__).resolve().parents[1]
 MEMORY_LIMIT = 6 * 2**30  # address space, bytes
 TIME_LIMIT = 60.0
 _KEPT = 20_000  # characters of each stream
@@ -44,7 +48,7 @@ class ForkServer:
         self._time_limit = time_limit
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(_SOURCES), str(ROOT), *sys.path]),
             "TMPDIR": str(scratch),
             "COLUMNS": "200",
             "NO_COLOR": "1",
@@ -76,7 +80,14 @@ class ForkServer:
 
     def run(self, words: Sequence[str], folder: Path) -> Ended:
         """Run ``scopeflow WORDS`` in a folder."""
-        request = {"words": list(words), "folder": str(folder), "limit": self._time_limit}
+        return self._ask({"words": list(words)}, folder)
+
+    def call(self, function: str, *arguments: Any, folder: Path) -> Ended:
+        """Call ``module:function`` with arguments that JSON has; an exception is a traceback."""
+        return self._ask({"function": function, "arguments": arguments}, folder)
+
+    def _ask(self, request: dict[str, Any], folder: Path) -> Ended:
+        request |= {"folder": str(folder), "limit": self._time_limit}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -93,8 +104,6 @@ class ForkServer:
 
 def _warm() -> None:
     """Import everything that a command imports, and load its kernels; starts no thread."""
-    import importlib
-
     for name in (
         "scopeflow.cli.app",
         "scopeflow.motion.correct",
@@ -128,6 +137,17 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _do(request: dict[str, Any]) -> None:
+    if "function" in request:
+        module, name = request["function"].split(":")
+        getattr(importlib.import_module(module), name)(*request["arguments"])
+        return
+    sys.argv = ["scopeflow", *request["words"]]
+    from scopeflow.cli.app import main
+
+    main()
+
+
 def _child(request: dict[str, Any], out: int, err: int) -> None:
     """Become the command; never returns."""
     code = 70
@@ -144,11 +164,8 @@ def _child(request: dict[str, Any], out: int, err: int) -> None:
         os.chdir(request["folder"])
         os.environ["HOME"] = request["folder"]
         _limit_memory()
-        sys.argv = ["scopeflow", *request["words"]]
-        from scopeflow.cli.app import main
-
         try:
-            main()
+            _do(request)
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

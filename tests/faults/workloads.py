@@ -1,0 +1,127 @@
+"""Tiny pieces of real work, each with all that it writes in one folder, for faults of all kinds.
+
+A workload is called in a process of its own, as often as it takes, and has one result: what
+`contents` returns of its folder, whatever happened before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from scopeflow import OFOptions, RegistrationConfig, SessionConfig, compute_motion, run_session
+from scopeflow.cells.results.export import export_results
+from scopeflow.cells.results.merge import merge_traces
+from scopeflow.cells.workflow import run_workflow
+from scopeflow.motion.correct import compensate_recording
+from scopeflow.testing.synthetic import synthetic_recording
+from tests.cell_movies import cell_config, cell_movie
+from tests.fuzz.seeds import video
+from tests.sessions.session_data import true_session, write_session
+
+QUIET = RegistrationConfig(progress=False, parallelization="sequential", block_length=2)
+_FAST = {"quality_setting": "fast", "iterations": 5}
+
+
+def write_inputs(folder: Path) -> None:
+    """Write what the workloads read; `session` has its recordings in its own folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(folder / "movie.tif", video(), photometric="minisblack")
+    movie = cell_movie(n_frames=4, height=80, width=90, n_cells=2, seed=0, late=False)
+    both = np.stack([movie.phase, movie.fluorescence], 1)
+    tifffile.imwrite(folder / "cells.ome.tif", both, ome=True, metadata={"axes": "TCYX"})
+
+
+def prepare(name: str, inputs: Path, root: Path) -> None:
+    """Make the folder of a workload as it is before its first run."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    if name == "session":
+        write_session(true_session(frames=4, height=48, width=64, channels=1, count=2), root)
+    if name in ("merge", "export"):
+        _cells(inputs, root)
+
+
+def _correct(file_format: str) -> Callable[[Path, Path], None]:
+    def run(inputs: Path, root: Path) -> None:
+        options = OFOptions(
+            input_file=str(inputs / "movie.tif"),
+            output_path=str(root / "out"),
+            output_format=file_format,
+            buffer_size=4,
+            **_FAST,
+        )
+        compensate_recording(options, config=QUIET)
+
+    return run
+
+
+def _session(inputs: Path, root: Path) -> None:
+    config = SessionConfig(
+        root=root,
+        center="rec_1.tif",
+        align_chunk_size=2,
+        flow_options={**_FAST, "reference_frames": [0], "buffer_size": 4},
+    )
+    run_session(config, execution=QUIET)
+
+
+def _cells(inputs: Path, root: Path) -> None:
+    config = cell_config(min_frames=2, n_workers=1, batch_size=2)
+    if not run_workflow(inputs / "cells.ome.tif", root / "out", config):
+        raise RuntimeError("the cell workflow failed")
+
+
+def _motion(inputs: Path, root: Path) -> None:
+    made = synthetic_recording(6, 32, 40, 1, seed=1, translation_px=1.0, nonrigid_px=0.3)
+    options = OFOptions(**_FAST, buffer_size=4)
+    compute_motion(made.video, made.reference, options).save(root / "motion.zarr", QUIET)
+
+
+def _merge(inputs: Path, root: Path) -> None:
+    merge_traces(root / "out", overwrite=True)
+
+
+def _export(inputs: Path, root: Path) -> None:
+    for file_format in ("ome-ngff", "csv"):
+        export_results(root / "out", root / "exported", file_format, overwrite=True)
+
+
+WORKLOADS: dict[str, Callable[[Path, Path], None]] = {
+    "correct to zarr": _correct("ZARR"),
+    "correct to HDF5": _correct("HDF5"),
+    "correct to TIFF": _correct("TIFF"),
+    "session": _session,
+    "cells": _cells,
+    "motion": _motion,
+    "merge": _merge,
+    "export": _export,
+}
+
+
+def run(name: str, inputs: str, root: str) -> None:
+    """Do the work of a name."""
+    WORKLOADS[name](Path(inputs), Path(root))
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Digest of every result; what scopeflow keeps for itself, and times, are left out."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not _own(path.relative_to(root))
+    }
+
+
+def _own(path: Path) -> bool:
+    # Reports tell when and how something was done; the settings of cells name the program.
+    return ".scopeflow" in path.parts or path.name in (
+        "run.json",
+        "session_report.json",
+        "processing_config.yaml",
+    )
