@@ -10,8 +10,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz.campaign import GROUPS, Tally, run_cases
-from tests.fuzz.seeds import make_seeds
+from tests.fuzz.campaign import GROUPS, Tally, prepare, run_cases
 from tests.fuzz.server import ROOT, ForkServer
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -62,8 +61,8 @@ def _part(given: argparse.Namespace) -> dict[str, object]:
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         scratch = Path(name).resolve()
-        seeds = make_seeds(scratch / "seeds")
         with ForkServer(scratch) as server:
+            seeds = prepare(scratch, server)
             for group in given.group or GROUPS:
                 cases = list(GROUPS[group](seeds))[:: given.every][number::jobs]
                 tally.merge(run_cases(cases, seeds, server, scratch))

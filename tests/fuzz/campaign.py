@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz import mutate_bytes, mutate_json, mutate_pickles
+from tests.fuzz import mutate_bytes, mutate_json, mutate_pickles, mutate_state
 from tests.fuzz.cases import CORRECT, MARKER, Case
-from tests.fuzz.seeds import Seeds
+from tests.fuzz.seeds import Seeds, make_seeds
 from tests.fuzz.server import Ended, ForkServer
 from tests.fuzz.verdict import ALLOWED, Verdict, verdict_of
 
 GROUPS: dict[str, Callable[[Seeds], Iterator[Case]]] = {
-    module.GROUP: module.cases for module in (mutate_bytes, mutate_json, mutate_pickles)
+    module.GROUP: module.cases
+    for module in (mutate_bytes, mutate_json, mutate_pickles, mutate_state)
 }
 AFTERWARDS = "correct on what inspect accepted"
 _CORRECT_EVERY = 4  # of the accepted
@@ -56,6 +57,13 @@ class Tally:
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def prepare(scratch: Path, server: ForkServer) -> Seeds:
+    """Make all that cases start from."""
+    seeds = make_seeds(scratch / "seeds")
+    seeds.outputs = mutate_state.make_outputs(scratch, server)
+    return seeds
+
+
 def run_cases(cases: Iterable[Case], seeds: Seeds, server: ForkServer, scratch: Path) -> Tally:
     """Make and run every case in a folder of its own; what is accepted may be corrected, too."""
     tally, accepted = Tally(), 0
@@ -64,20 +72,23 @@ def run_cases(cases: Iterable[Case], seeds: Seeds, server: ForkServer, scratch: 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         words = case.make(folder, seeds, case.generator)
-        verdict = _run(case.group, case.name, words, server, folder, tally)
+        verdict = _run(case, seeds, words, server, folder, tally)
         if verdict is Verdict.ACCEPTED and case.recording is not None:
             accepted += 1
             if accepted % _CORRECT_EVERY == 0:
                 words = ["correct", case.recording, "out", *CORRECT]
-                _run(AFTERWARDS, case.name, words, server, folder, tally)
+                again = Case(AFTERWARDS, case.name, case.make)
+                _run(again, seeds, words, server, folder, tally)
     shutil.rmtree(folder, ignore_errors=True)
     return tally
 
 
 def _run(
-    group: str, name: str, words: Iterable[str], server: ForkServer, folder: Path, tally: Tally
+    case: Case, seeds: Seeds, words: Sequence[str], server: ForkServer, folder: Path, tally: Tally
 ) -> Verdict:
-    ended = server.run(list(words), folder)
+    ended = server.run(words, folder)
     verdict = verdict_of(ended, executed=(folder / MARKER).exists())
-    tally.add(group, name, verdict, ended)
+    if verdict is Verdict.ACCEPTED and case.is_right is not None and not case.is_right(seeds):
+        verdict = Verdict.WRONG
+    tally.add(case.group, case.name, verdict, ended)
     return verdict

@@ -27,12 +27,14 @@ class Case:
 
     `make`: writes it into an empty folder and returns the words of the command.
     `recording`: the input, relative to the folder, where `correct` can be tried on it afterwards.
+    `is_right`: whether what was accepted led to the right bytes, where that is known.
     """
 
     group: str
     name: str
     make: Callable[[Path, Seeds, np.random.Generator], Sequence[str]]
     recording: str | None = None
+    is_right: Callable[[Seeds], bool] | None = None
 
     @property
     def generator(self) -> np.random.Generator:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.fuzz.seeds import make_seeds
+from tests.fuzz.campaign import prepare
 from tests.fuzz.server import ForkServer
 
 if not hasattr(os, "fork"):
@@ -17,8 +17,8 @@ def scratch(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def seeds(scratch):
-    return make_seeds(scratch / "seeds")
+def seeds(scratch, server):
+    return prepare(scratch, server)
 
 
 @pytest.fixture(scope="session")

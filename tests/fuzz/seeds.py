@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -27,11 +28,12 @@ SI.hStackManager.numSlices = 1"""
 
 @dataclass
 class Seeds:
-    """Recordings by name; `missing` says why one cannot be made here."""
+    """Recordings and outputs by name; `missing` says why one cannot be made here."""
 
     folder: Path
     paths: dict[str, Path] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
 
     def copy(self, name: str, to: Path) -> Path:
         """Copy a seed into the folder of a case and return it."""
