@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,14 @@ from scopeflow import OFOptions, RegistrationConfig, SessionConfig, compute_moti
 from scopeflow.cells.results.export import export_results
 from scopeflow.cells.results.merge import merge_traces
 from scopeflow.cells.workflow import run_workflow
+from scopeflow.errors import ScopeflowError
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.testing.synthetic import synthetic_recording
 from tests.cell_movies import cell_config, cell_movie
 from tests.fuzz.seeds import video
 from tests.sessions.session_data import true_session, write_session
 
+Work = Callable[[Path, Path, bool], None]
 QUIET = RegistrationConfig(progress=False, parallelization="sequential", block_length=2)
 _FAST = {"quality_setting": "fast", "iterations": 5}
 
@@ -47,8 +51,16 @@ def prepare(name: str, inputs: Path, root: Path) -> None:
         _cells(inputs, root)
 
 
-def _correct(file_format: str) -> Callable[[Path, Path], None]:
-    def run(inputs: Path, root: Path) -> None:
+def _quiet(wait: bool) -> RegistrationConfig:
+    return replace(QUIET, wait=True) if wait else QUIET
+
+
+def _waiting(wait: bool) -> dict[str, bool]:
+    return {"wait": True} if wait else {}
+
+
+def _correct(file_format: str) -> Work:
+    def run(inputs: Path, root: Path, wait: bool) -> None:
         options = OFOptions(
             input_file=str(inputs / "movie.tif"),
             output_path=str(root / "out"),
@@ -56,43 +68,45 @@ def _correct(file_format: str) -> Callable[[Path, Path], None]:
             buffer_size=4,
             **_FAST,
         )
-        compensate_recording(options, config=QUIET)
+        compensate_recording(options, config=_quiet(wait))
 
     return run
 
 
-def _session(inputs: Path, root: Path) -> None:
+def _session(inputs: Path, root: Path, wait: bool = False) -> None:
     config = SessionConfig(
         root=root,
         center="rec_1.tif",
         align_chunk_size=2,
         flow_options={**_FAST, "reference_frames": [0], "buffer_size": 4},
     )
-    run_session(config, execution=QUIET)
+    run_session(config, execution=_quiet(wait))
 
 
-def _cells(inputs: Path, root: Path) -> None:
+def _cells(inputs: Path, root: Path, wait: bool = False) -> None:
     config = cell_config(min_frames=2, n_workers=1, batch_size=2)
-    if not run_workflow(inputs / "cells.ome.tif", root / "out", config):
+    if not run_workflow(inputs / "cells.ome.tif", root / "out", config, **_waiting(wait)):
         raise RuntimeError("the cell workflow failed")
 
 
-def _motion(inputs: Path, root: Path) -> None:
+def _motion(inputs: Path, root: Path, wait: bool = False) -> None:
     made = synthetic_recording(6, 32, 40, 1, seed=1, translation_px=1.0, nonrigid_px=0.3)
     options = OFOptions(**_FAST, buffer_size=4)
-    compute_motion(made.video, made.reference, options).save(root / "motion.zarr", QUIET)
+    compute_motion(made.video, made.reference, options).save(root / "motion.zarr", _quiet(wait))
 
 
-def _merge(inputs: Path, root: Path) -> None:
-    merge_traces(root / "out", overwrite=True)
+def _merge(inputs: Path, root: Path, wait: bool = False) -> None:
+    merge_traces(root / "out", overwrite=True, **_waiting(wait))
 
 
-def _export(inputs: Path, root: Path) -> None:
+def _export(inputs: Path, root: Path, wait: bool = False) -> None:
     for file_format in ("ome-ngff", "csv"):
-        export_results(root / "out", root / "exported", file_format, overwrite=True)
+        export_results(
+            root / "out", root / "exported", file_format, overwrite=True, **_waiting(wait)
+        )
 
 
-WORKLOADS: dict[str, Callable[[Path, Path], None]] = {
+WORKLOADS: dict[str, Work] = {
     "correct to zarr": _correct("ZARR"),
     "correct to HDF5": _correct("HDF5"),
     "correct to TIFF": _correct("TIFF"),
@@ -104,9 +118,17 @@ WORKLOADS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def run(name: str, inputs: str, root: str) -> None:
-    """Do the work of a name."""
-    WORKLOADS[name](Path(inputs), Path(root))
+def run(name: str, inputs: str, root: str, wait: bool = False) -> None:
+    """Do the work of a name; an expected failure ends as in the command, by one line and exit 1."""
+    try:
+        WORKLOADS[name](Path(inputs), Path(root), wait)
+    except (ScopeflowError, OSError) as error:
+        sys.exit(_say(f"error: {' '.join(str(error).split())}"))
+
+
+def _say(message: str) -> int:
+    sys.stderr.write(message + "\n")
+    return 1
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Each call of the system fails once: one clear error, and the next run has the right bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.workloads import WORKLOADS, contents
+
+CODES = ("EIO", "ENOSPC", "EACCES")
+SAMPLE = 9  # calls of each workload in the default run
+
+
+@pytest.fixture(scope="module")
+def calls(place, tmp_path_factory):
+    known = {}
+
+    def counted(name):
+        if name not in known:
+            target = tmp_path_factory.mktemp("calls") / "calls"
+            place.prepare(name)
+            ended = place.run(name, "tests.faults.hooks:counted", str(target))
+            assert ended.code == 0, ended.err
+            known[name] = target.read_text().splitlines()
+        return known[name]
+
+    return counted
+
+
+def check(place, name, calls, numbers):
+    expected, wrong = place.expected(name), []
+    for position, number in enumerate(numbers):
+        code = CODES[position % len(CODES)]
+        where = f"{code} at call {number}, {calls[number].replace(str(place.root), '')}"
+        place.prepare(name)
+        failed = place.run(name, "tests.faults.hooks:failing", number, code)
+        errors = [line for line in failed.err.splitlines() if line.startswith("error: ")]
+        if failed.code == 0:
+            if contents(place.root) != expected:  # what does not matter may fail
+                wrong.append(f"{where}: exit 0 and other bytes")
+            continue
+        if failed.code != 1 or len(errors) != 1 or "Traceback" in failed.err:
+            wrong.append(f"{where}: exit {failed.code}: {failed.err.strip().splitlines()[-1:]}")
+        elif str(place.root) not in errors[0]:
+            wrong.append(f"{where}: names no file: {errors[0]}")
+        again = place.run(name)
+        if again.code != 0:
+            wrong.append(f"{where}, again: {again.err.strip().splitlines()[-1:]}")
+        elif contents(place.root) != expected:
+            wrong.append(f"{where}, again: other bytes")
+    shown = "\n".join(wrong[:25])
+    assert not wrong, f"{len(wrong)} of {len(numbers)} errors did harm:\n{shown}"
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_sample_of_calls_fails(place, calls, name):
+    made = calls(name)
+    assert len(made) > SAMPLE
+    every = len(made) // SAMPLE
+    check(place, name, made, range(every // 2, len(made), every))
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_call_fails(place, calls, name):
+    made = calls(name)
+    check(place, name, made, range(len(made)))
