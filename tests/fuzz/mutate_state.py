@@ -347,15 +347,15 @@ def cases(seeds: Seeds) -> Iterator[Case]:
             damages = [*_byte_damages(), *_other_things()]
             state = ".scopeflow" in path.parts
             # Many files are made alike: a few of the damages of each.
-            count = len(damages) if state and output in ("zarr", "half hdf5") else 3
+            count = len(damages) if state and output in ("zarr", "half hdf5") else 2
             chosen = [damages[n] for n in sorted(rng.permutation(len(damages))[:count])]
             if path.suffix == ".json" and (state or path.name in ("status.json", "run.json")):
                 found = list(_json_damages(path, rng))
-                few = len(found) // (1 if "settings" in file or "finished" in file else 6)
+                few = len(found) // (1 if "settings" in file or "finished" in file else 9)
                 chosen += [found[n] for n in sorted(rng.permutation(len(found))[:few])]
             if path.suffix == ".npz":
                 found = list(_npz_damages(path))
-                few = 6 if state else 4
+                few = 5 if state else 3
                 chosen += [found[n] for n in sorted(rng.permutation(len(found))[:few])]
             for name, damage in chosen:
                 yield _case(output, file, name, damage)
