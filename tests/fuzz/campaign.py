@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz import mutate_bytes, mutate_json, mutate_pickles, mutate_state
+from tests.fuzz import (
+    mutate_bytes,
+    mutate_json,
+    mutate_options,
+    mutate_pickles,
+    mutate_state,
+    mutate_structure,
+)
 from tests.fuzz.cases import CORRECT, MARKER, Case
 from tests.fuzz.seeds import Seeds, make_seeds
 from tests.fuzz.server import Ended, ForkServer
@@ -16,7 +23,14 @@ from tests.fuzz.verdict import ALLOWED, Verdict, verdict_of
 
 GROUPS: dict[str, Callable[[Seeds], Iterator[Case]]] = {
     module.GROUP: module.cases
-    for module in (mutate_bytes, mutate_json, mutate_pickles, mutate_state)
+    for module in (
+        mutate_bytes,
+        mutate_structure,
+        mutate_json,
+        mutate_options,
+        mutate_pickles,
+        mutate_state,
+    )
 }
 AFTERWARDS = "correct on what inspect accepted"
 _CORRECT_EVERY = 4  # of the accepted
