@@ -20,7 +20,7 @@ from scopeflow import OFOptions, RegistrationConfig, SessionConfig, compute_moti
 from scopeflow.cells.results.export import export_results
 from scopeflow.cells.results.merge import merge_traces
 from scopeflow.cells.workflow import run_workflow
-from scopeflow.cli.settings import start_logging
+from scopeflow.cli.terminal import start_logging
 from scopeflow.errors import ScopeflowError
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.testing.synthetic import synthetic_recording

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from scopeflow.io.durable import make_folders
 from scopeflow.io.locations import Location, RemotePath
 
 __all__ = ["LockFiles", "lock_files"]
@@ -112,8 +113,7 @@ class _LocalFiles(LockFiles):
             descriptor = _create(file)
         except (FileExistsError, FileNotFoundError):
             return False
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+        _fill(descriptor, content)
         return True
 
     @contextmanager
@@ -123,11 +123,10 @@ class _LocalFiles(LockFiles):
         while not missing.exists():
             self.made.append(missing)
             missing = missing.parent
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self.folder)
         path = self.folder / f"{secrets.token_hex(8)}.new"
         try:
-            with os.fdopen(_create(path), "wb") as stream:
-                stream.write(content)
+            _fill(_create(path), content)
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -178,6 +177,15 @@ class _LocalFiles(LockFiles):
 def _create(path: Path) -> int:
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
     return os.open(path, flags, 0o666)
+
+
+def _fill(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        if content:
+            # After a power cut it still has to say who is dead.
+            stream.flush()
+            os.fsync(descriptor)
 
 
 @dataclass(frozen=True)
