@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.faults.workloads import LOG, run
 
 State = dict[str, tuple[bytes, int] | None]
 """Path: content and time of change, or None for a folder."""
@@ -26,12 +29,16 @@ CONTENT_TORN = "content torn"  # as before, but the first half of it arrived
 
 @dataclass(frozen=True)
 class Moment:
-    """One state that a power cut may leave: after which step, and what of the rest is lost."""
+    """One state that a power cut may leave: after which step, and what of the rest is lost.
+
+    `completed`: pieces of work that had been recorded by then.
+    """
 
     number: int
     step: str
     loss: str
     state: State
+    completed: tuple[str, ...] = ()
 
 
 class Disk:
@@ -124,12 +131,15 @@ class Disk:
 
     def _step(self, step: str) -> None:
         self._steps += 1
+        log = self.root.parent / LOG
+        done = tuple(log.read_text().splitlines()) if log.exists() else ()
         self.last = [
-            Moment(
-                self._steps, step, NAMES_LOST, dict(self._safe(self._number(self._stat_root())))
-            ),
-            Moment(self._steps, step, CONTENT_LOST, self._live(torn=False)),
-            Moment(self._steps, step, CONTENT_TORN, self._live(torn=True)),
+            Moment(self._steps, step, loss, state, done)
+            for loss, state in (
+                (NAMES_LOST, dict(self._safe(self._number(os.stat(self.root))))),
+                (CONTENT_LOST, self._live(torn=False)),
+                (CONTENT_TORN, self._live(torn=True)),
+            )
         ]
         for moment in self.last:
             plain = frozenset((path, one and one[0]) for path, one in moment.state.items())
@@ -137,9 +147,6 @@ class Disk:
             if mark not in self._known:
                 self._known.add(mark)
                 self.moments.append(moment)
-
-    def _stat_root(self) -> os.stat_result:
-        return os.stat(self.root)
 
     def watch(self) -> None:
         """Begin to follow this process: all functions of `os` that change names or sync."""
@@ -206,8 +213,6 @@ class Disk:
 
 def record(name: str, inputs: str, root: str, target: str) -> None:
     """Do a workload, and write every state that a power cut could leave, as a pickle."""
-    from tests.faults.workloads import run
-
     disk = Disk(Path(root))
     disk.watch()
     run(name, inputs, root)
@@ -216,8 +221,6 @@ def record(name: str, inputs: str, root: str, target: str) -> None:
 
 def restore(state: State, root: Path) -> None:
     """Make a folder what a power cut left of it."""
-    import shutil
-
     shutil.rmtree(root)
     root.mkdir()
     for name in sorted(state):

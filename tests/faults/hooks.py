@@ -10,6 +10,7 @@ import builtins
 import errno
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -104,6 +105,19 @@ def failing(name: str, inputs: str, root: str, number: int, code: str) -> None:
         if count[0] == number + 1:
             value = getattr(errno, code)
             raise OSError(value, os.strerror(value), path)
+
+    watch(root, seen)
+    _run(name, inputs, root)
+
+
+def killed(name: str, inputs: str, root: str, number: int) -> None:
+    """Do a workload that is killed before the call of this number."""
+    count = [0]
+
+    def seen(call: str, path: str) -> None:
+        count[0] += 1
+        if count[0] == number + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     watch(root, seen)
     _run(name, inputs, root)

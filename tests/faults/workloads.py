@@ -7,11 +7,13 @@ A workload is called in a process of its own, as often as it takes, and has one 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -21,6 +23,7 @@ from scopeflow.cells.results.export import export_results
 from scopeflow.cells.results.merge import merge_traces
 from scopeflow.cells.workflow import run_workflow
 from scopeflow.cli.terminal import start_logging
+from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import ScopeflowError
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.testing.synthetic import synthetic_recording
@@ -29,6 +32,8 @@ from tests.fuzz.seeds import video
 from tests.sessions.session_data import true_session, write_session
 
 Work = Callable[[Path, Path, bool], None]
+LOG = "completed.log"
+"""File beside the folder of a workload: pieces that were recorded, one a line."""
 QUIET = RegistrationConfig(progress=False, parallelization="sequential", block_length=2)
 _FAST = {"quality_setting": "fast", "iterations": 5}
 
@@ -121,11 +126,26 @@ WORKLOADS: dict[str, Work] = {
 
 def run(name: str, inputs: str, root: str, wait: bool = False) -> None:
     """Do the work of a name; an expected failure ends as in the command, by one line and exit 1."""
-    start_logging(False)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
+    for level in (logging.WARNING, logging.ERROR):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    follow(Path(root).parent / LOG)
     try:
         WORKLOADS[name](Path(inputs), Path(root), wait)
     except (ScopeflowError, OSError) as error:
         sys.exit(_say(f"error: {' '.join(str(error).split())}"))
+
+
+def follow(log: Path) -> None:
+    """Let every piece of work that is recorded in this process be a line of a file."""
+    complete = Ledger.complete
+
+    def and_tell(self: Ledger, name: str, *words: Any, **more: Any) -> None:
+        complete(self, name, *words, **more)
+        with log.open("a") as file:
+            file.write(f"{self.folder}/{name}\n")
+
+    Ledger.complete = and_tell  # type: ignore[method-assign]
 
 
 def _say(message: str) -> int:

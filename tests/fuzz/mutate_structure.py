@@ -207,7 +207,7 @@ def _hdf5_makers() -> Iterator[tuple[str, Hdf5]]:
         for kind in ("u2", "f8"):
 
             def shaped(file: Any, path: Path, s: Any = shape, k: str = kind) -> None:
-                chunks = tuple(min(max(n, 1), 16) for n in s) or None
+                chunks = tuple(min(n, 16) for n in s) if s and min(s) > 0 else None
                 file.create_dataset("mov", shape=s, dtype=k, chunks=chunks)
 
             yield f"shape {shape} of {kind}", shaped
