@@ -154,6 +154,10 @@ def test_the_job_script_of_dask_jobqueue(tmp_path):
     assert any(line.startswith("#SBATCH --mem=") for line in lines)
     assert "export NUMBA_NUM_THREADS=1" in lines
     worker = next(line for line in lines if "dask_worker" in line)
+    assert "--local-directory $SCOPEFLOW_SCRATCH" in worker
+    made = next(n for n, line in enumerate(lines) if line.startswith("export SCOPEFLOW_SCRATCH="))
+    assert "mktemp -d" in lines[made]
+    assert made < lines.index(worker)
     for option in ("--nthreads 4", "--nworkers 4", "--lifetime 110m", "--lifetime-stagger 5m"):
         assert option in worker
     done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
@@ -187,6 +191,72 @@ def test_one_allocation_runs_scheduler_workers_and_correction(movies, tmp_path, 
     assert open_video(out / "compensated.zarr").shape == (12, 24, 28, 1)
     assert json.loads((out / "run.json").read_text())["executor"]["name"] == "dask"
     assert not list(tmp_path.glob("scopeflow-scheduler-*"))
+    assert not list(tmp_path.glob("scopeflow-job-*"))
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+SPY = f"""#!{sys.executable}
+# Stands in for scopeflow: looks at the cluster that the script has made.
+import json, os, ssl, socket, sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+file = Path(sys.argv[sys.argv.index("--scheduler") + 1])
+address = json.loads(file.read_text())["address"]
+parts = urlsplit(address)
+facts = {{"address": address, "folder": str(file.parent)}}
+mode = lambda path: oct(path.stat().st_mode & 0o777)
+facts["modes"] = [mode(file.parent), mode(file.parent / "key.pem")]
+
+from distributed import Client
+with Client(address, timeout=30) as client:
+    client.wait_for_workers(1, timeout=60)
+    (worker,) = client.scheduler_info()["workers"].items()
+    facts["worker"] = worker[0]
+    scratch = Path(worker[1]["local_directory"])
+    scratch = next(path for path in scratch.parents if path.name.startswith("scopeflow-worker-"))
+    facts["modes"].append(mode(scratch))
+    facts["scratch"] = str(scratch)
+
+# Who has no key: plain text, and TLS with no certificate.
+def turned_away(wrap):
+    with socket.create_connection((parts.hostname, parts.port), 10) as plain:
+        try:
+            with wrap(plain) as stream:
+                stream.sendall(bytes(64))
+                return stream.recv(1) == b""
+        except OSError:
+            return True
+
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+facts["turned away"] = [turned_away(lambda plain: plain), turned_away(context.wrap_socket)]
+Path(sys.argv[2]).write_text(json.dumps(facts))
+"""
+
+
+def test_only_the_job_itself_gets_into_its_cluster(tmp_path, node):
+    (tmp_path / "bin" / "scopeflow").write_text(SPY)
+    node.pop("NUMBA_CACHE_DIR")
+    report = tmp_path / "facts.json"
+    done = run_script("single_allocation.sbatch", report, report, environment=node)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(report.read_text())
+    assert facts["address"].startswith("tls://127.0.0.1:")
+    assert facts["worker"].startswith("tls://127.0.0.1:")
+    assert facts["modes"] == ["0o700", "0o600", "0o700"]
+    assert facts["turned away"] == [True, True]
+    assert not Path(facts["folder"]).exists()
+    assert not Path(facts["scratch"]).exists()
+
+
+def test_no_folder_has_a_name_that_others_can_guess():
+    """What is made in folders that others share is made by mktemp."""
+    for path in [*SCRIPTS, *DEPLOY.rglob("*.yaml")]:
+        for line in path.read_text().splitlines():
+            if ("/tmp" in line or "TMPDIR" in line) and not line.lstrip().startswith("#"):
+                assert "mktemp -d" in line, f"{path.name}: {line}"
+        assert "NUMBA_CACHE_DIR=" not in path.read_text()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -277,12 +278,18 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
     # Compiled here once, the kernels come from the cache in every worker.
     compile_all()
     with (
-        dask.config.set(_CLUSTER_SETTINGS),
+        # What workers put aside is read as code; dask's own folder has a name that others know.
+        tempfile.TemporaryDirectory(
+            prefix="scopeflow-workers-", ignore_cleanup_errors=True
+        ) as scratch,
+        dask.config.set({**_CLUSTER_SETTINGS, "temporary-directory": scratch}),
         _hidden_main_module(),
         LocalCluster(
             n_workers=-(-n_workers // threads),
             threads_per_worker=threads,
             processes=True,
+            # Whoever reaches it can run code as the user.
+            host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
         ) as cluster,
