@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 
 from scopeflow.errors import OptionsError
-from scopeflow.strict.values import is_integer, plain
+from scopeflow.strict.values import is_integer, is_sequence, plain, shortened
 
 __all__ = ["parse_ranges"]
+
+_MOST = 1_000_000
 
 
 def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[int, ...]:
@@ -27,14 +29,22 @@ def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[
     """
     given = plain(given)
     if isinstance(given, (bool, float)):
-        raise OptionsError(f"{name}: {given!r} is no number; write numbers such as '0-5, 7'")
+        raise OptionsError(
+            f"{name}: {shortened(given)} is no number; write numbers such as '0-5, 7'"
+        )
     if isinstance(given, int):
         given = [given]
     if not isinstance(given, str):
+        if not is_sequence(given) and not isinstance(given, (set, frozenset)):
+            raise OptionsError(
+                f"{name}: {shortened(given)} names no numbers; write such as '0-5, 7'"
+            )
         numbers = list(given)
         for number in numbers:
             if not is_integer(number) or number < 0:
-                raise OptionsError(f"{name}: {number!r} is no number from 0; write [0, 1, 7]")
+                raise OptionsError(
+                    f"{name}: {shortened(number)} is no number from 0; write [0, 1, 7]"
+                )
         if not numbers:
             raise OptionsError(f"{name}: the list is empty; name at least one number")
         return tuple(sorted({int(number) for number in numbers}))
@@ -43,15 +53,19 @@ def parse_ranges(given: str | int | Iterable[int], name: str = "fovs") -> tuple[
     chosen: set[int] = set()
     for part in given.split(","):
         text = re.sub(r"\s+", "", part)
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text, re.ASCII)
+        # Numbers of more digits than any count has.
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
         if match is None:
             raise OptionsError(
-                f"{name}: {part.strip()!r} in {given!r} is neither a number from 0 nor a range; "
+                f"{name}: {shortened(part.strip())} in {shortened(given)} is neither a "
+                "number from 0 nor a range; "
                 "write numbers and ranges a-b with commas between, such as '0-5, 7'"
             )
         first = int(match[1])
         last = first if match[2] is None else int(match[2])
         if last < first:
-            raise OptionsError(f"{name}: the range {text!r} falls; write '{last}-{first}'")
+            raise OptionsError(f"{name}: the range {shortened(text)} falls; write '{last}-{first}'")
+        if last - first >= _MOST:
+            raise OptionsError(f"{name}: the range {shortened(text)} has more than {_MOST} numbers")
         chosen.update(range(first, last + 1))
     return tuple(sorted(chosen))

@@ -137,6 +137,9 @@ def parse_format(given: str) -> str:
     return name.upper()
 
 
+_DIGITS = 7
+
+
 def parse_reference(given: str) -> list[int] | str:
     """Turn ``A:B`` into frame numbers ``A`` to ``B - 1``; anything else is a path.
 
@@ -150,9 +153,13 @@ def parse_reference(given: str) -> list[int] | str:
     >>> parse_reference("3:6"), parse_reference("mean.tif")
     ([3, 4, 5], 'mean.tif')
     """
-    match = re.fullmatch(r"(\d*):(\d+)", given)
+    from scopeflow.strict.values import excerpt
+
+    match = re.fullmatch(r"(\d*):(\d+)", given, re.ASCII)
     if match is None:
         return given
+    if max(map(len, match.groups(""))) > _DIGITS:
+        raise typer.BadParameter(f"--reference {excerpt(given)}: no recording has so many frames")
     first, last = int(match[1] or 0), int(match[2])
     if first >= last:
         raise typer.BadParameter(

@@ -16,6 +16,9 @@ from rich.text import Text
 from scopeflow._characters import one_line, visible
 
 
+_LONGEST = 20_000
+
+
 class Terminal(Console):
     """A console that shows text as it is: no markup, and control characters as escapes."""
 
@@ -47,7 +50,8 @@ def say(text: object) -> None:
 
 def complain(message: str) -> None:
     """Write one message to standard error."""
-    text = Text(one_line(message), style="bold red")
+    # A message of many recordings may be long, one that holds a whole file helps nobody.
+    text = Text(one_line(message[:_LONGEST]), style="bold red")
     Terminal(stderr=True, soft_wrap=True).print(text, soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scopeflow.errors import OptionsError, nearest_name
-from scopeflow.strict.values import is_integer
+from scopeflow.strict.values import is_integer, shortened
 
 PARALLELIZATIONS = ("sequential", "threading", "multiprocessing", "dask")
 """Names that `RegistrationConfig` accepts for ``parallelization``."""
@@ -65,27 +65,33 @@ class RegistrationConfig:
     def __post_init__(self) -> None:
         if not is_integer(self.n_jobs) or self.n_jobs == 0 or self.n_jobs < -1:
             raise OptionsError(
-                f"n_jobs is {self.n_jobs!r}; it must be a positive whole number, or -1 for every "
+                f"n_jobs is {shortened(self.n_jobs)}; it must be a positive whole number, "
+                "or -1 for every "
                 "available processor"
             )
         name = self.parallelization
         if name is not None and name not in PARALLELIZATIONS:
             hint = nearest_name(str(name), PARALLELIZATIONS)
             raise OptionsError(
-                f"parallelization is {name!r}; it must be one of {', '.join(PARALLELIZATIONS)}, or "
+                f"parallelization is {shortened(name)}; it must be one of "
+                f"{', '.join(PARALLELIZATIONS)}, or "
                 f"None to choose automatically.{hint}"
             )
         for option in ("block_length", "memory_limit_bytes"):
             value = getattr(self, option)
             if value is not None and (not is_integer(value) or value < 1):
                 raise OptionsError(
-                    f"{option} is {value!r}; it must be a positive whole number, or None"
+                    f"{option} is {shortened(value)}; it must be a positive whole number, or None"
                 )
         for option in ("verbose", "resume", "wait"):
             if not isinstance(getattr(self, option), bool):
-                raise OptionsError(f"{option} is {getattr(self, option)!r}; it must be a boolean")
+                raise OptionsError(
+                    f"{option} is {shortened(getattr(self, option))}; it must be a boolean"
+                )
         if self.progress is not None and not isinstance(self.progress, bool):
-            raise OptionsError(f"progress is {self.progress!r}; it must be a boolean or None")
+            raise OptionsError(
+                f"progress is {shortened(self.progress)}; it must be a boolean or None"
+            )
         self._need_one_place()
 
     def _need_one_place(self) -> None:

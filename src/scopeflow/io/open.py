@@ -39,6 +39,7 @@ from scopeflow.io.read.views import (
     StackedChannels,
 )
 from scopeflow.io.read.zarr import is_zarr, open_zarr
+from scopeflow.strict.values import shortened
 
 __all__ = [
     "BinnedSource",
@@ -179,7 +180,8 @@ def _refuse(name: str, choices: dict[str, Any], understood: Sequence[str]) -> No
     for key, value in choices.items():
         if value is not None and key not in understood:
             raise InputError(
-                f"{name}: {key}={value!r} has no meaning for this kind of recording. Leave it out."
+                f"{name}: {key}={shortened(value)} has no meaning for this kind of "
+                "recording. Leave it out."
             )
 
 
@@ -198,7 +200,7 @@ def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -
     if not items:
         raise InputError("The list of recordings is empty; give at least one.")
     if combine not in (None, "frames", "channels"):
-        raise InputError(f'combine={combine!r} is not known; use "frames" or "channels".')
+        raise InputError(f'combine={shortened(combine)} is not known; use "frames" or "channels".')
     if len(items) == 1:
         return open_source(items[0], **_without_none(choices))
     given = [item for item in items if isinstance(item, str | os.PathLike | RemotePath)]

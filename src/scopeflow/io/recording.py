@@ -19,6 +19,7 @@ from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.read.axes import check_video
 from scopeflow.io.read.views import BinnedSource, ChannelSelection
+from scopeflow.strict.values import shortened
 
 if TYPE_CHECKING:
     # xarray and dask.array take half a second to import, and corrections of files need neither.
@@ -115,7 +116,8 @@ def _from_dask(
     axes = axes.upper()
     if len(axes) != array.ndim or not set(axes) <= set("TYXC") or not set(axes) >= set("YX"):
         raise InputError(
-            f"axes={axes!r} do not fit a dask array of shape {array.shape}; name each axis once "
+            f"axes={shortened(axes)} do not fit a dask array of shape {array.shape}; name "
+            "each axis once "
             "with T, Y, X, C"
         )
     name = array.name

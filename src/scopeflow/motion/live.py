@@ -26,6 +26,7 @@ from scopeflow.motion.options.of_options import OFOptions
 from scopeflow.motion.options.parameters import correction_parameters, weight_map
 from scopeflow.motion.plan import displacement_function
 from scopeflow.strict import is_integer
+from scopeflow.strict.values import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ class FlowRegLive:
         _check_whole("reference_update_interval", reference_update_interval, 0)
         if not 0 <= reference_update_weight <= 1:
             raise OptionsError(
-                f"reference_update_weight is {reference_update_weight!r}; it must lie in [0, 1]"
+                f"reference_update_weight is {shortened(reference_update_weight)}; it must "
+                "lie in [0, 1]"
             )
         if not 0 < truncate < np.inf:
-            raise OptionsError(f"truncate is {truncate!r}; it must be a positive number")
+            raise OptionsError(f"truncate is {shortened(truncate)}; it must be a positive number")
         self.reference_buffer: deque[NDArray[Any]] = deque(maxlen=reference_buffer_size)
         self._live = LiveParameters(
             int(reference_update_interval), float(reference_update_weight), float(truncate)
@@ -391,4 +393,4 @@ def _live_options(options: OFOptions | None, changes: Mapping[str, Any]) -> OFOp
 
 def _check_whole(name: str, value: Any, least: int) -> None:
     if not is_integer(value) or value < least:
-        raise OptionsError(f"{name} is {value!r}; it must be a whole number >= {least}")
+        raise OptionsError(f"{name} is {shortened(value)}; it must be a whole number >= {least}")

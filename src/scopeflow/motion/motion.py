@@ -39,6 +39,7 @@ from scopeflow.motion.plan import correction_settings, plan_correction
 from scopeflow.motion.reference import build_reference_image
 from scopeflow.motion.store.layout import MOTION
 from scopeflow.motion.store.saved_motion import MotionFacts, open_stored, save_motion
+from scopeflow.strict.values import shortened
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -318,7 +319,9 @@ class Motion:
         height, width, channels = shape
         if isinstance(fill, str):
             if fill != "reference":
-                raise InputError(f"fill is {fill!r}; give 'reference', a number or an image")
+                raise InputError(
+                    f"fill is {shortened(fill)}; give 'reference', a number or an image"
+                )
             known = 0 if self.reference is None else self.reference.shape[2]
             if self.reference is None or known != channels:
                 raise InputError(

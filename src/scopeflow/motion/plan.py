@@ -32,6 +32,7 @@ from scopeflow.motion.parameters import CorrectionParameters
 from scopeflow.motion.reference import ReferenceRequest, reference_request
 from scopeflow.motion.store.layout import MOTION, REGISTERED, VALID
 from scopeflow.motion.store.outputs import OutputFiles, check_writable, output_files
+from scopeflow.strict.values import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _refuse_unused(options: OFOptions) -> None:
         if getattr(options, name) != getattr(own, name):
             raise OptionsError(
                 f"Backend '{options.flow_backend}' does not support {name}="
-                f"{getattr(options, name)!r}; leave it out, or use flow_backend='flowreg'"
+                f"{shortened(getattr(options, name))}; leave it out, or use flow_backend='flowreg'"
             )
 
 

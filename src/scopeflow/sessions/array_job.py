@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from scopeflow.errors import OptionsError
+from scopeflow.strict.values import shortened
 
 TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX")
 """Where batch systems put the number of a task, counted from 1, in the order of looking."""
@@ -29,6 +30,8 @@ def get_array_task_id() -> int | None:
         text = os.environ.get(name, "").strip()
         if text and text != "undefined":
             if not text.isdecimal():
-                raise OptionsError(f"{name} is {text!r}; the number of a task is needed there")
+                raise OptionsError(
+                    f"{name} is {shortened(text)}; the number of a task is needed there"
+                )
             return int(text)
     return None

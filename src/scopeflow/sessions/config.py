@@ -17,7 +17,7 @@ from scopeflow.motion.options.of_options import OFOptions
 from scopeflow.sessions.array_job import TASK_VARIABLES, get_array_task_id
 from scopeflow.sessions.files import check_parameter_names, read_session_file
 from scopeflow.strict.model import Count, Flag, StrictModel
-from scopeflow.strict.values import Number, Whole
+from scopeflow.strict.values import Number, Whole, shortened
 
 __all__ = ["ROUTING_OPTIONS", "TASK_VARIABLES", "SessionConfig", "get_array_task_id"]
 
@@ -190,7 +190,8 @@ class SessionConfig(StrictModel):
             )
         if Path(self.pattern).is_absolute() or ".." in Path(self.pattern).parts:
             raise OptionsError(
-                f"SessionConfig: pattern {self.pattern!r} leaves root; give a pattern relative to "
+                f"SessionConfig: pattern {shortened(self.pattern)} leaves root; give a "
+                "pattern relative to "
                 "root, such as '*.tif' or '*/movie.h5'"
             )
         output, final = self.resolve_output_paths()
@@ -369,12 +370,13 @@ class SessionConfig(StrictModel):
         if found:
             named = ", ".join(names[n] for n in found)
             raise OptionsError(
-                f"Specified center file {self.center!r} may be {named}; give the path relative to "
+                f"Specified center file {shortened(self.center)} may be {named}; give the "
+                "path relative to "
                 "root"
             )
         raise OptionsError(
-            f"Specified center file {self.center!r} not found among {len(files)} recordings."
-            + (nearest_name(self.center, names) or f" They are: {', '.join(names)}")
+            f"Specified center file {shortened(self.center)} not found among {len(files)} "
+            "recordings." + (nearest_name(self.center, names) or f" They are: {', '.join(names)}")
         )
 
     def find_recordings(self, name: str, files: list[Path]) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 from scopeflow.errors import InputNotFoundError, OptionsError
 from scopeflow.io.addresses import expanded
 from scopeflow.strict.text import TextError, file_text, read_toml, read_yaml
+from scopeflow.strict.values import excerpt
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,6 @@ def check_parameter_names(parameters: Mapping[str, Any], known: Iterable[str]) -
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.8)
         if near:
             raise OptionsError(
-                f"backend_params: unknown option '{name}'. Did you mean '{near[0]}', above that "
-                "table?"
+                f"backend_params: unknown option '{excerpt(str(name))}'. Did you mean '{near[0]}', "
+                "above that table?"
             )

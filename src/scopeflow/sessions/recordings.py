@@ -29,6 +29,7 @@ from scopeflow.io.read.zarr import is_zarr
 from scopeflow.motion.store.outputs import OutputFiles, find_finished
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
+from scopeflow.strict.values import shortened
 
 AVERAGE = "temporal_average"
 _CORRECTED = ("compensated.hdf5", "compensated.HDF5", "compensated.h5", "compensated.zarr")
@@ -139,7 +140,8 @@ def find_session_recordings(config: SessionConfig) -> list[SessionRecording]:
     )
     if not found:
         raise InputNotFoundError(
-            f"No files found matching pattern {config.pattern!r} in {config.root}. Correct root or "
+            f"No files found matching pattern {shortened(config.pattern)} in {config.root}. "
+            "Correct root or "
             "pattern"
         )
     left_out: set[int] = set()
@@ -147,7 +149,7 @@ def find_session_recordings(config: SessionConfig) -> list[SessionRecording]:
         positions = config.find_recordings(name, found)
         if not positions:
             raise OptionsError(
-                f"exclude names {name!r}, which is none of the recordings "
+                f"exclude names {shortened(name)}, which is none of the recordings "
                 f"{', '.join(str(p.relative_to(config.root)) for p in found)}"
             )
         left_out.update(positions)

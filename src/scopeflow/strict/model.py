@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from scopeflow.errors import OptionsError, ScopeflowError, nearest_name
-from scopeflow.strict.values import Whole, boolean, explained
+from scopeflow.strict.values import Whole, boolean, excerpt, explained
 
 Count = Annotated[int, Whole(1)]
 """A whole number from 1 on."""
@@ -75,7 +75,7 @@ def options_error(error: ValidationError, model: type[BaseModel]) -> OptionsErro
 
 def _line(item: Mapping[str, Any], model: type[BaseModel]) -> str:
     *above, name = item["loc"] or ("",)
-    path = ".".join(map(str, item["loc"]))
+    path = excerpt(".".join(excerpt(str(part), 80) for part in item["loc"]))
     kind, given = item["type"], item["input"]
     if kind == "extra_forbidden":
         return _unknown(str(name), _model_at(model, above), path)
@@ -95,7 +95,7 @@ def _line(item: Mapping[str, Any], model: type[BaseModel]) -> str:
 def _unknown(name: str, model: type[BaseModel], path: str = "") -> str:
     known = list(model.model_fields)
     hint = nearest_name(name, known) or f" Options are: {', '.join(sorted(known))}."
-    return f"unknown option '{path or name}'.{hint}"
+    return f"unknown option '{excerpt(path or name, 80)}'.{hint}"
 
 
 def _model_at(model: type[BaseModel], path: list[Any]) -> type[BaseModel]:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from scopeflow.cells.methods.regionprops import INTENSITY_FEATURES, SHAPE_FEATURES
 from scopeflow.cells.methods.registry import function_facts
 from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.strict.values import shortened
 
 __all__ = [
     "FLUORESCENCE_FEATURES",
@@ -151,9 +152,9 @@ def register_feature(name: str, function: Feature, kind: str) -> None:
     """
     registries = {"phase": PHASE_FEATURES, "fluorescence": FLUORESCENCE_FEATURES}
     if kind not in registries:
-        raise OptionsError(f"kind={kind!r} is not known; use 'phase' or 'fluorescence'")
+        raise OptionsError(f"kind={shortened(kind)} is not known; use 'phase' or 'fluorescence'")
     if name in registries[kind]:
-        raise OptionsError(f"a {kind} feature {name!r} exists; choose another name")
+        raise OptionsError(f"a {kind} feature {shortened(name)} exists; choose another name")
     registries[kind][name] = function
 
 
@@ -178,7 +179,7 @@ def resolve_features(names: Sequence[str], kind: str) -> dict[str, Feature]:
     for name in names:
         if name not in known:
             raise OptionsError(
-                f"there is no {kind} feature {name!r}.{nearest_name(name, known)} "
+                f"there is no {kind} feature {shortened(name)}.{nearest_name(name, known)} "
                 f"Known: {', '.join(sorted(known))}"
             )
     return {n: registered[n] if n in registered else _load(offered[n]) for n in names}

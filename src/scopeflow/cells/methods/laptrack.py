@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, OptionsError
+from scopeflow.strict.values import shortened
 
 __all__ = ["link_laptrack"]
 
@@ -52,10 +53,12 @@ def link_laptrack(
     from laptrack import LapTrack
 
     if isinstance(max_gap, bool) or not isinstance(max_gap, int) or max_gap < 0:
-        raise OptionsError(f"params.tracking_options: max_gap={max_gap!r}; 0 or more is needed")
+        raise OptionsError(
+            f"params.tracking_options: max_gap={shortened(max_gap)}; 0 or more is needed"
+        )
     if not 0 <= split_min_iou <= 1:
         raise OptionsError(
-            f"params.tracking_options: split_min_iou={split_min_iou!r}; 0 to 1 is needed"
+            f"params.tracking_options: split_min_iou={shortened(split_min_iou)}; 0 to 1 is needed"
         )
     if sum(map(len, tables)) == 0:
         return [np.zeros(0, np.int64) for _ in tables], np.zeros((0, 2), np.int64)

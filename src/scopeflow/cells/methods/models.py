@@ -16,6 +16,7 @@ from scipy.linalg import expm
 from scipy.optimize import least_squares
 
 from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.strict.values import shortened
 
 __all__ = ["MODELS", "Fit", "Model", "fit_trace", "get_model"]
 
@@ -127,7 +128,7 @@ def get_model(name: str) -> Model:
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise OptionsError(
-            f"model {name!r} is not known.{nearest_name(name, MODELS)} Known: {known}"
+            f"model {shortened(name)} is not known.{nearest_name(name, MODELS)} Known: {known}"
         )
     return MODELS[name]
 

@@ -16,6 +16,7 @@ from scopeflow.cells.methods.registry import Registry, function_facts
 from scopeflow.cells.methods.segmentation import LogStdOptions
 from scopeflow.cells.methods.tracking import link_iou
 from scopeflow.errors import OptionsError
+from scopeflow.strict.values import shortened
 
 __all__ = [
     "MethodFacts",
@@ -172,7 +173,8 @@ def _check_sizes(options: Mapping[str, Any]) -> None:
     ):
         if name in options and (type(value) is not int or value < bound):
             raise OptionsError(
-                f"params.tracking_options: {name}={value!r} has to be a number of pixels of at "
+                f"params.tracking_options: {name}={shortened(value)} has to be a number of "
+                "pixels of at "
                 f"least {bound}"
             )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from scopeflow.engine.identity import NOT_IDENTIFIED, identity_or_reason
 from scopeflow.errors import OptionsError, nearest_name
+from scopeflow.strict.values import shortened
 
 __all__ = ["Registry", "function_facts"]
 
@@ -57,9 +58,11 @@ Did you mean 'least'? It has: least
         Raises OptionsError: if the name is taken, or the method cannot be called.
         """
         if name in self.names():
-            raise OptionsError(f"a {self.kind} method {name!r} exists; choose another name")
+            raise OptionsError(
+                f"a {self.kind} method {shortened(name)} exists; choose another name"
+            )
         if not callable(method):
-            raise OptionsError(f"{self.kind} method {name!r}: {method!r} cannot be called")
+            raise OptionsError(f"{self.kind} method {shortened(name)}: {method!r} cannot be called")
         self.registered[name] = method
 
     def get(self, name: str, options: Mapping[str, Any]) -> Method | None:
@@ -70,13 +73,15 @@ Did you mean 'least'? It has: least
         known = self.names()
         if name not in known:
             raise OptionsError(
-                f"params.{self.kind}_method={name!r} is not known.{nearest_name(name, known)} "
+                f"params.{self.kind}_method={shortened(name)} is not "
+                f"known.{nearest_name(name, known)} "
                 f"Known: {', '.join(known)}"
             )
         package = self.needs.get(name)
         if package is not None and find_spec(package) is None:
             raise OptionsError(
-                f"params.{self.kind}_method={name!r} needs the package {package}, which is not "
+                f"params.{self.kind}_method={shortened(name)} needs the package {package}, "
+                "which is not "
                 f"installed; install it with pip install 'scopeflow[{package}]'"
             )
         method = self.built_in.get(name, self.registered.get(name))
@@ -90,18 +95,20 @@ Did you mean 'least'? It has: least
         if len(entries) > 1:
             values = ", ".join(entry.value for entry in entries)
             raise OptionsError(
-                f"{self.kind} method {name!r} is offered by several packages ({values}); "
+                f"{self.kind} method {shortened(name)} is offered by several packages ({values}); "
                 "uninstall all but one"
             )
         try:
             method: Method = entries[0].load()
         except Exception as error:
             raise OptionsError(
-                f"{self.kind} method {name!r}: {entries[0].value} cannot be loaded: "
+                f"{self.kind} method {shortened(name)}: {entries[0].value} cannot be loaded: "
                 f"{type(error).__name__}: {error}"
             ) from error
         if not callable(method):
-            raise OptionsError(f"{self.kind} method {name!r}: {entries[0].value} is no function")
+            raise OptionsError(
+                f"{self.kind} method {shortened(name)}: {entries[0].value} is no function"
+            )
         return method
 
     def _check_options(self, name: str, method: Method | None, options: Mapping[str, Any]) -> None:
@@ -115,7 +122,7 @@ Did you mean 'least'? It has: least
             if key not in allowed:
                 has = f"It has: {', '.join(allowed)}" if allowed else "It has none"
                 raise OptionsError(
-                    f"params.{self.kind}_options: {name!r} has no option {key!r}."
+                    f"params.{self.kind}_options: {shortened(name)} has no option {shortened(key)}."
                     f"{nearest_name(key, allowed)} {has}"
                 )
 

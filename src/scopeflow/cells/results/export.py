@@ -26,6 +26,7 @@ from scopeflow.io.addresses import local_path
 from scopeflow.io.files import atomic_path
 from scopeflow.io.folders import atomic_folder
 from scopeflow.io.metadata import VideoMetadata
+from scopeflow.strict.values import shortened
 
 __all__ = ["FORMATS", "export_results"]
 
@@ -97,7 +98,7 @@ def export_results(
     """
     if format not in FORMATS:
         raise OptionsError(
-            f"format={format!r} is not known.{nearest_name(format, FORMATS)} "
+            f"format={shortened(format)} is not known.{nearest_name(format, FORMATS)} "
             f"Known: {', '.join(FORMATS)}"
         )
     opened = results if isinstance(results, Results) else open_results(results)

@@ -100,10 +100,10 @@ def merge_traces(
     folder = root / "merged" if target is None else local_path(target, "merged tables")
     for name in chosen:
         # Nothing that a spreadsheet program would compute, or a command take for an option.
-        if not re.fullmatch(r"[\w.][\w .+-]*", name):
+        if not re.fullmatch(r"[\w.][\w .+-]{0,99}", name):
             raise OptionsError(
                 f"sample {shortened(name)}: a name has letters, digits, blanks and . + - _, and "
-                "begins with a letter, a digit, . or _"
+                "begins with a letter, a digit, . or _; it is not longer than 100"
             )
         if not any(n in tables for n in chosen[name]):
             raise InputError(f"sample {name}: none of its FOVs {list(chosen[name])} has traces")

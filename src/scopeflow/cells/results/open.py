@@ -22,6 +22,7 @@ from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
 from scopeflow.cells.store.tables import BASE_COLUMNS, LINEAGE_ENDING, read_traces
 from scopeflow.errors import InputError, InputNotFoundError, nearest_name
 from scopeflow.io.addresses import local_path
+from scopeflow.strict.values import shortened
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -157,7 +158,8 @@ class FovResults:
 
         if name not in self.names:
             raise InputError(
-                f"{self.folder / IMAGES}: has no stack {name!r}.{nearest_name(name, self.names)} "
+                f"{self.folder / IMAGES}: has no stack "
+                f"{shortened(name)}.{nearest_name(name, self.names)} "
                 f"It has: {', '.join(self.names) or 'none'}"
             )
         opened = open_video(self.folder / IMAGES / name / "0", axes="TYX").isel(C=0, drop=True)

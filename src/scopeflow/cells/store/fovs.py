@@ -17,6 +17,7 @@ from scopeflow.io.open import file_format, open_source
 from scopeflow.io.read.czi import count_scenes
 from scopeflow.io.read.projection import MaximumProjection, plane_count
 from scopeflow.io.read.protocol import Source
+from scopeflow.strict.values import shortened
 
 __all__ = ["open_fovs", "recording_name"]
 
@@ -81,7 +82,9 @@ def open_fovs(recording: Any, *, z: int | Literal["max"] | None = None) -> list[
 def _open(recording: Any, choices: dict[str, Any], z: int | Literal["max"] | None) -> Source:
     if isinstance(recording, Source):
         if z is not None:
-            raise InputError(f"{recording.description}: z={z!r} has no meaning; it is open already")
+            raise InputError(
+                f"{recording.description}: z={shortened(z)} has no meaning; it is open already"
+            )
         return recording
     if z is None:
         source = _open_first_plane(recording, choices)

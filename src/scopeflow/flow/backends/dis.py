@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, OptionsError, nearest_name
 from scopeflow.flow.arguments import check_finite
+from scopeflow.strict.values import shortened
 
 PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -57,7 +58,7 @@ class DisoOF:
         number = PRESETS.get(preset.lower(), -1) if isinstance(preset, str) else preset
         if number not in PRESETS.values():
             raise OptionsError(
-                f"backend_params: preset is {preset!r}; use one of {', '.join(PRESETS)}"
+                f"backend_params: preset is {shortened(preset)}; use one of {', '.join(PRESETS)}"
             )
         self._preset = int(number)
         self._parameters = {name: default for name, (_, default) in _PARAMETERS.items()}
@@ -77,7 +78,9 @@ class DisoOF:
                 not wants_bool and (not isinstance(value, int) or value < least)
             ):
                 need = "True or False" if wants_bool else f"a whole number >= {least}"
-                raise OptionsError(f"backend_params: {name} is {value!r}; it must be {need}")
+                raise OptionsError(
+                    f"backend_params: {name} is {shortened(value)}; it must be {need}"
+                )
             self._parameters[name] = value
 
     def get_params(self) -> dict[str, Any]:

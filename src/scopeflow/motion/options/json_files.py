@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from scopeflow.errors import InputNotFoundError, OptionsError, OutputError, UnreadableFileError
+from scopeflow.errors import InputNotFoundError, OptionsError, OutputError
 from scopeflow.io.addresses import local_path
+from scopeflow.io.read.boundary import understood
 from scopeflow.strict.text import TextError, file_text, read_json
+from scopeflow.strict.values import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,9 @@ def _from_matlab(data: dict[str, Any], path: Path) -> dict[str, Any]:
         indices = [value] if single else value
         if isinstance(indices, list) and all(type(entry) is int for entry in indices):
             if min(indices) < 1:
-                raise OptionsError(f"{path}: {name} counts from 1 in MATLAB, but holds {value}")
+                raise OptionsError(
+                    f"{path}: {name} counts from 1 in MATLAB, but holds {shortened(value)}"
+                )
             kept[name] = [entry - 1 for entry in indices]
             logger.info("%s: %s now counts from 0", path, name)
     # MATLAB writes whole numbers and logicals in either form.
@@ -184,7 +188,5 @@ def _loaded_reference(value: Any, path: Path) -> Any:
                 "Copy it there, or set reference_frames in the option file"
             )
         return value
-    try:
+    with understood(f"Reference {image}"):
         return tifffile.imread(image)
-    except (tifffile.TiffFileError, ValueError) as error:
-        raise UnreadableFileError(f"Reference {image} is not a readable TIFF: {error}") from error
