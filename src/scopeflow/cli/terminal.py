@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,6 @@ from rich.segment import Segment
 from rich.text import Text
 
 from scopeflow._characters import one_line, visible
-
 
 _LONGEST = 20_000
 
@@ -97,6 +97,10 @@ class _ToStandardError(logging.Handler):
 def short_warnings() -> Iterator[None]:
     """Show warnings as one line, without the line of code that says so."""
     shown_before = warnings.showwarning
+    # A helper of Python that counts what killed workers held, in a process of its own.
+    silent = "ignore::UserWarning:multiprocessing.resource_tracker"
+    given = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = silent if not given else f"{given},{silent}"
 
     def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
         if _Wanted.debug:
@@ -106,4 +110,10 @@ def short_warnings() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if given is None:
+                del os.environ["PYTHONWARNINGS"]
+            else:
+                os.environ["PYTHONWARNINGS"] = given

@@ -42,6 +42,8 @@ _CLUSTER_SETTINGS = {
     # One numba thread for each task; dask threads are the parallelism.
     "distributed.nanny.pre-spawn-environ.NUMBA_NUM_THREADS": "1",
     "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": "1",
+    # Lost workers are dealt with, errors of tasks come back; tracebacks of workers help nobody.
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 
@@ -291,7 +293,7 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
             # Whoever reaches it can run code as the user.
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
