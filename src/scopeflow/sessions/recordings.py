@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +21,7 @@ from scopeflow.errors import (
     SessionError,
     UnreadableFileError,
 )
-from scopeflow.io.arrays import read_array
+from scopeflow.io.arrays import read_archive, read_array
 from scopeflow.io.files import load_json
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.read.zarr import is_zarr
@@ -281,8 +280,6 @@ def load_displacement(recording: SessionRecording, shape: tuple[int, int]) -> ND
 def arrays_of(path: Path, *names: str) -> list[NDArray[Any]] | None:
     """Read some arrays of an archive of anybody's; None if one is missing or damaged."""
     try:
-        # np.load leaves a file that it was given by name open when the archive is damaged.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return [archive[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return read_archive(path, names)
+    except (UnreadableFileError, InputNotFoundError):
         return None
