@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from scopeflow.cells.results.fit import fit_traces
+from scopeflow.cells.results.fits_picture import FittedTrace, save_fits_picture
 from scopeflow.cells.results.merge import merge_traces
 from scopeflow.cells.store.tables import read_traces, write_csv, write_parquet
 from scopeflow.errors import InputError, OptionsError, UnreadableFileError
@@ -102,3 +103,9 @@ def test_names_in_a_session_file_are_comments():
     from scopeflow.strict.text import read_toml
 
     assert read_toml(text)["root"] == 'da"ta\n\x7f'
+
+
+def test_names_in_pictures_are_no_formulas(tmp_path):
+    trace = FittedTrace("cell 1", np.arange(3.0), np.arange(3.0), np.arange(3.0), True, 1.0)
+    save_fits_picture(tmp_path / "fits.png", [trace], title=r"a$\frac$" + NAME)
+    assert (tmp_path / "fits.png").stat().st_size > 1000

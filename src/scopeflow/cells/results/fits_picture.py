@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scopeflow._characters import visible
+
 __all__ = ["FittedTrace", "quality", "save_fits_picture"]
 
 _COLUMNS = 5
@@ -66,7 +68,8 @@ def save_fits_picture(
     FigureCanvasAgg(figure)
     kinds = [quality(one) for one in ranked]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _COLORS if kind in kinds)
-    figure.suptitle(f"{title}\n{counts}; from the worst to the best", fontsize=11)
+    said = f"{visible(title)}\n{counts}; from the worst to the best"
+    figure.suptitle(said, fontsize=11, parse_math=False)
     for n, trace in enumerate(shown):
         axis = figure.add_subplot(rows, columns, n + 1)
         kind = quality(trace)

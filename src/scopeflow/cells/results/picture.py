@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, maximum_filter, minimum_filter
 
+from scopeflow._characters import visible
 from scopeflow.report.pictures import draw_scale_bar
 
 __all__ = ["save_cells_picture", "trace_columns"]
@@ -83,7 +84,8 @@ def save_cells_picture(
         facecolor="white",
     )
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    # A name with dollars is no formula.
+    figure.suptitle(visible(title), fontsize=12, fontweight="bold", parse_math=False)
     grid = figure.add_gridspec(
         max(1, panels), 2 if panels else 1, width_ratios=[1.5, 1][: 1 + bool(panels)]
     )
@@ -106,7 +108,7 @@ def save_cells_picture(
             shown = rows["time"] / 60.0 if hours else rows["time"]
             # White paper needs darker colours than the picture.
             panel.plot(shown, rows[name], lw=0.9, alpha=0.8, color=_color(cell) * 0.8)
-        panel.set_title(f"{name}{_unit(name)}", fontsize=9.5, loc="left")
+        panel.set_title(f"{name}{_unit(name)}", fontsize=9.5, loc="left", parse_math=False)
     if cells_in_frame is not None:
         steps = np.arange(len(cells_in_frame)) if times is None else times
         axes[-1].step(steps / 60.0 if hours else steps, cells_in_frame, where="mid", color="0.25")
