@@ -66,7 +66,7 @@ def report(error: BaseException, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         complain(INTERRUPTED)
         return 130
-    expected = isinstance(error, (ScopeflowError, OSError, MemoryError))
+    expected = isinstance(error, (ScopeflowError, OSError, MemoryError, ImportError))
     reason = _reason(error)
     if expected:
         complain(f"error: {reason}")
