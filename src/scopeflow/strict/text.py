@@ -26,6 +26,8 @@ DIGITS = 300
 SIZE = 4 << 20
 """Bytes of a text that people write."""
 _REPEATED = 10_000
+_VALUES = 700_000
+"""Of a YAML text, whose parser is slow; times of as many frames are among what is written."""
 
 
 class TextError(ValueError):
@@ -214,6 +216,8 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         if not is_alias:
+            if len(self._sizes) >= _VALUES:
+                raise TextError(f"it has more than {_VALUES} values")
             self._sizes[id(node)] = 1 + sum(self._sizes[id(one)] for one in _children(node))
             return node
         if id(node) not in self._sizes:
