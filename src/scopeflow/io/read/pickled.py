@@ -331,7 +331,7 @@ def read_plain(file: BinaryIO, size: int) -> Any:
 
     Examples
     --------
-    >>> import pickle
+    >>> import io, pickle
     >>> data = pickle.dumps({"Ly": np.int64(5), "shift": np.arange(2), "path": print})
     >>> read_plain(io.BytesIO(data), len(data))
     {'Ly': np.int64(5), 'shift': array([0, 1]), 'path': an object that is no plain value}
