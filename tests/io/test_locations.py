@@ -16,14 +16,13 @@ from scopeflow.io.files import (
     atomic_path,
     atomic_save_npz,
     file_proof,
-    load_arrays,
-    load_json,
     remove_tree,
     save_json,
 )
 from scopeflow.io.locations import RemotePath, location
 from scopeflow.io.open import open_source
 from scopeflow.io.read.files import collection_paused
+from scopeflow.io.state import State, load_arrays, load_state
 
 
 @pytest.fixture
@@ -115,12 +114,16 @@ def test_files_appear_complete_or_not_at_all(memory, tmp_path, monkeypatch):
         pass
 
 
+class Small(State):
+    a: list[int]
+
+
 def test_small_files_come_back(memory):
     save_json(memory / "a.json", {"a": [1, 2]})
     atomic_save_npz(memory / "a.npz", x=np.arange(3))
-    assert load_json(memory / "a.json") == {"a": [1, 2]}
+    assert load_state(memory / "a.json", Small) == Small(a=[1, 2])
     assert load_arrays(memory / "a.npz")["x"].tolist() == [0, 1, 2]
-    assert load_json(memory / "none.json") is None
+    assert load_state(memory / "none.json", Small) is None
     assert load_arrays(memory / "a.json") is None
     remove_tree(memory / "a")
     assert (memory / "a.json").is_file(), "only what the name says goes away"

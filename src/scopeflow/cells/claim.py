@@ -16,16 +16,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from scopeflow.cells.config import WorkflowConfig
 from scopeflow.cells.plan import CELLS_VERSION, CONFIG_FILE, RECORDS, FovPlan, WorkflowPlan
 from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
 from scopeflow.cells.store.tables import LINEAGE_ENDING
 from scopeflow.compiled.version import KERNEL_VERSION
-from scopeflow.engine.claim import Claim, changed_settings
+from scopeflow.engine.claim import changed_settings
 from scopeflow.engine.fingerprint import settings_dict
+from scopeflow.engine.ledger import StoredRecord
 from scopeflow.engine.lock import one_writer
 from scopeflow.errors import OutputExistsError
-from scopeflow.io.files import atomic_path, load_json, save_json
+from scopeflow.io.files import atomic_path
+from scopeflow.io.state import (
+    DamagedStateError,
+    State,
+    Table,
+    Text,
+    load_state,
+    read_state,
+    save_state,
+)
 from scopeflow.strict.text import file_text, read_yaml
 
 __all__ = ["check_output", "take_output", "taken_output"]
@@ -40,6 +52,25 @@ _WITHOUT_EFFECT = {
     "fovs", "batch_size", "n_workers", "copy_only", "frame_interval", "time_mapping", "features",
 }  # fmt: skip
 _SHOWN = 6
+
+
+class CellsSettings(State):
+    """What the results are of, as it stands in the settings file.
+
+    `recording`: fingerprint of the recording.
+    `file`: its name, for people.
+    `settings`: what else decides the results; none from early versions.
+    """
+
+    recording: str
+    file: Text
+    settings: Table | None = None
+
+
+class _Array(BaseModel):
+    """Metadata of an array of ours."""
+
+    attributes: Table
 
 
 def _settings(plan: WorkflowPlan) -> dict[str, Any]:
@@ -66,24 +97,37 @@ def check_output(plan: WorkflowPlan) -> None:
     if plan.output.exists() and not plan.output.is_dir():
         raise OutputExistsError(f"{plan.output} is a file; results go into a folder")
 
-    def strangers() -> list[str]:
-        return [
-            f"{plan.output} holds {path.name} of another program, or of a run that was damaged. "
-            "Choose another folder, or remove it"
-            for path in sorted(plan.output.glob("fov_*"))
-        ]
-
-    # Results of other settings are no reason to refuse: they are replaced, one by one.
-    claim = Claim(plan.output, plan.settings_path, {"recording": plan.identity})
-    if not claim.check(resume=False, strangers=strangers):
+    results = next(iter(sorted(plan.output.glob("fov_*"))), None)
+    try:
+        found = read_state(plan.settings_path, CellsSettings)
+    except FileNotFoundError:
+        if results is not None:
+            raise OutputExistsError(
+                f"{plan.output} holds {results.name} of another program, or of a run that was "
+                "damaged. Choose another folder, or remove it"
+            ) from None
         return
-    found = load_json(plan.settings_path) or {}
-    if found.get("recording") != plan.identity:
-        raise OutputExistsError(
-            f"{plan.output} holds results of another recording ({found.get('file')}), or the "
-            "recording has changed since. Choose another folder, or remove it"
-        )
+    except DamagedStateError as damage:
+        if results is not None and not any(map(_is_of_this_recording, plan.fovs)):
+            raise OutputExistsError(
+                f"{damage}, and no record proves of which recording the results are. Choose "
+                f"another folder, or remove {plan.output}"
+            ) from None
+        logger.info("%s. Its records are of this recording: it is continued.", damage)
+    else:
+        # Results of other settings are no reason to refuse: they are replaced, one by one.
+        if found.recording != plan.identity:
+            raise OutputExistsError(
+                f"{plan.output} holds results of another recording ({found.file}), or the "
+                "recording has changed since. Choose another folder, or remove it"
+            )
     _check_mixture(plan)
+
+
+def _is_of_this_recording(fov: FovPlan) -> bool:
+    known = set(fov.made.values())  # each depends on the recording
+    records = (load_state(path, StoredRecord) for path in fov.records.glob("*.json"))
+    return any(record is not None and record.fingerprint in known for record in records)
 
 
 def _check_mixture(plan: WorkflowPlan) -> None:
@@ -115,18 +159,18 @@ def _stale_records(fov: FovPlan) -> list[Path]:
     known = set(fov.made.values())
     found = []
     for path in sorted(fov.records.glob("*.json")):
-        record = load_json(path)
-        if isinstance(record, dict) and record.get("fingerprint") not in known:
+        record = load_state(path, StoredRecord)
+        if record is not None and record.fingerprint not in known:
             found.append(path)
     return found
 
 
 def _reasons(plan: WorkflowPlan) -> str:
     """Return why results of the folder are not those of this run."""
-    found, settings = load_json(plan.settings_path) or {}, _settings(plan)
+    found, settings = load_state(plan.settings_path, CellsSettings), _settings(plan)
     changes: list[str] = []
-    if "settings" in found:
-        changes = changed_settings(found["settings"], settings)
+    if found is not None and found.settings is not None:
+        changes = changed_settings(found.settings, settings)
     else:
         # Results from before settings were kept: the options stand in the file for people.
         try:
@@ -169,8 +213,10 @@ def take_output(plan: WorkflowPlan) -> None:
             "A later run cannot keep all results, but makes them again: %s", "; ".join(lost)
         )
     _remove_stale(plan)
-    facts = {"recording": plan.identity, "file": plan.metadata["file_path"], "settings": settings}
-    save_json(plan.settings_path, facts)
+    facts = CellsSettings(
+        recording=plan.identity, file=plan.metadata["file_path"], settings=settings
+    )
+    save_state(plan.settings_path, facts)
     text = plan.config.to_yaml(plan.metadata)
     target = plan.output / CONFIG_FILE
     if target.exists() and target.read_text(encoding="utf-8") != text:
@@ -218,8 +264,8 @@ def _remove_results(fov: FovPlan, stale: set[str]) -> list[str]:
             removed.append(_remove(group))
             continue
         for level in sorted(path for path in group.iterdir() if path.is_dir()):
-            facts = load_json(level / "zarr.json") or {}
-            if facts.get("attributes", {}).get("fingerprint") != fov.made[group.name]:
+            facts = load_state(level / "zarr.json", _Array)
+            if facts is None or facts.attributes.get("fingerprint") != fov.made[group.name]:
                 removed.append(_remove(level))
         if not any(path.is_dir() for path in group.iterdir()):
             _remove(group)

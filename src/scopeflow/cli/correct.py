@@ -206,10 +206,9 @@ def _planned_files(plan: CorrectionPlan, files: OutputFiles) -> list[Location]:
 
 
 def _earlier_run(files: OutputFiles, config: RegistrationConfig) -> str:
-    from scopeflow.io.files import load_json
     from scopeflow.motion.store.outputs import find_finished
 
-    if load_json(files.settings) is None:
+    if files.stored_settings() is None:
         return "none; everything is computed"
     if not config.resume:
         return "stands there and would be replaced"

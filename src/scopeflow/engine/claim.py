@@ -7,19 +7,31 @@ run to the next, such as a function that holds a lock, is never continued either
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from scopeflow.engine.fingerprint import diff_settings, fingerprint
 from scopeflow.engine.identity import NOT_IDENTIFIED
 from scopeflow.errors import OutputExistsError
-from scopeflow.io.files import load_json, save_json
 from scopeflow.io.locations import Location
+from scopeflow.io.state import DamagedStateError, State, Table, load_state, read_state, save_state
 
-__all__ = ["Claim", "changed_settings"]
+__all__ = ["Claim", "StoredSettings", "changed_settings"]
+
+logger = logging.getLogger(__name__)
 
 REPLACE = "Use resume=False (--no-resume) to replace it, or choose another output folder"
+
+
+class StoredSettings(State):
+    """The settings of an output as they stand in its settings file."""
+
+    fingerprint: Annotated[str, Field(max_length=400)]
+    settings: Table
 
 
 @dataclass(frozen=True)
@@ -28,12 +40,15 @@ class Claim:
 
     `in_todays_form`: brings settings that an older version wrote into the form of `settings`, to
         name what differs; results count by the fingerprint alone.
+    `marks`: returns the fingerprints of the whole records beside the settings file, which tell
+        what the results are of where that file is damaged.
     """
 
     target: Location
     settings_file: Location
     settings: dict[str, Any]
     in_todays_form: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    marks: Callable[[], Iterable[str]] = tuple
 
     @property
     def mark(self) -> str:
@@ -48,19 +63,40 @@ class Claim:
         Raises OutputExistsError: if results of other settings, or files that are not ours, stand
             there.
         """
-        existing = load_json(self.settings_file)
-        if existing is None:
+        try:
+            existing = read_state(self.settings_file, StoredSettings)
+        except FileNotFoundError:
             for reason in strangers():
-                raise OutputExistsError(reason)
+                raise OutputExistsError(reason) from None
             return False
+        except DamagedStateError as damage:
+            return self._check_damaged(damage, strangers, resume=resume)
         if not resume:
             return True
-        changes = changed_settings(self.in_todays_form(existing["settings"]), self.settings)
-        if changes or existing.get("fingerprint") != self.mark:
+        changes = changed_settings(self.in_todays_form(existing.settings), self.settings)
+        if changes or existing.fingerprint != self.mark:
             raise OutputExistsError(
                 f"{self.target} was made with other settings ({'; '.join(changes)}). {REPLACE}"
             )
         return True
+
+    def _check_damaged(
+        self,
+        damage: DamagedStateError,
+        strangers: Callable[[], Iterable[str]],
+        *,
+        resume: bool,
+    ) -> bool:
+        # The file stands in our folder for this output, so the results are ours, and each record
+        # says by itself which settings it is of: none of others can be taken for one of these.
+        if not resume or next(iter(strangers()), None) is None:
+            return True
+        if any(mark == self.mark for mark in self.marks()):
+            logger.warning("%s. Its records are of these settings: it is continued.", damage)
+            return True
+        raise OutputExistsError(
+            f"{damage}, and no record proves that {self.target} is of these settings. {REPLACE}"
+        )
 
     def take(
         self,
@@ -73,8 +109,9 @@ class Claim:
         exists = self.check(resume=resume, strangers=strangers)
         if exists and not resume:
             discard()
-        if not (exists and resume):
-            save_json(self.settings_file, {"fingerprint": self.mark, "settings": self.settings})
+        if not (exists and resume and load_state(self.settings_file, StoredSettings)):
+            stored = StoredSettings(fingerprint=self.mark, settings=self.settings)
+            save_state(self.settings_file, stored)
         return self.mark
 
 

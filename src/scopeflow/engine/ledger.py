@@ -3,31 +3,111 @@
 Records stand beside the results, one small file for each piece of work. A record is written last,
 after the files it names were written, synced and read back, and by an atomic rename, so a kill or
 a power cut at any moment leaves work either finished and provable or not finished. A record counts
-only if its fingerprint is that of the present settings and every file it names still has the same
-bytes. In a remote store a record is one object, stored whole; the files prove themselves by size
-and ETag.
+only if it is whole and of the form that its piece needs, its fingerprint is that of the present
+settings, and every file it names still has the same bytes. In a remote store a record is one
+object, stored whole; the files prove themselves by size and ETag.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from scopeflow.errors import ScopeflowError
 from scopeflow.io.durable import sync_files
-from scopeflow.io.files import (
-    atomic_save_npz,
-    file_proof,
+from scopeflow.io.files import atomic_save_npz, file_digest, file_proof, writing
+from scopeflow.io.locations import Location, RemotePath, location
+from scopeflow.io.state import (
+    State,
+    Text,
+    array_digest,
+    is_shallow,
     load_arrays,
-    load_json,
-    save_json,
-    writing,
+    load_state,
+    open_regular,
+    save_state,
 )
-from scopeflow.io.locations import Location, location
+
+__all__ = ["Form", "Ledger", "Proof", "Record", "StoredRecord", "inner_proof"]
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 4096
+
+
+def _inner_name(name: str) -> str:
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not set(parts).isdisjoint({"", ".", ".."}) or ":" in parts[0] or len(name) > _LONGEST_NAME:
+        raise ValueError("a name below the folder of the results is needed")
+    if "\0" in name or "\\" in name:
+        raise ValueError("no character of a name of ours")
+    return name
+
+
+InnerName = Annotated[Text, AfterValidator(_inner_name)]
+"""Name of a file below a folder: relative, without ``..``, no address."""
+
+
+class Proof(State):
+    """What other bytes of a file would change."""
+
+    size: Annotated[int, Field(ge=0)]
+    digest: Annotated[str, Field(max_length=400)]
+
+
+class StoredRecord(State):
+    """A completion record as it stands in its file.
+
+    `arrays`: digest of the arrays beside it; none in records of earlier versions.
+    """
+
+    largest: ClassVar[int] = 2**28
+
+    fingerprint: Annotated[str, Field(max_length=400)]
+    values: Annotated[dict[str, Any], AfterValidator(is_shallow)]
+    files: dict[InnerName, Proof] = Field(default_factory=dict)
+    has_arrays: bool = False
+    arrays: str | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the record of a piece must hold to count, whoever wrote it.
+
+    `files`: names that it must prove, none else; None where only the work itself knows them, and
+        then it must prove some unless `optional`.
+    `values`: type of its values, such as a `TypedDict`; None where none are read.
+    `arrays`: names of arrays that it must have.
+    """
+
+    files: Collection[str] | None = None
+    values: Any = None
+    arrays: Collection[str] = ()
+    optional: bool = False
+
+    def fits(self, record: StoredRecord) -> bool:
+        """Tell whether a record has this form; the arrays are looked at when they are read."""
+        if self.files is None:
+            if not (record.files or self.optional):
+                return False
+        elif record.files.keys() != set(self.files):
+            return False
+        if self.values is None:
+            return True
+        try:
+            _adapter(self.values).validate_python(record.values, strict=True)
+        except ValidationError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -62,32 +142,61 @@ class Ledger:
     fingerprint: str
 
     def _record_path(self, name: str) -> Location:
-        return location(self.folder) / f"{name}.json"
+        return _place(self.folder) / f"{name}.json"
 
     def _arrays_path(self, name: str) -> Location:
-        return location(self.folder) / f"{name}.npz"
+        return _place(self.folder) / f"{name}.npz"
 
-    def find(self, name: str) -> Record | None:
+    def find(self, name: str, form: Form | None = None) -> Record | None:
         """Return the record of finished, undamaged work, else None.
 
-        Returns: None if it was never finished, was made with other settings, or a file that it
-            names is missing or has other bytes.
+        `form`: what it must hold; any form does where that is not known.
+        Returns: None if it was never finished, was made with other settings, is damaged, or a file
+            that it names is missing, has other bytes or stands outside of the root.
         """
-        stored = load_json(self._record_path(name))
-        if not isinstance(stored, dict) or stored.get("fingerprint") != self.fingerprint:
+        stored = load_state(self._record_path(name), StoredRecord)
+        if stored is None or stored.fingerprint != self.fingerprint:
             return None
-        for relative, proof in stored.get("files", {}).items():
+        if form is not None and not form.fits(stored):
+            logger.debug("%s: the record has not the form that is needed", self._record_path(name))
+            return None
+        if not self._proves(stored):
+            return None
+        arrays = self._arrays(name, stored)
+        if arrays is None or not set(form.arrays if form else ()) <= arrays.keys():
+            return None
+        return Record(stored.values, arrays)
+
+    def _proves(self, stored: StoredRecord) -> bool:
+        root = _place(self.root)
+        for relative, proof in stored.files.items():
             try:
-                if file_proof(location(self.root) / relative) != (proof["size"], proof["digest"]):
-                    return None
+                if inner_proof(root, relative, proof.size) != (proof.size, proof.digest):
+                    return False
             except ScopeflowError:
                 raise
-            except OSError:
-                return None
-        arrays: dict[str, NDArray[Any]] | None = {}
-        if stored.get("has_arrays"):
-            arrays = load_arrays(self._arrays_path(name))
-        return None if arrays is None else Record(stored["values"], arrays)
+            except (OSError, ValueError) as error:
+                logger.debug("%s of %s proves nothing: %s", relative, root, error)
+                return False
+        return True
+
+    def _arrays(self, name: str, stored: StoredRecord) -> dict[str, NDArray[Any]] | None:
+        if not stored.has_arrays:
+            return {}
+        arrays = load_arrays(self._arrays_path(name))
+        if arrays is None or stored.arrays not in (None, array_digest(arrays)):
+            return None
+        return arrays
+
+    def marks(self) -> Iterator[str]:
+        """Yield the fingerprint of every whole record, whatever settings it is of."""
+        folder = _place(self.folder)
+        if not folder.is_dir():
+            return
+        for path in folder.glob("*.json"):
+            stored = load_state(path, StoredRecord)
+            if stored is not None:
+                yield stored.fingerprint
 
     def begin(self, name: str) -> None:
         """Take back an old record before its files are touched."""
@@ -112,16 +221,58 @@ class Ledger:
             with writing(root):
                 sync_files(root, [root / relative for relative in files])
         for relative in files:
-            size, digest = file_proof(location(self.root) / relative)
-            proofs[relative] = {"size": size, "digest": digest}
+            size, digest = file_proof(_place(self.root) / relative)
+            proofs[relative] = Proof(size=size, digest=digest)
         if arrays:
             atomic_save_npz(self._arrays_path(name), **arrays)
-        save_json(
-            self._record_path(name),
-            {
-                "fingerprint": self.fingerprint,
-                "values": values,
-                "files": proofs,
-                "has_arrays": bool(arrays),
-            },
+        record = StoredRecord(
+            fingerprint=self.fingerprint,
+            values=values,
+            files=proofs,
+            has_arrays=bool(arrays),
+            arrays=array_digest(arrays) if arrays else None,
         )
+        save_state(self._record_path(name), record)
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+@lru_cache(maxsize=64)
+def _place(given: str) -> Location:
+    return location(given)
+
+
+def inner_proof(root: Location, relative: str, size: int | None = None) -> tuple[int, str]:
+    """Return size and digest of a file below a folder, as :func:`~scopeflow.io.files.file_proof`.
+
+    Nothing but a regular file is opened, and no link that leads out of the folder is followed. A
+    file of another `size` is not read, its digest is empty then.
+
+    Raises OSError: it is missing, or may not be opened.
+    """
+    if isinstance(root, RemotePath):
+        return file_proof(root / relative)
+    # Texts, as these few steps are taken for every shard that a resumed run finds.
+    base = os.fspath(root)
+    path = f"{base}/{relative}"
+    end = 0
+    while end >= 0:
+        end = relative.find("/", end + 1)
+        if os.path.islink(path if end < 0 else f"{base}/{relative[:end]}"):
+            path = os.path.realpath(path)
+            if not Path(path).is_relative_to(os.path.realpath(base)):
+                raise OSError(errno.EINVAL, "a link leads out of the results", path)
+            break
+    descriptor = open_regular(path)
+    found = os.fstat(descriptor).st_size
+    if size is not None and found != size:
+        os.close(descriptor)
+        return found, ""
+    return found, file_digest(descriptor)

@@ -17,7 +17,7 @@ from typing import Any
 from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
-from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.ledger import Form, Ledger
 
 __all__ = [
     "Failure",
@@ -55,6 +55,7 @@ class Piece:
         others.
     `ledger`: its records, with the fingerprint of everything that it depends on; None for work that
         leaves nothing on disk.
+    `form`: what a record of it must hold to count.
     `group`: what fails together, such as a field of view or a recording.
     `frames`: frames that it counts for in the progress.
     `isolated`: whether an error becomes the :class:`Failure` of the outcome, so that other groups
@@ -68,6 +69,7 @@ class Piece:
     group: Any = None
     frames: int = 0
     isolated: bool = True
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Outcome:
 
 def find_piece(piece: Piece) -> Outcome | None:
     """Return the outcome of a piece that an earlier run has finished, else None."""
-    record = None if piece.ledger is None else piece.ledger.find(piece.name)
+    record = None if piece.ledger is None else piece.ledger.find(piece.name, piece.form)
     return None if record is None else Outcome(record.values, record.arrays, reused=True)
 
 

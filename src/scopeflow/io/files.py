@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +20,15 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from scopeflow.errors import OutputError, ScopeflowError, UnreadableFileError
+from scopeflow.errors import OutputError, UnreadableFileError
 from scopeflow.io.durable import make_folders, sync_file, sync_folder
 from scopeflow.io.locations import (
     Location,
     RemotePath,
     is_access_error,
     location,
-    open_bytes,
     reason_and_remedy,
 )
 
@@ -280,31 +278,6 @@ def save_json(path: str | Location, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def load_json(path: str | Location) -> Any | None:
-    """Read JSON; None if the file is missing or damaged.
-
-    `UnreadableFileError` if a remote store cannot be reached: what it holds is unknown then.
-    """
-    try:
-        return json.loads(location(path).read_text())
-    except ScopeflowError:
-        raise
-    except (OSError, ValueError):
-        return None
-
-
-def load_arrays(path: str | Location) -> dict[str, NDArray[Any]] | None:
-    """Read a NumPy archive of arrays; None and errors as :func:`load_json`."""
-    try:
-        # np.load leaves a file that it was given by name open when the archive is damaged.
-        with open_bytes(location(path)) as stream, np.load(stream, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except ScopeflowError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
 def remove_tree(path: str | Location) -> None:
     """Remove a folder with all that it holds, or a file; nothing there is no error."""
     place = location(path)
@@ -329,15 +302,16 @@ def file_proof(path: str | Location) -> tuple[int, str]:
     return place.stat().st_size, file_digest(place)
 
 
-def file_digest(path: str | Path) -> str:
-    """Return a digest of the bytes of a file, read in pieces.
+def file_digest(path: str | Path | int) -> str:
+    """Return a digest of the bytes of a file, read in pieces; a descriptor is closed then.
 
     XXH3 finds damage as surely as a cryptographic digest does, at more than ten times the speed;
     it is no defence against a forger.
     """
     digest = xxhash.xxh3_128()
-    piece = memoryview(bytearray(2**20))
     with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        piece = memoryview(bytearray(min(2**20, max(1, size))))
         while size := stream.readinto(piece):
             digest.update(piece[:size])
     return digest.hexdigest()

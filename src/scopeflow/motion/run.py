@@ -7,13 +7,13 @@ import dataclasses
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
-from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.ledger import Form, Ledger
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.messages import debug_messages
 from scopeflow.engine.pieces import Outcome
@@ -21,16 +21,10 @@ from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
 from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import OutputError
-from scopeflow.io.files import (
-    atomic_save_npz,
-    load_arrays,
-    load_json,
-    remove_tree,
-    save_json,
-    writing,
-)
+from scopeflow.io.files import atomic_save_npz, remove_tree, writing
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.shared import shared_folder
+from scopeflow.io.state import load_arrays, save_state
 from scopeflow.motion.block.correct import make_reference
 from scopeflow.motion.block.values import STATISTICS, Reference
 from scopeflow.motion.graph.block_task import CLIPPED, BlockSink, all_statistics
@@ -51,7 +45,7 @@ from scopeflow.motion.store.delivery import (
     FramesInMemory,
     StoredFrames,
 )
-from scopeflow.motion.store.exports import export_results
+from scopeflow.motion.store.exports import export_results, exported_files
 from scopeflow.motion.store.layout import (
     MOTION,
     REGISTERED,
@@ -148,15 +142,31 @@ def run_correction(
 
 def _finished(plan: CorrectionPlan, files: OutputFiles) -> CorrectionResult | None:
     """Return the result of an exported run that needs nothing more, else None."""
-    if files.format is OutputFormat.ZARR or load_json(files.settings) is None:
+    if files.format is OutputFormat.ZARR:
         return None
-    facts = find_finished(files)
-    stored = None if facts is None else load_arrays(files.reference)
-    if facts is None or stored is None:
+    mark = files.claim(plan.settings).mark
+    stored, facts = (
+        files.stored_settings(),
+        find_finished(files, exported_files(plan.options, files)),
+    )
+    # Earlier versions proved by the settings file alone which settings the exports are of.
+    proofs = {None if stored is None else stored.fingerprint, facts and facts.fingerprint} - {None}
+    reference = (load_arrays(files.reference) or {}).get("raw")
+    if facts is None or proofs != {mark} or not _is_reference(reference, plan):
         return None
+    if any(len(facts.statistics.get(name, ())) != plan.grid.n_frames for name in STATISTICS):
+        return None
+    if stored is None:
+        take_claim(files, plan.settings, resume=True)  # writes the damaged file again
     logger.info("%s is complete; nothing to do.", files.target)
-    statistics = {name: np.asarray(facts["statistics"][name]) for name in STATISTICS}
-    return CorrectionResult(stored["raw"], statistics, reused_frames=plan.grid.n_frames)
+    statistics = {name: np.asarray(facts.statistics[name]) for name in STATISTICS}
+    return CorrectionResult(reference, statistics, reused_frames=plan.grid.n_frames)
+
+
+def _is_reference(raw: NDArray[Any] | None, plan: CorrectionPlan) -> TypeGuard[NDArray[np.float64]]:
+    """Tell whether a stored array can be the reference of a recording."""
+    shape = plan.recording.video.shape[1:]
+    return raw is not None and raw.dtype == np.float64 and raw.shape == shape
 
 
 def _check_memory(plan: CorrectionPlan, config: RegistrationConfig, executor: Executor) -> None:
@@ -210,7 +220,7 @@ class _Run:
     def to_files(self, files: OutputFiles, started: float) -> CorrectionResult:
         """Correct into a result store, export it, and write down what was done."""
         plan = self.plan
-        if load_json(files.settings) is None or not self.config.resume:
+        if files.stored_settings() is None or not self.config.resume:
             self._check_finite()
         mark = take_claim(files, plan.settings, resume=self.config.resume)
         store, grid = self._store(files)
@@ -234,10 +244,10 @@ class _Run:
             reused_frames=result.reused_frames,
             block_length=grid.block_length,
         )
-        save_json(files.side_file("run.json"), facts)
+        save_state(files.side_file("run.json"), facts)
         if files.format is not OutputFormat.ZARR:
             proof = {name: statistics[name].tolist() for name in STATISTICS}
-            record_finished(files, written, statistics=proof)
+            record_finished(files, mark, written, statistics=proof)
             for folder in (files.store, ledger.folder):
                 # Results stand; what is left of the work is no reason to fail.
                 with contextlib.suppress(OutputError), writing(folder):
@@ -287,8 +297,8 @@ class _Run:
     def _stored_reference(self, files: OutputFiles, ledger: Ledger) -> Reference:
         """Return the reference that an interrupted run had built, or build it."""
         plan = self.plan
-        record = ledger.find("reference")
-        if record is not None:
+        record = ledger.find("reference", Form(files=(), arrays=("raw",)))
+        if record is not None and _is_reference(record.arrays["raw"], plan):
             return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
         reference = self._reference(ledger)
         ledger.complete("reference", {}, arrays={"raw": reference.raw})

@@ -15,11 +15,12 @@ from scopeflow.engine.fingerprint import fingerprint
 from scopeflow.engine.pieces import Piece, Result
 from scopeflow.errors import InputError, InputNotFoundError
 from scopeflow.images.interpolation import Interpolation
-from scopeflow.io.files import load_json
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.recording import open_recording
+from scopeflow.io.state import DamagedStateError, read_state
 from scopeflow.io.write.exports import open_writer
 from scopeflow.motion.store.displacements import StoredMotion, open_motion
+from scopeflow.motion.store.provenance import RunFacts, RunOptions
 from scopeflow.sessions.align import align_corrected_frames, align_raw_frames
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
@@ -127,18 +128,24 @@ def plan_export(
 
 def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, Interpolation]:
     """Open the raw recording as stage 1 did, and return its interpolation too."""
-    facts = load_json(recording.folder / "run.json")
-    if isinstance(facts, dict) and isinstance(facts.get("options"), dict):
-        options = facts["options"]
-    else:
-        options = config.stage1_options().model_dump(mode="json", exclude={"reference_frames"})
-    channels = options["channel_idx"]
+    try:
+        options = read_state(recording.folder / "run.json", RunFacts).options
+    except FileNotFoundError:
+        plain = config.stage1_options().model_dump(mode="json", exclude={"reference_frames"})
+        options = RunOptions(**plain)
+    except DamagedStateError as error:
+        # Stage 1 may have been given other options than the session has.
+        raise InputError(
+            f"{error}. Remove it if stage 1 was run with the options of the session, else run "
+            "stage 1 again without resuming"
+        ) from None
+    channels = options.channel_idx
     video = open_recording(
         recording.path,
-        bin_size=options["bin_size"],
+        bin_size=options.bin_size,
         channels=[channels] if isinstance(channels, int) else channels,
     ).video
-    return video.source, options["interpolation_method"]  # type: ignore[union-attr]
+    return video.source, options.interpolation_method  # type: ignore[union-attr]
 
 
 def write_aligned(export: AlignedExport) -> Result:

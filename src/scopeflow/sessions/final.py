@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from scopeflow.engine.fingerprint import fingerprint
 from scopeflow.engine.pieces import Piece, Result, run_piece
 from scopeflow.images.warp import warp
-from scopeflow.io.files import atomic_path, atomic_save_npz, save_json
+from scopeflow.io.files import atomic_path, atomic_save_npz
 from scopeflow.io.pictures import save_png
+from scopeflow.io.state import State, Text, save_state
 from scopeflow.sessions.export import EXTENSIONS
 from scopeflow.sessions.overlay import before_and_after
 from scopeflow.sessions.products import ProductFolder, find_or_begin
 from scopeflow.sessions.recordings import SessionRecording, arrays_of
 
 FINAL = "final_valid_idx"
+REPORT = "session_report.json"
 _STAGE = "stage3"
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, Platform: scopeflow"
 
@@ -80,6 +83,28 @@ class FinalResults:
         }
 
 
+class ReportedRecording(BaseModel):
+    """What the report says of a recording; each number may be unknown."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Text
+    similarity_before: float | None = None
+    similarity_after: float | None = None
+    loop_error: float | None = None
+    valid_share: float | None = None
+    mismatch: Text | None = None
+    included: bool = False
+
+
+class Report(State):
+    """The report of a session as it is read again."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recordings: list[ReportedRecording]
+
+
 class FinalFiles(ProductFolder):
     """Names and records of the final results."""
 
@@ -98,7 +123,7 @@ class FinalFiles(ProductFolder):
 
     def save(self, results: FinalResults, *, resume: bool) -> None:
         """Write the final mask, the bundles and the report; then the status."""
-        save_json(self.folder / "session_report.json", results.report())
+        save_state(self.folder / REPORT, results.report())
         bundle = self._bundle(results)
         piece = Piece(
             FINAL, self._write, (bundle,), self.ledger(fingerprint(bundle)), isolated=False
@@ -176,4 +201,5 @@ def finished_elsewhere(files: FinalFiles) -> NDArray[np.bool_] | None:
     stored = arrays_of(files.folder / f"{FINAL}.npz", "final_valid")
     if stored is None or not (files.folder / f"{FINAL}.png").is_file():
         return None
-    return stored[0].astype(np.bool_) if stored[0].ndim == 2 else None
+    mask = stored[0]
+    return mask.astype(np.bool_) if mask.ndim == 2 and mask.dtype.kind in "biuf" else None

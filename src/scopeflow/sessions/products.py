@@ -7,14 +7,47 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+from pydantic import ConfigDict, RootModel
 
 from scopeflow.engine.ledger import Ledger
 from scopeflow.engine.pieces import Outcome, Piece, find_piece
-from scopeflow.io.files import load_json, save_json
+from scopeflow.io.state import (
+    DamagedStateError,
+    State,
+    Text,
+    load_state,
+    read_state,
+    save_state,
+)
 from scopeflow.motion.store.outputs import STATE_FOLDER
 
 logger = logging.getLogger(__name__)
+
+Product: TypeAlias = Literal["temporal_average", "w_to_reference", "stage3"]
+
+
+class Begun(RootModel[list[Product]]):
+    """The products that we have begun, in the order in which that happened."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Failures(State):
+    """Why stages failed."""
+
+    stage1: Text | None = None
+    stage2: Text | None = None
+    stage3: Text | None = None
+
+
+class Status(RootModel[dict[str, Text]]):
+    """Which stages are done; other programs read and write it too."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    largest: ClassVar[int] = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,24 +74,37 @@ class ProductFolder:
         """Return the ledger of products that stand in the folder."""
         return Ledger(str(self.state), str(self.folder), fingerprint)
 
-    def has_begun(self, product: str) -> bool:
-        """Tell whether we have ever begun a product; if not, what stands there is not ours."""
-        begun = load_json(self.state / "begun.json")
-        return isinstance(begun, list) and product in begun
+    def _begun(self) -> list[Product] | None:
+        """Return what we have begun; None where the file that says it is damaged."""
+        try:
+            return read_state(self.state / "begun.json", Begun).root
+        except FileNotFoundError:
+            return []
+        except DamagedStateError as error:
+            logger.debug("%s", error)
+            return None
 
-    def set_begun(self, product: str) -> None:
+    def has_begun(self, product: Product) -> bool:
+        """Tell whether we have ever begun a product; if not, what stands there is not ours."""
+        # What is ours counts only with its record, so a damaged file makes all of it ours.
+        begun = self._begun()
+        return begun is None or product in begun or (self.state / f"{product}.json").exists()
+
+    def set_begun(self, product: Product) -> None:
         """Note that a product is ours from now on."""
-        if not self.has_begun(product):
-            begun = load_json(self.state / "begun.json")
-            save_json(self.state / "begun.json", [*(begun or []), product])
+        begun = self._begun()
+        if begun is None:
+            begun = [one for one in get_args(Product) if (self.state / f"{one}.json").exists()]
+        if product not in begun:
+            save_state(self.state / "begun.json", Begun([*begun, product]))
 
     def stage_done(self, stage: int) -> bool:
         """Tell whether the status file says that a stage is done."""
-        return _dict(self.status).get(f"stage{stage}") == "done"
+        return self._stages().get(f"stage{stage}") == "done"
 
     def set_stage(self, stage: int, *, done: bool) -> None:
         """Write down that a stage is done, or begins anew; later stages then do so too."""
-        before = _dict(self.status)
+        before = self._stages()
         if done:
             status = {**before, f"stage{stage}": "done"}
             self.set_failure(stage, None)
@@ -66,21 +112,28 @@ class ProductFolder:
             again = {f"stage{n}" for n in range(stage, 4)}
             status = {k: v for k, v in before.items() if k not in again}
         if status != before or (done and not self.status.exists()):
-            save_json(self.status, status)
+            save_state(self.status, Status(status))
 
     def failure(self, stage: int) -> str | None:
         """Return why a stage failed, or None."""
-        return _dict(self.state / "failures.json").get(f"stage{stage}")
+        return self._failures().get(f"stage{stage}")
 
     def set_failure(self, stage: int, reason: str | None) -> None:
         """Keep, or forget, why a stage failed."""
-        path = self.state / "failures.json"
-        failures = _dict(path)
-        if failures.pop(f"stage{stage}", None) is None and reason is None:
-            return
+        before = self._failures()
+        failures = {name: why for name, why in before.items() if name != f"stage{stage}"}
         if reason is not None:
             failures[f"stage{stage}"] = reason
-        save_json(path, failures)
+        if failures != before:
+            save_state(self.state / "failures.json", Failures(**failures))
+
+    def _stages(self) -> dict[str, str]:
+        status = load_state(self.status, Status)
+        return {} if status is None else status.root
+
+    def _failures(self) -> dict[str, str]:
+        failures = load_state(self.state / "failures.json", Failures)
+        return {} if failures is None else failures.model_dump(exclude_none=True)
 
     def set_aside(self, names: Iterable[str]) -> None:
         """Move files that another program left into a folder beside; nothing is deleted."""
@@ -99,11 +152,6 @@ class ProductFolder:
             ", ".join(path.name for path in existing),
             target.name,
         )
-
-
-def _dict(path: Path) -> dict[str, Any]:
-    stored = load_json(path)
-    return stored if isinstance(stored, dict) else {}
 
 
 def find_or_begin(piece: Piece, *, resume: bool) -> Outcome | None:

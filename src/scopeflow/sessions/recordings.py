@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,12 +20,10 @@ from scopeflow.errors import (
     InputNotFoundError,
     OptionsError,
     SessionError,
-    UnreadableFileError,
 )
-from scopeflow.io.arrays import read_archive, read_array
-from scopeflow.io.files import load_json
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.read.zarr import is_zarr
+from scopeflow.io.state import DamagedStateError, load_array, load_arrays
 from scopeflow.motion.store.outputs import OutputFiles, find_finished
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
@@ -70,7 +69,8 @@ class SessionRecording(ProductFolder):
             ("compensated.zarr", OutputFormat.ZARR),
         ):
             files = OutputFiles(self.folder, self.folder / name, kind)
-            if load_json(files.settings) is not None:
+            # A damaged one is ours, too: stage 1 tells by the records what of it stays.
+            if os.path.lexists(files.settings):
                 return files
         return None
 
@@ -96,8 +96,8 @@ class SessionRecording(ProductFolder):
 
 def _mark(files: OutputFiles) -> str:
     """Return the fingerprint of the settings that our stage 1 has run with."""
-    settings: dict[str, Any] = load_json(files.settings) or {}
-    return str(settings.get("fingerprint"))
+    settings = files.stored_settings()
+    return "" if settings is None else settings.fingerprint
 
 
 def raise_failures(
@@ -221,10 +221,10 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
         raise InputNotFoundError(f"Missing temporal average: {path}. Run Stage 1 first")
     again = "Run Stage 1 again"
     try:
-        average = read_array(path)
-    except UnreadableFileError as error:
-        raise InputError(f"{error} {again}") from None
-    if average.ndim not in (2, 3):
+        average = load_array(path)
+    except DamagedStateError as error:
+        raise InputError(f"{error}. {again}") from None
+    if average.dtype.kind not in "biuf" or average.ndim not in (2, 3):
         raise InputError(f"{path} holds no image (H, W, C). {again}")
     files = recording.output_files()
     if (
@@ -271,7 +271,7 @@ def odd_shapes(shapes: list[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
 def load_displacement(recording: SessionRecording, shape: tuple[int, int]) -> NDArray[Any] | None:
     """Read ``w_to_reference.npz`` as ``(H, W, 2)``; None if it is missing, damaged or unfit."""
     arrays = arrays_of(recording.displacement, "u", "v")
-    if arrays is None or any(array.shape != shape for array in arrays):
+    if arrays is None or any(a.shape != shape or a.dtype.kind not in "iuf" for a in arrays):
         return None
     w = np.stack(arrays, axis=-1)
     return w if np.isfinite(w).all() else None
@@ -279,7 +279,7 @@ def load_displacement(recording: SessionRecording, shape: tuple[int, int]) -> ND
 
 def arrays_of(path: Path, *names: str) -> list[NDArray[Any]] | None:
     """Read some arrays of an archive of anybody's; None if one is missing or damaged."""
-    try:
-        return read_archive(path, names)
-    except (UnreadableFileError, InputNotFoundError):
+    arrays = load_arrays(path)
+    if arrays is None or not arrays.keys() >= set(names):
         return None
+    return [arrays[name] for name in names]

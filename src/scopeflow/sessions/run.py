@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.executor import ClusterExecutor, open_executor
 from scopeflow.engine.place import RegistrationConfig
-from scopeflow.io.files import load_json
+from scopeflow.io.state import load_state
 from scopeflow.sessions.center import stored_center
 from scopeflow.sessions.config import SessionConfig
-from scopeflow.sessions.final import FinalFiles
+from scopeflow.sessions.final import REPORT, FinalFiles, Report
 from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
@@ -172,9 +172,9 @@ def session_status(config: SessionConfig, *, verify: bool = False) -> list[Recor
     """
     recordings = find_session_recordings(config)
     final = FinalFiles(config.resolve_output_paths()[1])
-    report = load_json(final.folder / "session_report.json")
-    listed = report.get("recordings", []) if isinstance(report, dict) else []
-    numbers = {entry["name"]: entry for entry in listed}
+    report = load_state(final.folder / REPORT, Report)
+    listed = [] if report is None else report.recordings
+    numbers = {entry.name: entry.model_dump(exclude_unset=True) for entry in listed}
     center: int | None = stored_center(config, recordings)
     if config.center != "auto":
         center = config.resolve_center_file([recording.path for recording in recordings])[0]

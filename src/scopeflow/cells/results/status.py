@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from scopeflow.cells.plan import RECORDS
+from scopeflow.engine.ledger import StoredRecord
 from scopeflow.errors import InputNotFoundError
 from scopeflow.io.addresses import expanded
-from scopeflow.io.files import load_json
+from scopeflow.io.state import load_state
 
 __all__ = ["workflow_status"]
 
@@ -46,9 +48,13 @@ def workflow_status(output: str | os.PathLike[str]) -> list[tuple[int | str, ...
             sum(bool(re.fullmatch(pattern, name)) for name in names)
             for pattern in (r"(pc|fl)_ch_\d+-\d+", r"seg_labeled_ch_\d+-\d+", r"seg_tracked.*-\d+")
         ]
-        traces = load_json(folder / "traces.json")
+        traces = load_state(folder / "traces.json", StoredRecord)
         keys = ["cells_tracked", "cells_too_short", "cells_at_border", "cells_kept"]
         keys += ["objects_too_small", "objects_too_large"]
-        counts = ["" if traces is None else traces["values"][key] for key in keys]
+        counts = ["" if traces is None else _count(traces.values.get(key)) for key in keys]
         rows.append((int(match[1]), *done, *counts))
     return sorted(rows, key=lambda row: int(row[0]))
+
+
+def _count(value: Any) -> int | str:
+    return value if type(value) is int else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,6 +17,7 @@ from zarr.codecs import BloscCodec
 
 from scopeflow.io.durable import make_folders, sync_files
 from scopeflow.io.files import writing
+from scopeflow.io.state import is_regular
 from scopeflow.io.zarr.shards import read_whole, write_chunk, write_whole
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "write_array",
     "write_frames",
 ]
+
+logger = logging.getLogger(__name__)
 
 IMAGES = "images.zarr"
 CELLS = "cells.zarr"
@@ -75,7 +79,7 @@ def create_stack(
         if path.exists():
             shutil.rmtree(path)
         make_folders(store)
-        root = zarr.open_group(str(store), mode="a", zarr_format=3)
+        root = _group(store)
         display = name.endswith("/1")
         side = _DISPLAY_SIDE if display else _LARGEST_PLANE
         root.create_array(
@@ -91,7 +95,19 @@ def create_stack(
         sync_files(store.parent, [file for file in described if file.is_file()])
 
 
+def _group(store: Path) -> zarr.Group:
+    try:
+        if is_regular(store / "zarr.json"):
+            return zarr.open_group(str(store), mode="r+", zarr_format=3)
+    except Exception:  # damaged metadata: what they say is written again at the end
+        logger.debug("%s is made again", store / "zarr.json", exc_info=True)
+    (store / "zarr.json").unlink(missing_ok=True)
+    return zarr.open_group(str(store), mode="a", zarr_format=3)
+
+
 def _existing(path: Path) -> Any | None:
+    if not is_regular(path / "zarr.json"):
+        return None
     try:
         return zarr.open_array(str(path), mode="r")
     except Exception:  # missing, or damaged metadata: it is made again

@@ -88,6 +88,20 @@ def export_results(
     return written
 
 
+def exported_files(options: OFOptions, files: OutputFiles) -> list[Location]:
+    """Return the files that :func:`export_results` writes besides the zarr store."""
+    streamed = files.format in STREAMED_FORMATS and isinstance(files.target, Path)
+    side_files = {
+        "w.h5": options.save_w,
+        "motion.h5": options.save_motion,
+        "idx.hdf": options.writes_valid_idx,
+        "statistics.npz": options.save_meta_info,
+        "reference_frame.npy": options.save_meta_info,
+    }
+    asked = [files.side_file(name) for name, written in side_files.items() if written]
+    return [*(files.video_files if streamed else []), *asked]
+
+
 def _blocks(store: ResultStore) -> Iterator[tuple[int, int]]:
     n_frames, length = store.layout.shape[0], store.layout.block_length
     for start in range(0, n_frames, length):

@@ -14,23 +14,28 @@ One block of frames is one shard, so one task writes one file of each array and 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.io.durable import sync_files, sync_tree
 from scopeflow.io.files import remove_tree, writing
-from scopeflow.io.locations import Location, location, reaching
+from scopeflow.io.locations import Location, RemotePath, location, reaching
+from scopeflow.io.state import is_regular
 from scopeflow.io.zarr.shards import Shards
 from scopeflow.io.zarr.stores import zarr_store
+
+logger = logging.getLogger(__name__)
 
 REGISTERED = "registered"
 MOTION = "motion"
@@ -67,6 +72,33 @@ class StoreLayout:
             VALID: ((frames, height, width), "bool"),
         }
         return {name: known[name] for name in self.arrays}
+
+
+_Side = Annotated[int, Field(ge=1, lt=2**40)]
+
+
+class _StoredLayout(BaseModel):
+    """A layout as the attributes of a store hold it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    shape: Annotated[list[_Side], Field(min_length=4, max_length=4)]
+    dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
+    motion_shape: Annotated[list[_Side], Field(min_length=2, max_length=2)]
+    block_length: _Side
+    arrays: list[Literal["registered", "motion", "valid"]]
+
+    def layout(self) -> StoreLayout:
+        """Return it as the rest of the program knows it."""
+        frames, height, width, channels = self.shape
+        rows, columns = self.motion_shape
+        return StoreLayout(
+            (frames, height, width, channels),
+            self.dtype,
+            (rows, columns),
+            self.block_length,
+            tuple(dict.fromkeys(self.arrays)),
+        )
 
 
 def _codec(dtype: np.dtype[Any]) -> BloscCodec:
@@ -127,32 +159,35 @@ def _sync(path: Location) -> None:
 def read_layout(path: Location) -> StoreLayout | None:
     """Return the layout of an existing store, or None if it is missing or incomplete."""
     store = zarr_store(path)
+    if not _has_metadata(path):
+        return None
     try:
         with reaching(path):
             group = zarr.open_group(store, mode="r", zarr_format=3)
         recorded: Any = group.attrs["scopeflow"]
-        found = recorded["layout"]
-        layout = StoreLayout(
-            tuple(found["shape"]),
-            found["dtype"],
-            tuple(found["motion_shape"]),
-            found["block_length"],
-            tuple(found["arrays"]),
-        )
+        layout = _StoredLayout(**recorded["layout"]).layout()
+        if not all(_has_metadata(path / name) for name in layout.arrays):
+            return None
         arrays = {
             name: zarr.open_array(store, path=name, mode="r", zarr_format=3)
             for name in layout.arrays
         }
+        for name, (shape, dtype) in layout.array_shapes().items():
+            if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
+                return None
+            if arrays[name].chunks[0] != _frames_per_chunk(layout):
+                return None
     except UnreadableFileError:
         raise
-    except (OSError, KeyError, ValueError, TypeError):
+    except Exception:  # missing, or damaged in a way that zarr has no error of its own for
+        logger.debug("%s is no whole result store", path, exc_info=True)
         return None
-    for name, (shape, dtype) in layout.array_shapes().items():
-        if arrays[name].shape != shape or arrays[name].dtype != np.dtype(dtype):
-            return None
-        if arrays[name].chunks[0] != _frames_per_chunk(layout):
-            return None
     return layout
+
+
+def _has_metadata(folder: Location) -> bool:
+    # Remote ones are asked for once, by zarr.
+    return isinstance(folder, RemotePath) or is_regular(folder / "zarr.json")
 
 
 def layout_attributes(layout: StoreLayout) -> dict[str, Any]:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from scopeflow.engine.claim import Claim
+from pydantic import Field
+
+from scopeflow.engine.claim import Claim, StoredSettings
 from scopeflow.engine.identity import NOT_IDENTIFIED
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import OptionsError, OutputError
 from scopeflow.io.durable import sync_folder
 from scopeflow.io.files import (
     PARTIAL_SUFFIX,
+    file_digest,
     file_proof,
-    load_json,
     remove_tree,
-    save_json,
     sweep_partials,
     writing,
 )
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import Location, RemotePath, location
+from scopeflow.io.state import State, Text, load_state, open_regular, save_state
 from scopeflow.io.write.exports import video_paths
 from scopeflow.motion.options.enums import NamingConvention
 from scopeflow.motion.options.of_options import OFOptions
@@ -35,6 +38,8 @@ from scopeflow.motion.store.layout import (
     layout_attributes,
     read_layout,
 )
+
+logger = logging.getLogger(__name__)
 
 STATE_FOLDER = ".scopeflow"
 
@@ -55,6 +60,21 @@ EXTENSIONS = {
 }
 
 SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame.npy", "run.json")
+
+
+class Finished(State):
+    """What a complete run has exported, as it stands in its file.
+
+    `files`: size and digest of every exported file, by its full path.
+    `statistics`: numbers of each frame, by name.
+    `fingerprint`: of the settings; earlier versions did not write it.
+    """
+
+    largest: ClassVar[int] = 2**30
+
+    files: dict[Text, Annotated[tuple[int, str], Field(strict=False)]]
+    statistics: dict[str, list[float]]
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,18 @@ class OutputFiles:
 
     def claim(self, settings: dict[str, Any]) -> Claim:
         """Return the answer to whether a run with these settings may write here."""
-        return Claim(self.target, self.settings, settings, _in_todays_form)
+        return Claim(self.target, self.settings, settings, _in_todays_form, self.marks)
+
+    def marks(self) -> Iterator[str]:
+        """Yield the fingerprints of the records that stand here, whole ones only."""
+        yield from self.ledger("").marks()
+        finished = load_state(self.finished, Finished)
+        if finished is not None and finished.fingerprint is not None:
+            yield finished.fingerprint
+
+    def stored_settings(self) -> StoredSettings | None:
+        """Return the settings of the results that stand here; None if missing or damaged."""
+        return load_state(self.settings, StoredSettings)
 
     def strangers(self) -> Iterator[str]:
         """Yield why files under our names, which no settings of ours belong to, have to stay."""
@@ -279,22 +310,49 @@ def sweep(files: OutputFiles) -> None:
         sweep_partials(named)
 
 
-def record_finished(files: OutputFiles, written: Iterable[Location], **facts: Any) -> None:
+def record_finished(
+    files: OutputFiles, mark: str, written: Iterable[Location], **facts: Any
+) -> None:
     """Record that the run is complete, with a digest of every exported file.
 
+    `mark`: fingerprint of the settings.
     `written`: exported files; the zarr store proves itself through the ledger.
     """
-    proofs = {str(path): list(file_proof(path)) for path in written}
-    save_json(files.finished, {"files": proofs, **facts})
+    proofs = {str(path): file_proof(path) for path in written}
+    save_state(files.finished, Finished(files=proofs, fingerprint=mark, **facts))
 
 
-def find_finished(files: OutputFiles) -> dict[str, Any] | None:
-    """Return the facts of a finished run whose exported files are still the same, else None."""
-    facts = load_json(files.finished)
-    if not isinstance(facts, dict):
+def find_finished(files: OutputFiles, needed: Iterable[Location] | None = None) -> Finished | None:
+    """Return the facts of a finished run whose exported files are still the same, else None.
+
+    `needed`: files that must be among them, besides the video. No file is opened that a run does
+        not write here.
+    """
+    facts = load_state(files.finished, Finished)
+    if facts is None:
         return None
-    for name, (size, digest) in facts["files"].items():
-        path = location(name)
-        if not path.is_file() or file_proof(path) != (size, digest):
+    known = {str(path): path for path in files.named_files()}
+    if not {str(path) for path in (*files.video_files, *(needed or ()))} <= facts.files.keys():
+        return None
+    if not facts.files.keys() <= known.keys():
+        logger.debug("%s names files that no run writes here", files.finished)
+        return None
+    for name, proof in facts.files.items():
+        try:
+            if _proof_of(known[name], proof[0]) != proof:
+                return None
+        except (OSError, ValueError):
             return None
     return facts
+
+
+def _proof_of(path: Location, size: int) -> tuple[int, str]:
+    """Return size and digest of an export; a user may have put a link in its place."""
+    if isinstance(path, RemotePath):
+        return file_proof(path)
+    descriptor = open_regular(os.path.realpath(path))
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        os.close(descriptor)
+        return found, ""
+    return found, file_digest(descriptor)

@@ -6,14 +6,36 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from scopeflow._version import __version__
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.executor import Executor
 from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.io.recording import Recording
+from scopeflow.io.state import State
 from scopeflow.motion.options.of_options import OFOptions
+
+
+class RunOptions(BaseModel):
+    """Those options of a run that decide how its recording is opened again."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    channel_idx: int | list[int] | None
+    bin_size: Annotated[int, Field(ge=1)]
+    interpolation_method: str
+
+
+class RunFacts(State):
+    """What ``run.json`` says of a run, for people and for the stages that follow."""
+
+    model_config = ConfigDict(extra="allow")
+
+    options: RunOptions
+
 
 _PACKAGES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "h5py", "tifffile", "nd2")
 
