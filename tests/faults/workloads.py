@@ -22,7 +22,6 @@ from scopeflow import OFOptions, RegistrationConfig, SessionConfig, compute_moti
 from scopeflow.cells.results.export import export_results
 from scopeflow.cells.results.merge import merge_traces
 from scopeflow.cells.workflow import run_workflow
-from scopeflow.cli.terminal import start_logging
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import ScopeflowError
 from scopeflow.motion.correct import compensate_recording

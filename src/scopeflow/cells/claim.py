@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scopeflow.cells.config import WorkflowConfig
-from scopeflow.cells.plan import CELLS_VERSION, CONFIG_FILE, RECORDS, FovPlan, WorkflowPlan
+from scopeflow.cells.plan import CELLS_VERSION, CONFIG_FILE, RECORDS, TABLES, FovPlan, WorkflowPlan
 from scopeflow.cells.store.arrays import CELLS, IMAGES, fov_folder
 from scopeflow.cells.store.tables import LINEAGE_ENDING
 from scopeflow.compiled.version import KERNEL_VERSION
@@ -45,7 +45,6 @@ __all__ = ["check_output", "take_output", "taken_output"]
 logger = logging.getLogger(__name__)
 
 _STACK = re.compile(r"(pc|fl|seg_labeled|seg_tracked|fl_background)_ch_\d+")
-_TABLES = ("traces.csv", "traces.parquet", "quality.json")
 _INSPECTED = "traces_inspected.csv"
 # No result depends on these; the features stand in the channels.
 _WITHOUT_EFFECT = {
@@ -252,7 +251,7 @@ def _remove_results(fov: FovPlan, stale: set[str]) -> list[str]:
     """Remove what stale records are of; return the names, empty where there was nothing."""
     removed: list[str] = []
     if "traces" in stale:
-        removed += [_remove(fov.traces_path(ending)) for ending in _TABLES]
+        removed += [_remove(fov.traces_path(ending)) for ending in TABLES]
     if "lineage" in stale:
         removed.append(_remove(fov.traces_path(LINEAGE_ENDING)))
     if any(name.startswith("crops-") for name in stale):

@@ -26,6 +26,8 @@ __all__ = ["CONFIG_FILE", "FovPlan", "WorkflowPlan", "plan_workflow"]
 
 CONFIG_FILE = "processing_config.yaml"
 RECORDS = ".scopeflow"
+TABLES = ("traces.csv", "traces.parquet", "quality.json")
+"""Endings of the files of the traces of a FOV."""
 CELLS_VERSION = 2
 """Raised whenever the numbers of a step change; part of every fingerprint."""
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from scopeflow.cells.methods.display import ValueCounts
 from scopeflow.cells.plan import FovPlan
-from scopeflow.cells.store.arrays import IMAGES, create_stack
+from scopeflow.cells.store.arrays import IMAGES, create_stack, frame_files, halved
 from scopeflow.engine.executor import Executor
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Outcome, Piece, Result, tasks_of
 
 __all__ = ["Cancelled", "Fov", "FovFailed", "Progress", "Run"]
@@ -123,20 +124,41 @@ class Fov:
         self.cells: NDArray[np.int64] = np.zeros((0, 8), np.int64)
         self.removed = {"too_small": 0, "too_large": 0}
 
-    def piece(self, of: str, name: str, work: Callable[[], Result], frames: int = 0) -> Piece:
+    def piece(
+        self, of: str, name: str, work: Callable[[], Result], form: Form, frames: int = 0
+    ) -> Piece:
         """Return a piece of work that makes a part of the stack or table `of`."""
-        return Piece(name, work, (), self.plan.ledger(of), self.plan.fov, frames)
+        ledger = self.plan.ledger(of)
+        return Piece(name, work, (), ledger, self.plan.fov, frames, form=form)
+
+    def form(self, stack: str, start: int, stop: int, **more: Any) -> Form:
+        """Return the form of records that prove frames of a stack, such as ``pc_ch_0/0``."""
+        _, height, width = self.plan.shape
+        if stack.endswith("/1"):
+            height, width = halved(height, width)
+        files = frame_files(self.plan.folder / IMAGES, stack, (height, width), start, stop)
+        return Form(files, **more)
 
     def blocks(
-        self, of: str, name: str, work: Callable[[int, int], Result], *, counted: bool = True
+        self,
+        of: str,
+        name: str,
+        work: Callable[[int, int], Result],
+        form: Callable[[int, int], Form],
+        *,
+        counted: bool = True,
     ) -> list[Piece]:
-        """Return a piece for each block of frames; `work` is given where it starts and stops.
+        """Return a piece for each block of frames.
 
-        Its frames are left out of the progress where a step goes through them twice.
+        `work` and `form` are given where it starts and stops. Its frames are left out of the progress where a step goes through them twice.
         """
         return [
             self.piece(
-                of, f"{name}-{start:06d}", partial(work, start, stop), counted * (stop - start)
+                of,
+                f"{name}-{start:06d}",
+                partial(work, start, stop),
+                form(start, stop),
+                counted * (stop - start),
             )
             for start, stop in self.plan.blocks
         ]

@@ -13,14 +13,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from scopeflow.errors import ScopeflowError
 from scopeflow.io.durable import sync_files
@@ -83,31 +83,43 @@ class StoredRecord(State):
 class Form:
     """What the record of a piece must hold to count, whoever wrote it.
 
-    `files`: names that it must prove, none else; None where only the work itself knows them, and
-        then it must prove some unless `optional`.
-    `values`: type of its values, such as a `TypedDict`; None where none are read.
-    `arrays`: names of arrays that it must have.
+    `files`: names that it must prove, and no others; None where only the work itself knows them,
+        which then must be some.
+    `values`: model of its values; None where none are read.
+    `length`: of each list among its values, one entry for each frame.
+    `arrays`: dimensions of each array of numbers that it must have, by name.
+    `without_arrays`: whether it counts without any array, too, as earlier versions kept none.
     """
 
     files: Collection[str] | None = None
-    values: Any = None
-    arrays: Collection[str] = ()
-    optional: bool = False
+    values: type[BaseModel] | None = None
+    length: int | None = None
+    arrays: Mapping[str, int] = field(default_factory=dict)
+    without_arrays: bool = False
 
     def fits(self, record: StoredRecord) -> bool:
-        """Tell whether a record has this form; the arrays are looked at when they are read."""
+        """Tell whether a record has this form, but for its arrays."""
         if self.files is None:
-            if not (record.files or self.optional):
+            if not record.files:
                 return False
         elif record.files.keys() != set(self.files):
             return False
         if self.values is None:
             return True
         try:
-            _adapter(self.values).validate_python(record.values, strict=True)
+            read = self.values.model_validate(record.values, strict=True)
         except ValidationError:
             return False
-        return True
+        return self.length is None or all(len(one) == self.length for _, one in read)
+
+    def holds(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Tell whether arrays are those of this form."""
+        if not arrays and self.without_arrays:
+            return True
+        return all(
+            name in arrays and arrays[name].ndim == count and arrays[name].dtype.kind in "biuf"
+            for name, count in self.arrays.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,7 @@ class Ledger:
         if not self._proves(stored):
             return None
         arrays = self._arrays(name, stored)
-        if arrays is None or not set(form.arrays if form else ()) <= arrays.keys():
+        if arrays is None or (form is not None and not form.holds(arrays)):
             return None
         return Record(stored.values, arrays)
 
@@ -233,15 +245,6 @@ class Ledger:
             arrays=array_digest(arrays) if arrays else None,
         )
         save_state(self._record_path(name), record)
-
-
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
 
 
 @lru_cache(maxsize=64)

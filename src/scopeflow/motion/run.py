@@ -297,7 +297,7 @@ class _Run:
     def _stored_reference(self, files: OutputFiles, ledger: Ledger) -> Reference:
         """Return the reference that an interrupted run had built, or build it."""
         plan = self.plan
-        record = ledger.find("reference", Form(files=(), arrays=("raw",)))
+        record = ledger.find("reference", Form(files=(), arrays={"raw": 3}))
         if record is not None and _is_reference(record.arrays["raw"], plan):
             return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
         reference = self._reference(ledger)

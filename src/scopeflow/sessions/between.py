@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
@@ -56,6 +57,15 @@ def match_mark(config: SessionConfig, *arrays: NDArray[Any]) -> str:
             "arrays": list(arrays),
         }
     )
+
+
+class MatchNumbers(BaseModel):
+    """The numbers of a match as a record holds them."""
+
+    similarity_before: float | None
+    similarity_after: float | None
+    loop_error: float | None
+    overlap: float | None
 
 
 def numbers_of(found: Match) -> dict[str, float | None]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Piece, Result
 from scopeflow.errors import InputError, InputNotFoundError
 from scopeflow.images.interpolation import Interpolation
@@ -123,7 +125,12 @@ def plan_export(
         interpolation,
     )
     ledger = files.ledger(export.mark())
-    return Piece(name, write_aligned, (export,), ledger, recording.name, frames.shape[0])
+    form = Form((export.path.name,), _Written)
+    return Piece(name, write_aligned, (export,), ledger, recording.name, frames.shape[0], form=form)
+
+
+class _Written(BaseModel):
+    clipped: int
 
 
 def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, Interpolation]:

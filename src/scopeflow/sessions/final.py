@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import scipy.io
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Piece, Result, run_piece
 from scopeflow.images.warp import warp
 from scopeflow.io.files import atomic_path, atomic_save_npz
@@ -25,7 +26,7 @@ from scopeflow.sessions.recordings import SessionRecording, arrays_of
 
 FINAL = "final_valid_idx"
 REPORT = "session_report.json"
-_STAGE = "stage3"
+_STAGE: Final = "stage3"
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, Platform: scopeflow"
 
 
@@ -126,7 +127,12 @@ class FinalFiles(ProductFolder):
         save_state(self.folder / REPORT, results.report())
         bundle = self._bundle(results)
         piece = Piece(
-            FINAL, self._write, (bundle,), self.ledger(fingerprint(bundle)), isolated=False
+            FINAL,
+            self._write,
+            (bundle,),
+            self.ledger(fingerprint(bundle)),
+            isolated=False,
+            form=Form(files=[f"{FINAL}.{end}" for end in ("png", "npz", "mat")]),
         )
         if find_or_begin(piece, resume=resume) is None:
             self.set_stage(3, done=False)

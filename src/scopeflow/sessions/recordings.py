@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import (
@@ -29,7 +30,7 @@ from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
 from scopeflow.strict.values import shortened
 
-AVERAGE = "temporal_average"
+AVERAGE: Final = "temporal_average"
 _CORRECTED = ("compensated.hdf5", "compensated.HDF5", "compensated.h5", "compensated.zarr")
 _STAGE1_FILES = (*_CORRECTED, "idx.hdf", "w.h5", "motion.h5", "statistics.npz",
                  "reference_frame.npy", "run.json", "temporal_average.npy",
@@ -70,7 +71,7 @@ class SessionRecording(ProductFolder):
         ):
             files = OutputFiles(self.folder, self.folder / name, kind)
             # A damaged one is ours, too: stage 1 tells by the records what of it stays.
-            if os.path.lexists(files.settings):
+            if os.path.lexists(str(files.settings)):
                 return files
         return None
 
@@ -87,7 +88,7 @@ class SessionRecording(ProductFolder):
             return files is not None and find_finished(files) is None
         ledger = files.ledger(_mark(files))
         blocks = sorted(Path(ledger.folder).glob("block-*.json"))
-        return not blocks or any(ledger.find(path.stem) is None for path in blocks)
+        return not blocks or any(ledger.find(path.stem, Form()) is None for path in blocks)
 
     def set_stage1_aside(self) -> None:
         """Move what another program left of stage 1 out of the way."""
@@ -230,7 +231,7 @@ def load_average(recording: SessionRecording) -> NDArray[np.float64]:
     if (
         files is not None
         and recording.has_begun(AVERAGE)
-        and recording.ledger(_mark(files)).find(AVERAGE) is None
+        and recording.ledger(_mark(files)).find(AVERAGE, Form(files=(path.name,))) is None
     ):
         raise InputError(f"{path} is not what stage 1 wrote. {again}")
     average = average if average.ndim == 3 else average[..., None]

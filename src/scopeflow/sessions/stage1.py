@@ -14,6 +14,7 @@ from typing import Any
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Failure, Outcome, Piece, Result, task_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
@@ -338,7 +339,14 @@ def _average(
     """Average the corrected frames, unless that is done; return why that failed, or None."""
     assert plan.files is not None
     ledger = recording.ledger(fingerprint(plan.settings))
-    piece = Piece(AVERAGE, _save_average, (recording,), ledger, recording.name)
+    piece = Piece(
+        AVERAGE,
+        _save_average,
+        (recording,),
+        ledger,
+        recording.name,
+        form=Form(files=(recording.average.name,)),
+    )
     if find_or_begin(piece, resume=resume) is not None:
         return None
     recording.set_begun(AVERAGE)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, tasks_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError, SessionError
 from scopeflow.io.files import atomic_save_npz
-from scopeflow.sessions.between import between_parameters, match_mark, numbers_of
+from scopeflow.sessions.between import MatchNumbers, between_parameters, match_mark, numbers_of
 from scopeflow.sessions.center import choose_center
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.match import (
@@ -37,7 +38,7 @@ from scopeflow.sessions.recordings import (
 
 logger = logging.getLogger(__name__)
 
-DISPLACEMENT = "w_to_reference"
+DISPLACEMENT: Final = "w_to_reference"
 
 
 def run_stage2(
@@ -129,6 +130,7 @@ def _displacements(
             (recording, reference, moving, parameters),
             recording.ledger(match_mark(config, reference, averages[n])),
             recording.name,
+            form=_form(recording),
         )
         w = _finished(recording, piece, shape, is_center=n == center) if config.resume else None
         if w is not None:
@@ -159,6 +161,10 @@ def _displacements(
 
     executor.run(tasks_of([piece for _, piece in waiting]), keep)
     return [w for w in found if w is not None], failures
+
+
+def _form(recording: SessionRecording) -> Form:
+    return Form((recording.displacement.name,), MatchNumbers)
 
 
 def _finished(
@@ -218,7 +224,8 @@ def match_numbers(
         if n == center:
             numbers[n] = numbers_of(Match(displacements[n], 1.0, 1.0, 0.0, 1.0))
             continue
-        record = recording.ledger(match_mark(config, reference, averages[n])).find(DISPLACEMENT)
+        ledger = recording.ledger(match_mark(config, reference, averages[n]))
+        record = ledger.find(DISPLACEMENT, _form(recording))
         stored = load_displacement(recording, (reference.shape[0], reference.shape[1]))
         if record is not None and stored is not None and np.array_equal(stored, displacements[n]):
             numbers[n] = dict(record.values)

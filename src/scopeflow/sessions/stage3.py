@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Failure, Outcome, Piece, Result, task_of, tasks_of
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.engine.progress import FrameProgress
@@ -33,7 +34,7 @@ from scopeflow.sessions.final import (
     save_pictures,
 )
 from scopeflow.sessions.graph import valid_everywhere
-from scopeflow.sessions.products import find_or_begin
+from scopeflow.sessions.products import find_or_begin, take_back
 from scopeflow.sessions.recordings import (
     SessionRecording,
     execution_of,
@@ -207,17 +208,19 @@ def _masks(
                 raise InputError(damage)
             video = _open_masks(recording, shape)
             name = f"mask_{recording.name}"
-            piece = Piece(name, _keep_mask, (), files.ledger(_mark_of(recording)), recording.name)
+            ledger, form = files.ledger(_mark_of(recording)), Form((), arrays={"mask": 2})
+            piece = Piece(name, _keep_mask, (), ledger, recording.name, form=form)
             finished = find_or_begin(piece, resume=config.resume)
         except (ScopeflowError, OSError) as error:
             failures[recording.name] = Failure.of(error).reason
             continue
-        if finished is None:
+        if finished is None or finished.arrays["mask"].shape != shape:
+            take_back(piece)
             waiting.append(n)
             key = f"session-mask-{recording.name}-{uuid.uuid4().hex[:12]}"
             tasks.append(task_of(piece, valid_everywhere(video), key=key))
         else:
-            masks[n] = finished.arrays["mask"]
+            masks[n] = finished.arrays["mask"].astype(np.bool_)
 
     def keep(position: int, outcome: Outcome) -> None:
         n = waiting[position]

@@ -110,6 +110,10 @@ def count_within_bins(frames: NDArray[Any], bins: Sequence[int]) -> NDArray[np.i
     return counts
 
 
+COUNTED = {"values": 1, "counts": 1}
+"""Dimensions of the arrays of :meth:`ValueCounts.of`."""
+
+
 class ValueCounts:
     """How often each value of uint16, or each bin of float32, occurs in a stack.
 

@@ -18,9 +18,10 @@ from scopeflow.cells.methods.background import (
     tile_medians,
     tiles_of,
 )
-from scopeflow.cells.methods.display import ValueCounts
+from scopeflow.cells.methods.display import COUNTED, ValueCounts
 from scopeflow.cells.run import Fov
 from scopeflow.cells.store.arrays import IMAGES, read_frames, write_frames
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Outcome, Piece, Result
 
 __all__ = ["background"]
@@ -43,7 +44,7 @@ def background(fov: Fov) -> None:
         fov.create(out, "0", np.float32)
         fov.counts[out] = ValueCounts()
         look = partial(medians_block, plan.folder, fl, plan.labelled, side, radius)
-        pieces += fov.blocks(out, f"medians-{out}", look, counted=False)
+        pieces += fov.blocks(out, f"medians-{out}", look, _medians_form, counted=False)
     outcomes = fov.do(pieces)
     tiles = tiles_of(*plan.shape[1:], side)
     pieces, count = [], len(plan.blocks)
@@ -53,12 +54,17 @@ def background(fov: Fov) -> None:
         medians = _fill_frames(found, low, f"FOV {plan.fov}, {out}")
         for start, stop in plan.blocks:
             work = partial(surface_block, plan.folder, out, start, medians[start:stop], tiles)
-            pieces.append(fov.piece(out, f"{out}-{start:06d}", work, stop - start))
+            form = fov.form(f"{out}/0", start, stop, arrays=COUNTED, without_arrays=True)
+            pieces.append(fov.piece(out, f"{out}-{start:06d}", work, form, stop - start))
 
     def take(piece: Piece, outcome: Outcome) -> None:
         fov.counts[piece.name.rpartition("-")[0]].add(outcome.arrays)
 
     fov.do(pieces, take)
+
+
+def _medians_form(start: int, stop: int) -> Form:  # noqa: ARG001
+    return Form((), arrays={"medians": 3, "low": 1})
 
 
 def medians_block(

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
-from scopeflow.cells.methods.display import ValueCounts
+from scopeflow.cells.methods.display import COUNTED, ValueCounts
 from scopeflow.cells.run import Fov
 from scopeflow.cells.store.arrays import IMAGES, write_frames
 from scopeflow.cells.store.counts import to_counts
@@ -19,6 +20,11 @@ from scopeflow.io.read.protocol import Source
 __all__ = ["copy"]
 
 logger = logging.getLogger(__name__)
+
+
+class _Copied(BaseModel):
+    max: int
+    clipped: int
 
 
 def copy(fov: Fov) -> None:
@@ -31,7 +37,8 @@ def copy(fov: Fov) -> None:
         fov.counts[name] = ValueCounts()
         factor = dict(plan.factors).get(channel, 1.0)
         work = partial(copy_block, plan.folder, plan.source, channel, name, convert, factor)
-        pieces += fov.blocks(name, name, work)
+        form = partial(fov.form, f"{name}/0", values=_Copied, arrays=COUNTED, without_arrays=True)
+        pieces += fov.blocks(name, name, work, form)
     clipped: Counter[str] = Counter()
 
     def take(piece: Piece, outcome: Outcome) -> None:

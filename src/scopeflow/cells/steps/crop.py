@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scopeflow.cells.plan import FovPlan
 from scopeflow.cells.run import Fov, FovFailed
 from scopeflow.cells.store.arrays import CELLS, IMAGES, read_frames, write_array
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Result, run_piece
 from scopeflow.io.zarr.shards import write_group
 
@@ -49,7 +50,7 @@ def crop(fov: Fov) -> None:
     mask, channels = _crop_channels(fov)
     # Here, not in a task: it carries everything known of a FOV.
     start = partial(_start_crops, fov, groups, mask, channels)
-    outcome = run_piece(fov.piece("crops", "crops-metadata", start))
+    outcome = run_piece(fov.piece("crops", "crops-metadata", start, Form()))
     if outcome.failure is not None:
         raise FovFailed(f"{fov.step}: {outcome.failure}")
     if not groups:
@@ -59,7 +60,9 @@ def crop(fov: Fov) -> None:
     for rows in groups:
         what = (plan.folder, tracked, mask, channels, rows, frames, padding)
         work = partial(crop_cells, *what, context=context)
-        pieces.append(fov.piece("crops", f"crops-{int(rows[:, 7].min()):06d}", work, frames))
+        pieces.append(
+            fov.piece("crops", f"crops-{int(rows[:, 7].min()):06d}", work, Form(), frames)
+        )
     fov.do(pieces)
 
 

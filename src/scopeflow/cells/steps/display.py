@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.cells.methods.display import (
+    COUNTED,
     ValueCounts,
     count_within_bins,
     halve_sample,
@@ -23,11 +24,13 @@ from scopeflow.cells.steps.crop import crop_groups, crop_names
 from scopeflow.cells.store.arrays import (
     CELLS,
     IMAGES,
+    halved,
     read_array,
     read_frames,
     write_array,
     write_frames,
 )
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Piece, Result
 
 __all__ = ["display"]
@@ -46,7 +49,7 @@ def display(fov: Fov) -> None:
     frames, height, width = plan.shape
     stacks = [name for name in plan.made if name not in ("crops", "measure", "traces")]
     for name in stacks:
-        fov.create(name, "1", np.uint8, (frames, max(1, height // 2), max(1, width // 2)))
+        fov.create(name, "1", np.uint8, (frames, *halved(height, width)))
     _count_the_rest(fov)
     ranges = {name: counts.range() for name, counts in fov.counts.items()}
     ranges |= {
@@ -57,14 +60,14 @@ def display(fov: Fov) -> None:
     pieces: list[Piece] = []
     for name in stacks:
         work = partial(display_block, plan.folder, name, ranges[name])
-        pieces += fov.blocks(name, f"display-{name}", work)
+        pieces += fov.blocks(name, f"display-{name}", work, partial(fov.form, f"{name}/1"))
     if plan.tracked is not None:
         mask, crops = crop_names(plan)
         for rows in crop_groups(fov):
             cells = np.unique(rows[:, 7]).tolist()
             names = [f"{n}/{cell}" for n in (mask, *(s for s, _ in crops)) for cell in cells]
             shrink = partial(display_crops, plan.folder, names, mask)
-            pieces.append(fov.piece("crops", f"display-crops-{cells[0]:06d}", shrink))
+            pieces.append(fov.piece("crops", f"display-crops-{cells[0]:06d}", shrink, Form()))
     fov.do(pieces)
 
 
@@ -94,7 +97,12 @@ def _counting(
     each = -(-len(blocks) // _COUNTING_PARTS)
     parts = [blocks[n : n + each] for n in range(0, len(blocks), each)]
     return [
-        fov.piece(name, f"{mark}-{name}-{n:02d}", partial(count, fov.plan.folder, name, part))
+        fov.piece(
+            name,
+            f"{mark}-{name}-{n:02d}",
+            partial(count, fov.plan.folder, name, part),
+            Form((), arrays=COUNTED),
+        )
         for n, part in enumerate(parts)
     ]
 

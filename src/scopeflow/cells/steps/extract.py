@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from scopeflow.cells.methods.features import Feature, grow_labels, measure_frame, resolve_features
 from scopeflow.cells.methods.tracking import region_table
-from scopeflow.cells.plan import FovPlan
+from scopeflow.cells.plan import TABLES, FovPlan
 from scopeflow.cells.run import Fov, FovFailed
 from scopeflow.cells.store.arrays import IMAGES, read_frames
 from scopeflow.cells.store.tables import write_csv, write_parquet
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Outcome, Result, run_piece
 from scopeflow.io.files import atomic_path, save_json
 
@@ -43,17 +45,23 @@ class MeasuredChannel:
     margin: int = 0
 
 
+class _Measured(BaseModel):
+    failures: dict[str, int]
+
+
 def extract(fov: Fov) -> None:
     """Measure the cells and write their traces."""
     plan, tracked = fov.plan, fov.plan.tracked
     if tracked is None:
         return
     channels = _channels(plan)
+    columns = {f"{name}_ch_{one.channel}": 1 for one in channels for name in one.features}
     pieces = []
     for start, stop in plan.blocks:
         rows = fov.rows(start, stop)
         work = partial(measure_block, plan.folder, tracked, channels, start, stop, rows)
-        pieces.append(fov.piece("measure", f"measure-{start:06d}", work, stop - start))
+        form = Form((), _Measured, arrays=columns if len(rows) else {})
+        pieces.append(fov.piece("measure", f"measure-{start:06d}", work, form, stop - start))
     outcomes = fov.do(pieces)
     fov.here(_write_tables, fov, channels, outcomes)
 
@@ -144,7 +152,9 @@ def _write_tables(fov: Fov, channels: list[MeasuredChannel], parts: list[Outcome
             counts["cells_at_border"],
             params.border_margin,
         )
-    outcome = run_piece(fov.piece("traces", "traces", partial(_write, plan, kept, summary)))
+    tables = [plan.traces_path(ending).name for ending in TABLES]
+    write = partial(_write, plan, kept, summary)
+    outcome = run_piece(fov.piece("traces", "traces", write, Form(tables)))
     if outcome.failure is not None:
         raise FovFailed(f"{fov.step}: {outcome.failure}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from scopeflow.cells.methods.registered import preprocessors, segmentation_method
 from scopeflow.cells.methods.segmentation import LogStdOptions
@@ -29,6 +30,11 @@ _LARGEST = 65535
 Method = Callable[[NDArray[Any]], NDArray[Any]] | LogStdOptions
 
 
+class _Removed(BaseModel):
+    too_small: int
+    too_large: int
+
+
 def segment(fov: Fov) -> None:
     """Find the objects; tracking gets their tables."""
     plan, params = fov.plan, fov.plan.config.params
@@ -39,7 +45,8 @@ def segment(fov: Fov) -> None:
     fov.create(labelled, "0", np.uint16)
     method, before = segmentation_method(params), preprocessors()
     work = partial(segment_block, plan.folder, pc, labelled, method, before)
-    outcomes = fov.do(fov.blocks(labelled, labelled, work))
+    form = partial(fov.form, f"{labelled}/0", values=_Removed, arrays={"regions": 2})
+    outcomes = fov.do(fov.blocks(labelled, labelled, work, form))
     fov.regions = np.concatenate([one.arrays["regions"] for one in outcomes])
     fov.removed = {key: sum(one.values[key] for one in outcomes) for key in fov.removed}
     if fov.removed["too_large"]:

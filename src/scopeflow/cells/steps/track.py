@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from scopeflow.cells.methods.tracking import overlap_counts, region_table, repai
 from scopeflow.cells.run import Fov
 from scopeflow.cells.store.arrays import IMAGES, read_frames, write_frames
 from scopeflow.cells.store.tables import LINEAGE_ENDING
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.pieces import Piece, Result
 from scopeflow.errors import InputError
 from scopeflow.io.files import atomic_path
@@ -26,6 +27,9 @@ __all__ = ["track"]
 logger = logging.getLogger(__name__)
 
 _LARGEST = 65535
+_LINKS = {"cells": 2, "lineage": 2}
+_OVERLAPS = {"overlaps": 2}
+_DRIFT = {"offsets": 2, "shifts": 2, **_OVERLAPS}
 
 
 def track(fov: Fov) -> None:
@@ -42,20 +46,26 @@ def track(fov: Fov) -> None:
     link = partial(
         link_regions, plan.folder, labelled, plan.shape[0], fov.regions, tracker(params), *known
     )
-    (links,) = fov.do([fov.piece(tracked, "links", link)])
+    (links,) = fov.do([fov.piece(tracked, "links", link, Form((), arrays=_LINKS))])
     fov.cells = links.arrays["cells"]
     pieces = []
     for start, stop in plan.blocks:
         rows = fov.rows(start, stop)
         work = partial(repaint_block, plan.folder, labelled, tracked, start, stop, rows)
-        pieces.append(fov.piece(tracked, f"{tracked}-{start:06d}", work, stop - start))
+        form = fov.form(f"{tracked}/0", start, stop)
+        pieces.append(fov.piece(tracked, f"{tracked}-{start:06d}", work, form, stop - start))
     path = plan.traces_path(LINEAGE_ENDING)
     if params.tracking_method == "iou":
         fov.here(path.unlink, True)  # of a method that was used before
     else:
         write = partial(write_lineage, path, fov.cells, links.arrays["lineage"])
-        pieces.append(fov.piece(tracked, "lineage", write))
+        pieces.append(fov.piece(tracked, "lineage", write, Form((path.name,))))
     fov.do(pieces)
+
+
+def _holds(arrays: Mapping[str, int]) -> Callable[[int, int], Form]:
+    """Return the form of every block that leaves arrays and no file."""
+    return lambda start, stop: Form((), arrays=arrays)  # noqa: ARG005
 
 
 def _look_at_frames(fov: Fov) -> dict[str, NDArray[Any]]:
@@ -66,10 +76,10 @@ def _look_at_frames(fov: Fov) -> dict[str, NDArray[Any]]:
     pieces: list[Piece] = []
     if mode != "none":
         drift = partial(drift_block, plan.folder, pc, labelled, mode, masks)
-        pieces = fov.blocks(tracked, "drift", drift, counted=False)
+        pieces = fov.blocks(tracked, "drift", drift, _holds(_DRIFT), counted=False)
     elif masks:
         overlap = partial(overlap_block, plan.folder, labelled)
-        pieces = fov.blocks(tracked, "overlap", overlap, counted=False)
+        pieces = fov.blocks(tracked, "overlap", overlap, _holds(_OVERLAPS), counted=False)
     parts = [one.arrays for one in fov.do(pieces)]
     seen = {name: np.concatenate([one[name] for one in parts]) for name in (parts or [{}])[0]}
     if "shifts" in seen:

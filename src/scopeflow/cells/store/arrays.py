@@ -25,6 +25,8 @@ __all__ = [
     "IMAGES",
     "create_stack",
     "fov_folder",
+    "frame_files",
+    "halved",
     "open_stack",
     "read_array",
     "read_frames",
@@ -81,7 +83,7 @@ def create_stack(
         make_folders(store)
         root = _group(store)
         display = name.endswith("/1")
-        side = _DISPLAY_SIDE if display else _LARGEST_PLANE
+        side = _side(name)
         root.create_array(
             name,
             shape=shape,
@@ -128,6 +130,25 @@ def open_stack(store: Path, name: str) -> Any:
 def read_frames(store: Path, name: str, start: int, stop: int) -> NDArray[Any]:
     """Return frames ``start`` to ``stop`` of a stack, ``(n, H, W)``."""
     return np.asarray(open_stack(store, name)[start:stop])
+
+
+def frame_files(store: Path, name: str, shape: tuple[int, int], start: int, stop: int) -> list[str]:
+    """Return the files of frames, of `shape` each, of a stack, relative to the folder of the FOV."""
+    side = _side(name)
+    tiles = [range(-(-length // min(side, length))) for length in shape]
+    return [
+        f"{store.name}/{name}/c/{t}/{i}/{j}"
+        for t, i, j in itertools.product(range(start, stop), *tiles)
+    ]
+
+
+def halved(height: int, width: int) -> tuple[int, int]:
+    """Return the size of frames of a display level."""
+    return max(1, height // 2), max(1, width // 2)
+
+
+def _side(name: str) -> int:
+    return _DISPLAY_SIDE if name.endswith("/1") else _LARGEST_PLANE
 
 
 def write_frames(store: Path, name: str, start: int, frames: NDArray[Any]) -> list[str]:

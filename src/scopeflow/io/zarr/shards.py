@@ -62,7 +62,8 @@ class Shards:
     per_chunk: int
     codec: BloscCodec
 
-    def _name(self, start: int) -> str:
+    def name(self, start: int) -> str:
+        """Return the file of the shard that begins with an item, relative to the array."""
         return "/".join(["c", str(start // self.length), *["0"] * (len(self.shape) - 1)])
 
     def write(self, start: int, values: NDArray[Any]) -> str:
@@ -83,7 +84,7 @@ class Shards:
                 beyond = np.zeros((self.per_chunk - len(part), *part.shape[1:]), part.dtype)
                 part = np.concatenate([part, beyond])
             chunks.append(compressor.encode(part))
-        name = self._name(start)
+        name = self.name(start)
         with atomic_path(self.folder / name, durable=False) as partial:
             partial.write_bytes(_shard(chunks))
         return name
@@ -99,7 +100,7 @@ class Shards:
         for first in range(start // self.length * self.length, stop, self.length):
             begin, end = max(first, start), min(first + self.length, stop)
             out = values[begin - start : end - start]
-            file = self.folder / self._name(first)
+            file = self.folder / self.name(first)
             with _ranges(file) as (size, read):
                 try:
                     self._fill(size, read, begin - first, end - first, out)

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from scopeflow.engine.ledger import Ledger
+from scopeflow.engine.ledger import Form, Ledger
 from scopeflow.engine.pieces import Outcome, Piece, Result
 from scopeflow.io.lazy import load_frames
 from scopeflow.motion.block.correct import correct_block
@@ -29,6 +30,16 @@ REGISTERED_SUM = "registered_sum"
 """Recorded array: the sum of the registered frames of a block, ``(H, W, C)`` float64."""
 
 
+class BlockNumbers(BaseModel):
+    """The numbers of a block's frames as a record holds them."""
+
+    mean_disp: list[float]
+    max_disp: list[float]
+    mean_div: list[float]
+    mean_translation: list[float]
+    clipped: list[float]
+
+
 class BlockSink(Protocol):
     """Where the arrays of a block go, and under which name its completion is recorded."""
 
@@ -38,6 +49,9 @@ class BlockSink(Protocol):
 
     def name(self, block: Block) -> str:
         """Return the name of a block's record."""
+
+    def files(self, block: Block) -> list[str]:
+        """Return the files that the record of a block must prove, relative to the ledger's root."""
 
     def keep(self, block: Block, result: BlockResult) -> Result:
         """Keep the arrays of a block; return what is to be recorded."""
@@ -76,7 +90,20 @@ def block_piece(
         None if sink is None else sink.ledger,
         frames=block.length,
         isolated=False,
+        form=None if sink is None else block_form(block, sink, request.sum_registered),
     )
+
+
+def block_form(block: Block, sink: BlockSink, sum_registered: bool = False) -> Form:
+    """Return what the record of a block must hold: without its sums the next batch goes wrong."""
+    arrays = {}
+    if block.seed_tail_start < block.stop:
+        arrays["motion"] = 3
+    if block.reference_tail_start < block.stop:
+        arrays["reference"] = 3
+    if sum_registered:
+        arrays[REGISTERED_SUM] = 3
+    return Form(sink.files(block), BlockNumbers, block.length, arrays)
 
 
 def correct_and_keep(

@@ -219,6 +219,10 @@ class ResultStore:
         length = self.layout.block_length
         return Shards(location(self.path) / name, shape, dtype, length, per_chunk, _codec(dtype))
 
+    def file(self, name: str, start: int) -> str:
+        """Return the file of the shard that begins with a frame, relative to the store."""
+        return f"{name}/{self._shards(name).name(start)}"
+
     def write(self, name: str, start: int, stop: int, values: NDArray[Any]) -> str:
         """Write one whole shard and return its file, relative to the store.
 

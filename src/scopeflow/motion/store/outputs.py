@@ -65,7 +65,8 @@ SIDE_FILES = ("w.h5", "motion.h5", "idx.hdf", "statistics.npz", "reference_frame
 class Finished(State):
     """What a complete run has exported, as it stands in its file.
 
-    `files`: size and digest of every exported file, by its full path.
+    `files`: size and digest of every exported file, by its name; earlier versions wrote the whole
+        path, of which the name alone counts: outputs are copied and moved.
     `statistics`: numbers of each frame, by name.
     `fingerprint`: of the settings; earlier versions did not write it.
     """
@@ -318,7 +319,7 @@ def record_finished(
     `mark`: fingerprint of the settings.
     `written`: exported files; the zarr store proves itself through the ledger.
     """
-    proofs = {str(path): file_proof(path) for path in written}
+    proofs = {path.name: file_proof(path) for path in written}
     save_state(files.finished, Finished(files=proofs, fingerprint=mark, **facts))
 
 
@@ -331,13 +332,14 @@ def find_finished(files: OutputFiles, needed: Iterable[Location] | None = None) 
     facts = load_state(files.finished, Finished)
     if facts is None:
         return None
-    known = {str(path): path for path in files.named_files()}
-    if not {str(path) for path in (*files.video_files, *(needed or ()))} <= facts.files.keys():
+    proofs = {name.rpartition("/")[2]: proof for name, proof in facts.files.items()}
+    known = {path.name: path for path in files.named_files()}
+    if not {path.name for path in (*files.video_files, *(needed or ()))} <= proofs.keys():
         return None
-    if not facts.files.keys() <= known.keys():
+    if not proofs.keys() <= known.keys():
         logger.debug("%s names files that no run writes here", files.finished)
         return None
-    for name, proof in facts.files.items():
+    for name, proof in proofs.items():
         try:
             if _proof_of(known[name], proof[0]) != proof:
                 return None

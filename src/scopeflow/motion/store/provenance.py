@@ -6,7 +6,7 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,7 @@ class RunOptions(BaseModel):
 
     channel_idx: int | list[int] | None
     bin_size: Annotated[int, Field(ge=1)]
-    interpolation_method: str
+    interpolation_method: Literal["cubic", "linear", "nearest"]
 
 
 class RunFacts(State):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.ledger import Form
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, task_of
 from scopeflow.engine.place import RegistrationConfig
@@ -27,7 +28,7 @@ from scopeflow.io.read.files import not_found, stamp_folder
 from scopeflow.io.zarr.ngff import motion_attributes
 from scopeflow.motion.block.apply import result_of_motion
 from scopeflow.motion.block.values import STATISTICS
-from scopeflow.motion.graph.block_task import all_statistics
+from scopeflow.motion.graph.block_task import BlockNumbers, all_statistics
 from scopeflow.motion.graph.correct import CorrectionJob, grid_of
 from scopeflow.motion.graph.lazy import is_solved_when_read
 from scopeflow.motion.graph.run import batches_ahead, run_job, tasks_per_window
@@ -204,7 +205,14 @@ def _evaluate(
     on_finish: Callable[[Block, Outcome], None],
 ) -> list[Outcome]:
     pieces = [
-        Piece(sink.name(block), _keep_motion, (block, shape, sink), sink.ledger, isolated=False)
+        Piece(
+            sink.name(block),
+            _keep_motion,
+            (block, shape, sink),
+            sink.ledger,
+            isolated=False,
+            form=Form(sink.files(block), BlockNumbers, block.length),
+        )
         for block in grid.blocks
     ]
     outcomes = [find_piece(piece) for piece in pieces]

@@ -29,6 +29,10 @@ class StoreSink:
         """Return the name of a block's record."""
         return f"block-{block.start:09d}-{block.stop:09d}"
 
+    def files(self, block: Block) -> list[str]:
+        """Return the shards of a block, relative to the store."""
+        return [self.store.file(array, block.start) for array in self.store.layout.arrays]
+
     def keep(self, block: Block, result: BlockResult) -> Result:
         """Write the block's shards."""
         files = [
@@ -51,6 +55,10 @@ class LedgerSink:
     def name(self, block: Block) -> str:
         """Return the name of a block's record."""
         return f"{self.prefix}-{block.start:09d}-{block.stop:09d}"
+
+    def files(self, block: Block) -> list[str]:  # noqa: ARG002
+        """Return no file: all that is kept stands in the ledger."""
+        return []
 
     def keep(self, block: Block, result: BlockResult) -> Result:  # noqa: ARG002
         """Return the block's sums, to be recorded."""
@@ -76,6 +84,10 @@ class ArraySink:
     def name(self, block: Block) -> str:
         """Return the name of a block."""
         return f"block-{block.start:09d}-{block.stop:09d}"
+
+    def files(self, block: Block) -> list[str]:  # noqa: ARG002
+        """Return no file."""
+        return []
 
     def keep(self, block: Block, result: BlockResult) -> Result:
         """Copy the block into the arrays."""
