@@ -150,7 +150,8 @@ class Fov:
     ) -> list[Piece]:
         """Return a piece for each block of frames.
 
-        `work` and `form` are given where it starts and stops. Its frames are left out of the progress where a step goes through them twice.
+        `work` and `form` are given where it starts and stops. Its frames are left out of the
+        progress where a step goes through them twice.
         """
         return [
             self.piece(

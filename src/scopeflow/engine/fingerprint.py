@@ -124,7 +124,7 @@ def diff_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _differences(old: Any, new: Any, name: str) -> list[str]:
     both = isinstance(old, dict) and isinstance(new, dict)
-    if both and "blake2b" not in old and "blake2b" not in new:
+    if both and not _is_array(old) and not _is_array(new):
         lines = []
         for key in sorted(old.keys() | new.keys()):
             inner = f"{name}.{key}" if name else key
@@ -135,10 +135,19 @@ def _differences(old: Any, new: Any, name: str) -> list[str]:
     return [f"{name}: was {_shown(old)}, now {_shown(new)}"]
 
 
+def _is_array(plain: Any) -> bool:
+    # Settings that were stored may have been changed by anybody since.
+    return (
+        isinstance(plain, dict)
+        and plain.keys() == {"dtype", "shape", "blake2b"}
+        and isinstance(plain["blake2b"], str)
+    )
+
+
 def _shown(plain: Any) -> str:
     if plain is _MISSING:
         return "not set"
-    if isinstance(plain, dict) and "blake2b" in plain:
+    if _is_array(plain):
         shape = _shown(plain["shape"])
         return f"array {plain['dtype']} {shape} #{plain['blake2b'][:8]}"
     if isinstance(plain, list):

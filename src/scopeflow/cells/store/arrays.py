@@ -133,7 +133,7 @@ def read_frames(store: Path, name: str, start: int, stop: int) -> NDArray[Any]:
 
 
 def frame_files(store: Path, name: str, shape: tuple[int, int], start: int, stop: int) -> list[str]:
-    """Return the files of frames, of `shape` each, of a stack, relative to the folder of the FOV."""
+    """Return the files of frames of a stack, each of `shape`, relative to the folder of its FOV."""
     side = _side(name)
     tiles = [range(-(-length // min(side, length))) for length in shape]
     return [

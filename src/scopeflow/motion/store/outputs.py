@@ -257,7 +257,9 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
 def _in_todays_form(settings: dict[str, Any]) -> dict[str, Any]:
     """Take functions that older versions knew by their names alone out of their old place."""
     backend = settings.get("backend")
-    if not (isinstance(backend, list) and len(backend) == 3 and backend[2]):
+    if not (isinstance(backend, list) and len(backend) == 3):
+        return settings
+    if not (isinstance(backend[2], dict) and backend[2]):
         return settings
     reason = "the version that made these results kept its name alone"
     known = {name: {"name": one, NOT_IDENTIFIED: reason} for name, one in backend[2].items()}

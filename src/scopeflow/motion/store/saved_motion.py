@@ -6,10 +6,11 @@ import contextlib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scopeflow.engine.executor import Executor, open_executor
 from scopeflow.engine.ledger import Form
@@ -25,6 +26,7 @@ from scopeflow.io.lazy import lazy_array
 from scopeflow.io.locations import Location, location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.files import not_found, stamp_folder
+from scopeflow.io.state import Text
 from scopeflow.io.zarr.ngff import motion_attributes
 from scopeflow.motion.block.apply import result_of_motion
 from scopeflow.motion.block.values import STATISTICS
@@ -67,6 +69,35 @@ class MotionFacts:
     interpolation: str = "cubic"
     non_finite: str = "error"
     metadata: VideoMetadata = field(default_factory=VideoMetadata)
+
+
+_Listed = Field(strict=False)  # JSON has no tuples
+
+
+class _StoredMetadata(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    pixel_size_um: Annotated[tuple[float, float] | None, _Listed] = None
+    frame_times_s: Annotated[tuple[float, ...] | None, _Listed] = None
+    frame_interval_s: float | None = None
+    channel_names: Annotated[tuple[Text, ...] | None, _Listed] = None
+
+
+class _StoredFacts(BaseModel):
+    """Those of :class:`MotionFacts` that stand in attributes; settings hold others besides."""
+
+    model_config = ConfigDict(strict=True)
+
+    interpolation: Literal["cubic", "linear", "nearest"] = "cubic"
+    non_finite: Literal["error", "mask"] = "error"
+    metadata: _StoredMetadata = Field(default_factory=_StoredMetadata)
+
+
+class _Recorded(BaseModel):
+    """The attributes of a store that say what belongs to its displacements."""
+
+    settings: _StoredFacts = Field(default_factory=_StoredFacts)
+    motion: _StoredFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -285,29 +316,23 @@ def _from_store(path: Location) -> OpenedMotion:
             f"{path} is not complete: its run was interrupted. Repeat the call that writes it; it "
             "goes on where it stopped"
         )
-    recorded = attributes["scopeflow"]
     layout = store.layout
-    own = recorded.get("motion")
-    settings = recorded.get("settings", {})
-    if own is None:  # the result of a correction
-        kept = MotionFacts(
-            layout.shape[1:3],
-            store.read_reference(),
-            settings.get("interpolation", "cubic"),
-            settings.get("non_finite", "error"),
-        )
-    else:
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in own["metadata"].items()
-        }
-        kept = MotionFacts(
-            layout.shape[1:3],
-            store.read_reference(),
-            own["interpolation"],
-            own["non_finite"],
-            VideoMetadata(**known),
-        )
+    try:
+        recorded = _Recorded.model_validate(attributes["scopeflow"])
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UnreadableFileError(
+            f"{path}: what its attributes say of the motion is damaged (scopeflow.{place}). Repeat "
+            "the call that writes it, to another folder"
+        ) from None
+    own = recorded.motion or recorded.settings  # settings: the result of a correction
+    kept = MotionFacts(
+        layout.shape[1:3],
+        store.read_reference(),
+        own.interpolation,
+        own.non_finite,
+        VideoMetadata(**dict(own.metadata)),
+    )
     shape = (layout.shape[0], *layout.motion_shape, 2)
     stored = StoredMotion(stamp_folder(path / MOTION), shape)
     statistics = store.read_statistics()
