@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from scopeflow.errors import ScopeflowError
 
 STATE = (".json", ".npz")
 
@@ -101,17 +107,30 @@ OTHER_VALUES = (
 
 
 def json_damages(text: str) -> Iterator[tuple[str, bytes]]:
-    """Yield names and texts: JSON of other shapes, without the checksum as of earlier versions."""
-    value = json.loads(text)
-    if isinstance(value, dict):
-        value.pop("checksum", None)
-    for path in _leaves(value):
+    """Yield names and texts: JSON of other shapes, without the checksum as of earlier versions.
+
+    Another number in the place of a number has the right shape: only the checksum can tell, so it
+    stays there.
+    """
+    whole = json.loads(text)
+    plain = (
+        {k: v for k, v in whole.items() if k != "checksum"} if isinstance(whole, dict) else whole
+    )
+    for path in _leaves(plain):
         name = ".".join(map(str, path))
         if path:
-            yield f"without {name}", json.dumps(_changed(value, path, _delete)).encode()
-            yield f"renamed {name}", json.dumps(_changed(value, path, _rename)).encode()
+            yield f"without {name}", json.dumps(_changed(plain, path, _delete)).encode()
+            yield f"renamed {name}", json.dumps(_changed(plain, path, _rename)).encode()
         for other in OTHER_VALUES:
-            yield f"{name}={other!r:.20}", json.dumps(_changed(value, path, _set(other))).encode()
+            numbers = isinstance(other, int | float) and isinstance(_at(plain, path), int | float)
+            changed = _changed(whole if numbers else plain, path, _set(other))
+            yield f"{name}={other!r:.20}", json.dumps(changed).encode()
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        value = value[part]
+    return value
 
 
 ADDRESSES = (
@@ -164,3 +183,67 @@ def replacements(path: Path, elsewhere: Path) -> dict[str, Callable[[], object]]
         "link to nothing": instead(lambda: path.symlink_to(elsewhere / "nothing")),
         "missing": path.unlink,
     }
+
+
+def damages(path: Path, elsewhere: Path, count: int, seed: int = 0) -> dict[str, Callable[[], Any]]:
+    """Return ways to damage a state file, by name: some of each kind, other ones by other seeds."""
+    data = path.read_bytes()
+    written = list(raw_damages(data))
+    if path.suffix == ".json":
+        written += json_damages(data.decode())
+        value = json.loads(data)
+        value.pop("checksum", None)
+        for address in ADDRESSES if value.get("files") else ():
+            first, *others = value["files"].items()
+            files = {address: first[1], **dict(others)}
+            written.append((f"file {address[:30]}", json.dumps({**value, "files": files}).encode()))
+    found: dict[str, Callable[[], Any]] = {
+        name: partial(path.write_bytes, content) for name, content in written
+    }
+    found |= replacements(path, elsewhere)
+    names = random.Random(seed).sample(sorted(found), min(count, len(found)))
+    return {name: found[name] for name in ["empty", "pipe", "link to a device", *names]}
+
+
+def by_kind(files: list[Path]) -> dict[str, Path]:
+    """Return one file of each kind: names of one kind differ in their numbers."""
+    return {re.sub(r"\d+", "", str(path)): path for path in files}
+
+
+def survives(
+    whole: Path,
+    run: Callable[[Path], object],
+    work: Path,
+    count: int = 2,
+    seed: int = 0,
+    seconds: int = 60,
+) -> list[str]:
+    """Damage each kind of state file of an output and run again; return what went wrong.
+
+    Right is an output with the bytes of the whole one, or an error of ours that names a place in
+    it. Everything else is a fault: other bytes, other errors, waiting for ever.
+    """
+    truth, faults = results(whole), []
+    for kind, file in by_kind(state_files(whole)).items():
+        shutil.copytree(whole, work / "names")
+        names = list(damages(work / "names" / file, work / "elsewhere", count, seed))
+        shutil.rmtree(work / "names")
+        for name in names:
+            out = work / "out"
+            shutil.copytree(whole, out)
+            damages(out / file, work / "elsewhere", count, seed)[name]()
+            where = f"{kind}, {name}"
+            try:
+                with at_most(seconds):
+                    run(out)
+                now = results(out)
+                if now != truth:
+                    others = sorted(k for k in now | truth if now.get(k) != truth.get(k))
+                    faults.append(f"{where}: other bytes of {others[:4]}")
+            except ScopeflowError as error:
+                if str(work) not in str(error):
+                    faults.append(f"{where}: names no file: {error}")
+            except Exception as error:
+                faults.append(f"{where}: {type(error).__name__}: {error}")
+            shutil.rmtree(out)
+    return faults
