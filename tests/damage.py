@@ -186,64 +186,71 @@ def replacements(path: Path, elsewhere: Path) -> dict[str, Callable[[], object]]
 
 
 def damages(path: Path, elsewhere: Path, count: int, seed: int = 0) -> dict[str, Callable[[], Any]]:
-    """Return ways to damage a state file, by name: some of each kind, other ones by other seeds."""
+    """Return ways to damage a state file, by name: `count` of them, other ones by other seeds."""
     data = path.read_bytes()
     written = list(raw_damages(data))
     if path.suffix == ".json":
         written += json_damages(data.decode())
         value = json.loads(data)
-        value.pop("checksum", None)
-        for address in ADDRESSES if value.get("files") else ():
-            first, *others = value["files"].items()
+        proofs = value.pop("files", None) if isinstance(value, dict) else None
+        for address in ADDRESSES if proofs else ():
+            first, *others = proofs.items()
             files = {address: first[1], **dict(others)}
-            written.append((f"file {address[:30]}", json.dumps({**value, "files": files}).encode()))
+            changed = {**value, "files": files}
+            del changed["checksum"]
+            written.append((f"file {address[:30]}", json.dumps(changed).encode()))
     found: dict[str, Callable[[], Any]] = {
         name: partial(path.write_bytes, content) for name, content in written
     }
     found |= replacements(path, elsewhere)
-    names = random.Random(seed).sample(sorted(found), min(count, len(found)))
-    return {name: found[name] for name in ["empty", "pipe", "link to a device", *names]}
+    chosen = random.Random(seed)
+    worst = chosen.choice(["empty", "pipe", "link to a device"])
+    others = chosen.sample(sorted(set(found) - {worst}), count - 1)
+    return {name: found[name] for name in [worst, *others]}
 
 
 def by_kind(files: list[Path]) -> dict[str, Path]:
     """Return one file of each kind: names of one kind differ in their numbers."""
-    return {re.sub(r"\d+", "", str(path)): path for path in files}
+    return {re.sub(r"\d+", "", path.name): path for path in files}
 
 
 def survives(
     whole: Path,
     run: Callable[[Path], object],
     work: Path,
+    out: Path | None = None,
     count: int = 2,
-    seed: int = 0,
-    seconds: int = 60,
+    first_seed: int = 0,
 ) -> list[str]:
     """Damage each kind of state file of an output and run again; return what went wrong.
 
     Right is an output with the bytes of the whole one, or an error of ours that names a place in
-    it. Everything else is a fault: other bytes, other errors, waiting for ever.
+    it. Everything else is a fault: other bytes, other errors, waiting for ever. `out` is where the
+    output stands while it is damaged, for outputs that hold their own place.
     """
+    out = out or work / "out"
     truth, faults = results(whole), []
-    for kind, file in by_kind(state_files(whole)).items():
-        shutil.copytree(whole, work / "names")
-        names = list(damages(work / "names" / file, work / "elsewhere", count, seed))
-        shutil.rmtree(work / "names")
-        for name in names:
-            out = work / "out"
+    shutil.copytree(whole, out)
+    run(out)
+    assert results(out) == truth, "an undamaged output is continued"
+    for seed, (kind, file) in enumerate(by_kind(state_files(whole)).items(), first_seed):
+        for n in range(count):
+            shutil.rmtree(out)
             shutil.copytree(whole, out)
-            damages(out / file, work / "elsewhere", count, seed)[name]()
+            name, damage = list(damages(out / file, work / "elsewhere", count, seed).items())[n]
+            damage()
             where = f"{kind}, {name}"
             try:
-                with at_most(seconds):
+                with at_most(60):
                     run(out)
                 now = results(out)
                 if now != truth:
                     others = sorted(k for k in now | truth if now.get(k) != truth.get(k))
                     faults.append(f"{where}: other bytes of {others[:4]}")
             except ScopeflowError as error:
-                if str(work) not in str(error):
+                if str(out) not in str(error):
                     faults.append(f"{where}: names no file: {error}")
             except Exception as error:
                 faults.append(f"{where}: {type(error).__name__}: {error}")
-            shutil.rmtree(out)
+    shutil.rmtree(out)
     return faults

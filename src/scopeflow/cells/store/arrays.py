@@ -70,6 +70,8 @@ def create_stack(
     dtype = np.dtype(dtype)
     path = store / name
     with writing(path):
+        make_folders(store)
+        root = _group(store)
         found = _existing(path)
         if (
             found is not None
@@ -80,8 +82,6 @@ def create_stack(
             return
         if path.exists():
             shutil.rmtree(path)
-        make_folders(store)
-        root = _group(store)
         display = name.endswith("/1")
         side = _side(name)
         root.create_array(
