@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import struct
-import zipfile
 from dataclasses import dataclass, replace
 
 import h5py
@@ -22,7 +20,7 @@ from scopeflow.errors import (
     ScopeflowError,
     UnreadableFileError,
 )
-from scopeflow.io.arrays import read_archive, read_array
+from scopeflow.io.arrays import read_array
 from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import open_source
@@ -203,27 +201,3 @@ def test_arrays_of_others_are_numbers_of_the_size_of_the_file(tmp_path):
         np.testing.assert_array_equal(read_array(path), array)
     with pytest.raises(InputNotFoundError):
         read_array(tmp_path / "none.npy")
-
-
-def test_archives_of_others_hold_what_they_claim(tmp_path):
-    path = tmp_path / "flow.npz"
-    u, v = np.ones((2, 3)), np.arange(4, dtype="f4")
-    for save in (np.savez, np.savez_compressed):
-        save(path, u=u, v=v)
-        for found, expected in zip(read_archive(path, ["v", "u"]), (v, u), strict=True):
-            np.testing.assert_array_equal(found, expected)
-    with pytest.raises(UnreadableFileError, match=r"flow\.npz"):
-        read_archive(path, ["w"])
-    np.savez(path, u=np.array([{}]), allow_pickle=True)
-    with pytest.raises(UnreadableFileError, match="objects"):
-        read_archive(path, ["u"])
-    header = io.BytesIO()
-    claims = {"descr": "<f8", "fortran_order": False, "shape": (1 << 30, 1 << 10)}
-    np.lib.format.write_array_header_1_0(header, claims)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("u.npy", header.getvalue())
-    with pytest.raises(UnreadableFileError, match="truncated"):
-        read_archive(path, ["u"])
-    path.write_bytes(b"PK" + os.urandom(60))
-    with pytest.raises(UnreadableFileError, match="damaged or not understood"):
-        read_archive(path, ["u"])

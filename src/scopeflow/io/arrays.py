@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
-from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -17,10 +15,7 @@ from scopeflow.io.locations import Location, location, open_bytes
 from scopeflow.io.read.boundary import understood
 from scopeflow.io.read.files import stamp_file
 
-__all__ = ["read_archive", "read_array"]
-
-_LARGEST = 4 << 30
-"""Bytes of an array in an archive: a few of them, compressed, can mean any number."""
+__all__ = ["read_array"]
 
 
 def read_array(path: str | os.PathLike[str] | Location) -> NDArray[Any]:
@@ -43,39 +38,6 @@ def read_array(path: str | os.PathLike[str] | Location) -> NDArray[Any]:
         _check_header(stream, size, str(place))
         stream.seek(0)
         return np.asarray(np.load(stream, allow_pickle=False))
-
-
-def read_archive(
-    path: str | os.PathLike[str] | Location, names: Sequence[str]
-) -> list[NDArray[Any]]:
-    """Read some arrays of a ``.npz`` file.
-
-    Raises InputNotFoundError: it does not exist.
-    Raises UnreadableFileError: it is damaged, of another format, lacks one of the arrays, or holds
-        objects.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = tempfile.mkdtemp() + "/flow.npz"
-    >>> np.savez(file, u=np.ones((2, 3)), v=np.zeros((2, 3)))
-    >>> [array.shape for array in read_archive(file, ["v"])]
-    [(2, 3)]
-    """
-    place = location(path)
-    stamp_file(place)
-    found = []
-    with understood(str(place)), open_bytes(place) as stream, zipfile.ZipFile(stream) as archive:
-        for name in names:
-            member = archive.getinfo(f"{name}.npy")
-            where = f"{place}, {name}"
-            if member.file_size > _LARGEST:
-                raise UnreadableFileError(f"{where}: is larger than {_LARGEST} bytes")
-            with archive.open(member) as file:
-                _check_header(file, member.file_size, where)
-            with archive.open(member) as file:
-                found.append(np.asarray(npy.read_array(file, allow_pickle=False)))
-    return found
 
 
 def _check_header(stream: IO[bytes], size: int, where: str) -> None:

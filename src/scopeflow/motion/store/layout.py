@@ -249,10 +249,19 @@ class ResultStore:
         values = self._shards(name).read(start, stop)
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)) if values.ndim == 4 else values
 
+    def _group(self, name: str) -> zarr.Group:
+        """Return a group of small arrays, made anew where a power cut left nothing readable."""
+        root = zarr.open_group(self._zarr, mode="r+", zarr_format=3)
+        try:
+            return root.require_group(name)
+        except (ValueError, KeyError, TypeError):
+            remove_tree(location(self.path) / name)
+            return root.require_group(name)
+
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
         with writing(self.path):
-            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(STATISTICS)
+            group = self._group(STATISTICS)
             for name, values in statistics.items():
                 group.create_array(name, data=np.asarray(values), overwrite=True)
             _sync(location(self.path) / STATISTICS)
@@ -260,7 +269,7 @@ class ResultStore:
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
         """Write the reference images, given channel-last ``(H, W, C)``."""
         with writing(self.path):
-            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3).require_group(REFERENCE)
+            group = self._group(REFERENCE)
             for name, image in (("raw", raw), ("processed", processed)):
                 if image is None:
                     continue
