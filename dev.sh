@@ -60,7 +60,7 @@ slow)
     ;;
 fuzz)
     set_up
-    "$python" -m pytest -m fuzz --numprocesses auto --maxprocesses 4 "${@:2}"
+    "$python" -m pytest -m fuzz -o faulthandler_timeout=0 --numprocesses auto --maxprocesses 4 "${@:2}"
     ;;
 bench)
     set_up

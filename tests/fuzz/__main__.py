@@ -48,8 +48,6 @@ def main() -> None:
         found = json.loads(out)
         counts = {group: Counter(counted) for group, counted in found["counts"].items()}
         tally.merge(Tally(counts, found["failures"]))
-    for failure in sorted(tally.failures):
-        print(failure)
     print(tally.table())
     if given.table:
         _write_table(tally.table())

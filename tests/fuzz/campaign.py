@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +49,9 @@ class Tally:
         self.counts.setdefault(group, Counter())[verdict.value] += 1
         if verdict not in ALLOWED:
             last = next(reversed((ended.err.strip() or ended.out.strip() or "-").splitlines()))
-            self.failures.append(
-                f"{verdict.value}: [{group}] {name} (exit {ended.code}): {last[:200]}"
-            )
+            failure = f"{verdict.value}: [{group}] {name} (exit {ended.code}): {last[:200]}"
+            self.failures.append(failure)
+            sys.stderr.write(failure + "\n")  # at once: the whole takes long
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another part."""
