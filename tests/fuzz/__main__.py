@@ -60,7 +60,7 @@ def _part(given: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         scratch = Path(name).resolve()
         with ForkServer(scratch) as server:
-            seeds = prepare(scratch, server)
+            seeds = prepare(scratch, server, given.group or GROUPS)
             for group in given.group or GROUPS:
                 cases = list(GROUPS[group](seeds))[:: given.every][number::jobs]
                 tally.merge(run_cases(cases, seeds, server, scratch))
