@@ -107,7 +107,7 @@ def test_cut_out_cells_that_are_not_there_are_not_read(tmp_path, how):
     store = tmp_path / "root" / "out" / "fov_000" / "cells.zarr"
     # The step for viewers makes smaller copies, one chunk a frame, in a folder "1" beside them.
     cut_out = [one for one in chunks(store) if "1" not in one.relative_to(store).parts[1:2]]
-    assert len(cut_out) > 4
+    assert cut_out
     for path in cut_out:
         array = next(one for one in path.parents if (one / "zarr.json").is_file())
         read_whole(array)
