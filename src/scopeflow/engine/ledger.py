@@ -32,9 +32,12 @@ from scopeflow.io.state import (
     array_digest,
     is_shallow,
     load_arrays,
+    load_json,
     load_state,
     open_regular,
+    remove_tree,
     save_state,
+    writing,
 )
 
 __all__ = ["Form", "Ledger", "Proof", "Record", "StoredRecord", "inner_proof"]
@@ -209,6 +212,20 @@ class Ledger:
             stored = load_state(path, StoredRecord)
             if stored is not None:
                 yield stored.fingerprint
+
+    def values(self, pattern: str) -> list[dict[str, Any]]:
+        """Return the values of all records whose names match, whether their files still stand."""
+        found = (load_json(path) for path in location(self.folder).glob(f"{pattern}.json"))
+        return [
+            one.get("values") or {}
+            for one in found
+            if isinstance(one, dict) and one.get("fingerprint") == self.fingerprint
+        ]
+
+    def clear(self) -> None:
+        """Take back all records: their results must not be reused."""
+        with writing(self.folder):
+            remove_tree(self.folder)
 
     def begin(self, name: str) -> None:
         """Take back an old record before its files are touched."""

@@ -10,10 +10,22 @@ from numpy.typing import NDArray
 
 from scopeflow._shapes import VideoTYXC
 from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.states import (
+    changed_since_opened,
+    file_states,
+    frame_ranges,
+    input_changed,
+    state_digest,
+    state_of,
+)
 from scopeflow.io.read.views import FrameSelection
 
 if TYPE_CHECKING:
     import dask.array as da
+
+
+INPUT = "input"
+"""Name of what records keep of the files that their frames were read from."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,35 @@ class FrameRange:
 
     def load(self) -> VideoTYXC:
         """Read the frames."""
-        return self.source.read(self.start, self.stop)
+        return self.load_with_state()[0]
+
+    def load_with_state(self) -> tuple[VideoTYXC, str]:
+        """Read the frames; also return a digest of what their files looked like before.
+
+        Raises InputError: the files changed since the recording was opened, or are changing.
+        """
+        return _read_unchanged(self.source, self.start, self.stop)
+
+
+def frames_in_recording(source: Any, start: int, stop: int) -> list[tuple[int, int]]:
+    """Return ranges of frames in the numbers of the recording that some were selected from."""
+    if isinstance(source, FrameSelection):
+        return [(frame, frame + 1) for frame in source.frames[start:stop]]
+    return [(start, stop)]
+
+
+def _read_unchanged(source: Any, start: int, stop: int) -> tuple[NDArray[Any], str]:
+    state = state_of(source, start, stop)
+    changed = changed_since_opened(source, state)
+    if not changed:
+        frames = source.read(start, stop)
+        # Remote objects are replaced whole, and each look is a request: the end of a run has one.
+        looks = [path for path in state if "://" not in path]
+        after = file_states(looks)
+        changed = [path for path in looks if after[path] != state[path]]
+    if changed:
+        raise input_changed(changed, frame_ranges(frames_in_recording(source, start, stop)))
+    return frames, state_digest(state)
 
 
 @dataclass(frozen=True)
@@ -84,6 +124,14 @@ LazyVideo = SourceVideo | ArrayVideo
 """Either kind of video; both have ``shape``, ``dtype``, ``frames`` and ``select``."""
 
 
+def load_with_state(frames: Any) -> tuple[VideoTYXC, dict[str, Any]]:
+    """Return the pixels, and what a record keeps of the files that they were read from."""
+    if isinstance(frames, FrameRange):
+        pixels, digest = frames.load_with_state()
+        return pixels, {INPUT: {"frames": [frames.start, frames.stop], "state": digest}}
+    return np.asarray(frames), {}
+
+
 def load_frames(frames: Any) -> VideoTYXC:
     """Return the pixels of what :meth:`SourceVideo.frames` gave; runs inside a task."""
     if isinstance(frames, FrameRange):
@@ -122,7 +170,7 @@ class _ArrayView:
     def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
         frames, *rest = index
         start, stop, step = frames.indices(self.shape[0])
-        return self.source.read(start, stop)[(slice(None, None, step), *rest)]
+        return _read_unchanged(self.source, start, stop)[0][(slice(None, None, step), *rest)]
 
 
 def lazy_array(source: FrameReader, frames_per_chunk: int, name: str | None = None) -> da.Array:

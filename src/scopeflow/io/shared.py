@@ -159,6 +159,10 @@ class SharedSource:
         check_frame_range(start, stop, self.shape[0], self.description)
         return self.array.open()[start:stop]
 
+    def state(self, start: int, stop: int) -> dict[str, str]:  # noqa: ARG002 - as of all sources
+        """Return nothing: no file is read."""
+        return {}
+
     def identity(self) -> dict[str, object]:
         """Return where the array is."""
         return {"kind": "shared", "path": self.array.path}

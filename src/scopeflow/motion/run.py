@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.inputs import check_inputs, frames_state
 from scopeflow.engine.ledger import Form, Ledger
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.messages import debug_messages
@@ -23,6 +25,7 @@ from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import OutputError
 from scopeflow.io.files import atomic_save_npz, remove_tree, writing
 from scopeflow.io.formats import OutputFormat
+from scopeflow.io.lazy import SourceVideo
 from scopeflow.io.shared import shared_folder
 from scopeflow.io.state import load_arrays, save_state
 from scopeflow.motion.block.correct import make_reference
@@ -194,6 +197,7 @@ class _Run:
         """Correct into arrays of this process."""
         plan, executor = self.plan, self.executor
         self._check_finite()
+        read = self._reference_state()
         reference = self._reference(None)
         shape = plan.recording.video.shape
         dtype = np.dtype(plan.request.output_dtype)
@@ -212,7 +216,8 @@ class _Run:
             keeps_itself = executor.shares_memory or executor.shares_files
             job = self._job(plan.grid, reference, sink if keeps_itself else None)
             frames = FramesInMemory(registered, flow)
-            result = self._blocks(job, frames, reference, None if keeps_itself else sink)
+            keep = None if keeps_itself else sink
+            result = self._blocks(job, frames, reference, keep, read=read)
             if executor.shares_files:
                 registered, flow = registered.copy(), flow.copy()  # the shared files go away
         return dataclasses.replace(result, registered=registered, flow=flow)
@@ -229,7 +234,7 @@ class _Run:
         job = self._job(
             grid, reference, StoreSink(store, ledger), LedgerSink(ledger, "first-start")
         )
-        result = self._blocks(job, StoredFrames(store), reference)
+        result = self._blocks(job, StoredFrames(store), reference, ledger=ledger)
         statistics = result.statistics
         written = export_results(
             plan.options, files, store, reference, statistics, plan.recording.metadata
@@ -300,10 +305,18 @@ class _Run:
         record = ledger.find("reference", Form(files=(), arrays={"raw": 3}))
         if record is not None and _is_reference(record.arrays["raw"], plan):
             return make_reference(record.arrays["raw"], plan.parameters.preprocess, plan.weight)
+        read = self._reference_state()
         reference = self._reference(ledger)
-        ledger.complete("reference", {}, arrays={"raw": reference.raw})
+        ledger.complete("reference", read, arrays={"raw": reference.raw})
         atomic_save_npz(files.reference, raw=reference.raw)
         return reference
+
+    def _reference_state(self) -> dict[str, Any]:
+        """Return what a record keeps of the files of the frames that make the reference."""
+        video = self.plan.recording.video
+        if not (self._makes_one and isinstance(video, SourceVideo)):
+            return {}
+        return frames_state(video.select(self.plan.reference.frames).source)
 
     def _blocks(
         self,
@@ -311,8 +324,13 @@ class _Run:
         frames: FinishedFrames,
         reference: Reference,
         keep: ArraySink | None = None,
+        ledger: Ledger | None = None,
+        read: dict[str, Any] | None = None,
     ) -> CorrectionResult:
-        """Compute all blocks; `keep` takes arrays that travelled here."""
+        """Compute all blocks; `keep` takes arrays that travelled here.
+
+        Raises InputError: the recording is not the same any more; nothing is kept in `ledger`.
+        """
         delivery = Delivery(self.callbacks, job.grid, frames)
         with FrameProgress(job.grid.n_frames, "correcting", self.config.progress) as progress:
 
@@ -327,6 +345,7 @@ class _Run:
                 logger.debug("frames %d to %d %s", block.start, block.stop - 1, how)
 
             outcomes = run_job(job, self.executor, on_finish, delivery.block, keep is None)
+        self._check_input(outcomes, ledger, read or {})
         statistics = all_statistics(outcomes, (*STATISTICS, CLIPPED))
         clipped = int(statistics[CLIPPED].sum())
         if clipped:
@@ -343,6 +362,26 @@ class _Run:
             reused_frames=progress.reused,
             clipped_values=clipped,
         )
+
+    def _check_input(
+        self, outcomes: Sequence[Outcome], ledger: Ledger | None, reference: dict[str, Any]
+    ) -> None:
+        video = self.plan.recording.video
+        if not isinstance(video, SourceVideo):
+            return
+        reads: list[tuple[Any, dict[str, Any]]] = [(video.source, one.values) for one in outcomes]
+        if ledger is not None:
+            reads += [(video.source, one) for one in ledger.values("first-start-*")]
+        if self._makes_one:
+            chosen = video.select(self.plan.reference.frames).source
+            recorded = [reference] if ledger is None else ledger.values("reference*")
+            reads += [(chosen, one) for one in recorded]
+        check_inputs(reads, None if ledger is None else ledger.clear)
+
+    @property
+    def _makes_one(self) -> bool:
+        """Whether the reference is made of frames."""
+        return self.plan.reference.image is None
 
     def _store(self, files: OutputFiles) -> tuple[ResultStore, Grid]:
         """Continue the store that stands there, with its block length, or create it."""

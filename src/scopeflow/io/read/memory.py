@@ -67,6 +67,10 @@ class MemorySource:
             digest.update(self.read(frame, frame + 1).data)
         return digest.hexdigest()
 
+    def state(self, start: int, stop: int) -> dict[str, str]:  # noqa: ARG002 - as of all sources
+        """Return nothing: no file is read."""
+        return {}
+
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change; the content is hashed once."""
         return {

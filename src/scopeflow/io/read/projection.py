@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scopeflow.errors import InputError
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.states import state_of
 
 __all__ = ["MaximumProjection", "plane_count"]
 
@@ -76,6 +77,11 @@ class MaximumProjection:
             # Plane by plane, so that a stack needs the memory of two.
             np.fmax(video, plane.read(start, stop), out=video)
         return video
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold some frames look like now."""
+        parts = (state_of(plane, start, stop) for plane in self.planes)
+        return {path: text for part in parts for path, text in part.items()}
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""

@@ -58,6 +58,10 @@ class Source(Protocol):
         """Return JSON-able facts that change when the data change."""
         ...
 
+    # Sources of scopeflow also have ``state(start, stop) -> dict[str, str]``: file to a short text
+    # of its size and time now, of the files that hold these frames. Ask for it with
+    # `scopeflow.io.read.states.state_of`: sources of others may lack it.
+
 
 def describe(source: Source) -> list[tuple[str, str, str]]:
     """List what is known of a recording as rows ``(name, value, where it was read)``.

@@ -16,6 +16,7 @@ from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import AxisLayout, check_frame_range, check_video, resolve_layout
 from scopeflow.io.read.boundary import understood
 from scopeflow.io.read.files import FileStamp
+from scopeflow.io.read.states import file_states
 
 __all__ = ["DatasetSource", "FileSource", "LayoutSource", "PlaneSource", "dataset_facts"]
 
@@ -63,6 +64,10 @@ class FileSource(ABC):
             "shape": list(self.shape),
             "dtype": self.dtype.str,
         }
+
+    def state(self, start: int, stop: int) -> dict[str, str]:  # noqa: ARG002 - one for all frames
+        """Return what the files that hold some frames look like now."""
+        return file_states(list(self.paths))
 
     @property
     def _is_mapped(self) -> bool:

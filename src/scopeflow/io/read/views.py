@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -17,6 +17,7 @@ from scopeflow.errors import InputError
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_frame_range
 from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.states import state_of
 
 __all__ = [
     "BinnedSource",
@@ -65,6 +66,10 @@ class _View(ABC):
         """Files of the recording."""
         return self.source.paths
 
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold some frames look like now."""
+        return state_of(self.source, start, stop)
+
     @abstractmethod
     def _choices(self) -> dict[str, object]:
         """Return the kind of the view, and what was chosen."""
@@ -95,6 +100,11 @@ class _Joined:
     def paths(self) -> tuple[str, ...]:
         """Files of all recordings."""
         return tuple(path for source in self.sources for path in source.paths)
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold some frames look like now."""
+        parts = (state_of(source, start, stop) for source in self.sources)
+        return {path: text for part in parts for path, text in part.items()}
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
@@ -160,6 +170,11 @@ class BinnedSource(_View):
                 mean = raw[offset : offset + self.bin_size].mean(axis=0, dtype=np.float64)
                 binned[bin_number - start] = np.rint(mean) if self.dtype.kind in "biu" else mean
         return binned
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold the frames of some bins look like now."""
+        last = min(stop * self.bin_size, self.source.shape[0])
+        return state_of(self.source, start * self.bin_size, last)
 
     def _choices(self) -> dict[str, object]:
         return {"kind": "binned", "bin_size": self.bin_size}
@@ -239,17 +254,31 @@ class FrameSelection(_View):
         check_frame_range(start, stop, self.shape[0], self.description)
         wanted = self.frames[start:stop]
         selected = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        begin = 0
-        while begin < len(wanted):
-            end = begin + 1
-            while end < len(wanted) and wanted[end] == wanted[end - 1] + 1:
-                end += 1
+        for begin, end in _runs(wanted):
             selected[begin:end] = self.source.read(wanted[begin], wanted[end - 1] + 1)
-            begin = end
         return selected
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold the selected frames look like now."""
+        wanted = self.frames[start:stop]
+        found: dict[str, str] = {}
+        for begin, end in _runs(wanted):
+            found |= state_of(self.source, wanted[begin], wanted[end - 1] + 1)
+        return found
 
     def _choices(self) -> dict[str, object]:
         return {"kind": "frames", "frames": [int(frame) for frame in self.frames]}
+
+
+def _runs(frames: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the positions ``(begin, end)`` of frames that follow each other in the recording."""
+    begin = 0
+    while begin < len(frames):
+        end = begin + 1
+        while end < len(frames) and frames[end] == frames[end - 1] + 1:
+            end += 1
+        yield begin, end
+        begin = end
 
 
 def _check_equal(sources: Sequence[Source], what: str, axes: slice) -> None:
@@ -362,12 +391,23 @@ class ConcatenatedFrames(_Joined):
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
         check_frame_range(start, stop, self.shape[0], self.description)
         frames = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for source, begin, first, last in self._parts(start, stop):
+            frames[begin + first - start : begin + last - start] = source.read(first, last)
+        return frames
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold some frames look like now."""
+        found: dict[str, str] = {}
+        for source, _, first, last in self._parts(start, stop):
+            found |= state_of(source, first, last)
+        return found
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[Source, int, int, int]]:
+        """Yield each recording of some frames, its first frame in all, and its own frames."""
         position = start
         number = bisect_right(self._ends, start)
         while position < stop:
             end = min(self._ends[number], stop)
             begin = self._ends[number] - self.sources[number].shape[0]
-            part = self.sources[number].read(position - begin, end - begin)
-            frames[position - start : end - start] = part
+            yield self.sources[number], begin, position - begin, end - begin
             position, number = end, number + 1
-        return frames

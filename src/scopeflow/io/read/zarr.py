@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from scopeflow.io.read.axes import check_video, default_axes, parse_axes, resolv
 from scopeflow.io.read.discovery import choose_datasets
 from scopeflow.io.read.files import FileStamp, stamp_folder
 from scopeflow.io.read.source import LayoutSource
+from scopeflow.io.read.states import file_states
 from scopeflow.io.zarr.stores import zarr_store
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
@@ -82,6 +84,20 @@ class ZarrSource(LayoutSource):
                 f"({type(error).__name__}: {error}). A chunk is damaged; restore the folder."
             ) from error
         return self.layout.to_video(block, owned=True)
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the chunks or shards that hold some frames look like now."""
+        array = _open_array(self.stamp)
+        stored = array.shards or array.chunks
+        spans = []
+        for index, size, length in zip(
+            self.layout.index(start, stop), stored, array.shape, strict=True
+        ):
+            whole = slice(index, index + 1) if isinstance(index, int) else index
+            first, last, _ = whole.indices(length)
+            spans.append(range(first // size, -(-last // size)))
+        keys = (array.metadata.encode_chunk_key(key) for key in itertools.product(*spans))
+        return file_states([f"{self.stamp.path}/{key}" for key in keys])
 
 
 def _walk(group: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 
 from scopeflow.engine.ledger import Form, Ledger
 from scopeflow.engine.pieces import Outcome, Piece, Result
-from scopeflow.io.lazy import load_frames
+from scopeflow.io.lazy import load_with_state
 from scopeflow.motion.block.correct import correct_block
 from scopeflow.motion.block.values import (
     STATISTICS,
@@ -116,9 +117,11 @@ def correct_and_keep(
     reference: Reference | SharedReference,
 ) -> Result:
     """Correct one block and hand it to its sink."""
+    pixels, read = load_with_state(frames)
     result = correct_block(
-        load_frames(frames), block, filter_limits, load_reference(reference), batch_start, request
+        pixels, block, filter_limits, load_reference(reference), batch_start, request
     )
     if sink is None:
-        return Result(values=recorded(result), arrays=result.tail, content=result)
-    return sink.keep(block, result)
+        return Result(values={**recorded(result), **read}, arrays=result.tail, content=result)
+    kept = sink.keep(block, result)
+    return replace(kept, values={**kept.values, **read})

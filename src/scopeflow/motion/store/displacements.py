@@ -12,6 +12,7 @@ from scopeflow.errors import UnreadableFileError
 from scopeflow.io.locations import Location, location
 from scopeflow.io.read.files import FileStamp, stamp_file, stamp_folder
 from scopeflow.io.read.hdf5 import HDF5_FILES
+from scopeflow.io.read.states import file_states
 from scopeflow.motion.store.layout import MOTION, open_result
 
 
@@ -34,6 +35,11 @@ class StoredMotion:
     def identity(self) -> dict[str, Any]:
         """Return JSON-able facts that change when the data change."""
         return {key: str(value) for key, value in self.stamp.facts().items()}
+
+    def state(self, start: int, stop: int) -> dict[str, str]:  # noqa: ARG002 - one for all frames
+        """Return what the file looks like now; shards of a store prove themselves when read."""
+        path = location(self.stamp.path)
+        return {} if path.name == MOTION else file_states([self.stamp.path])
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the displacements of frames, ``(n, h, w, 2)``, pixels of the frame."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scopeflow.engine.executor import Executor, open_executor
+from scopeflow.engine.inputs import check_inputs
 from scopeflow.engine.ledger import Form
 from scopeflow.engine.lock import Lock, one_writer
 from scopeflow.engine.pieces import Outcome, Piece, Result, find_piece, task_of
@@ -22,7 +23,7 @@ from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import UnreadableFileError
 from scopeflow.io.arrays import read_array
 from scopeflow.io.formats import OutputFormat
-from scopeflow.io.lazy import lazy_array
+from scopeflow.io.lazy import SourceVideo, lazy_array
 from scopeflow.io.locations import Location, location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.files import not_found, stamp_folder
@@ -177,6 +178,9 @@ def _write(
                 batches_ahead=batches_ahead(grid, executor.n_workers),
             )
             outcomes = run_job(job, executor, on_finish)
+            if isinstance(job.video, SourceVideo):
+                reads = [one.values for one in outcomes] + ledger.values("first-start-*")
+                check_inputs([(job.video.source, one) for one in reads], ledger.clear)
     store.write_statistics(all_statistics(outcomes, STATISTICS))
     if facts.reference is not None:
         store.write_reference(facts.reference)

@@ -18,6 +18,7 @@ from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import open_source
 from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.states import state_of
 from scopeflow.io.read.views import BinnedSource
 from scopeflow.io.write.exports import open_writer
 
@@ -185,6 +186,10 @@ class VideoReader:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``; the position stays."""
         return self.video.read(start, stop)
+
+    def state(self, start: int, stop: int) -> dict[str, str]:
+        """Return what the files that hold some frames look like now."""
+        return state_of(self.video, start, stop)
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
