@@ -14,7 +14,7 @@ import tifffile
 import zarr
 
 from scopeflow import open_video
-from scopeflow.errors import InputError
+from scopeflow.errors import InputError, OutputError, UnreadableFileError
 from scopeflow.motion.correct import compensate_recording
 from scopeflow.motion.motion import compute_motion
 
@@ -198,3 +198,20 @@ def test_a_recording_that_stays_is_finished_and_records_say_what_was_read(
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("c/*/*/*/*")}
     compensate_recording(options, config=config)  # all of it reused
     assert times == {p: p.stat().st_mtime_ns for p in times}
+
+
+def test_shards_that_vanish_during_the_run_fail_it_and_are_made_again(
+    video, quick_options, quiet, tmp_path
+):
+    store = tmp_path / "out" / "compensated.zarr"
+    options = quick_options(
+        input_file=video, output_path=tmp_path / "out", reference_frames=[0, 1, 2]
+    )
+    config = quiet(parallelization="sequential", block_length=4)
+    hook = at_the_end_of(20, lambda: shutil.rmtree(store / "registered" / "c" / "1"))
+    with pytest.raises(OutputError, match="registered/c/1/0/0/0 was removed"):
+        compensate_recording(options, config=config, progress_callback=hook)
+    with pytest.raises(UnreadableFileError, match="unfinished: 10 of 11 blocks"):
+        open_video(tmp_path / "out")
+    compensate_recording(options, config=config)
+    assert open_video(tmp_path / "out").to_numpy()[4:8].any()

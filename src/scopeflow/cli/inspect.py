@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from scopeflow.cli.selection import Axes, Dataset, Plane, Position
-from scopeflow.cli.terminal import Terminal, cell
+from scopeflow.cli.terminal import Terminal, cell, say
 
 
 def inspect(
@@ -23,9 +23,20 @@ def inspect(
 ) -> None:
     """Show axes, shape, type, sizes and times of a recording, and where each was read.
 
-    Reads headers, no pixels.
+    Reads headers, no pixels. Of a result of scopeflow it also tells whether that is complete,
+    unfinished (how many blocks) or damaged (which file), and ends with exit code 1 if it is not.
     """
+    from scopeflow.io.locations import location
     from scopeflow.io.open import describe, open_source
+    from scopeflow.io.zarr.completeness import condition
+
+    place = location(path)
+    inside = place / "compensated.zarr"
+    found = condition(place) or condition(inside)
+    if found is not None:
+        say(f"result: {found}")
+        if found.state != "complete":
+            raise typer.Exit(1)
 
     source = open_source(path, axes=axes, dataset=dataset, position=position, z=z)
     table = Table("fact", "value", "read from")

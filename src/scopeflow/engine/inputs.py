@@ -39,12 +39,12 @@ def check_inputs(
         for source in {id(source): source for source, _ in reads}.values():
             files += changed_since_opened(source)
         for source, values in reads:
-            facts = values.get(INPUT)
-            if facts is None:
+            read = _read(values)
+            if read is None:
                 continue
-            start, stop = facts["frames"]
+            start, stop, digest = read
             now = state_of(source, start, stop)
-            if state_digest(now) != facts["state"]:
+            if state_digest(now) != digest:
                 frames += frames_in_recording(source, start, stop)
                 files += changed_since_opened(source, now) or list(now)
     if not files:
@@ -53,6 +53,15 @@ def check_inputs(
         take_back()
     done = "were read before that and are taken back" if frames else ""
     raise input_changed(files, frame_ranges(frames) if frames else "all frames", done)
+
+
+def _read(values: dict[str, Any]) -> tuple[int, int, str] | None:
+    """Return frames and state of what a piece read; None if it kept none."""
+    try:
+        start, stop = values[INPUT]["frames"]
+        return int(start), int(stop), str(values[INPUT]["state"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def frames_state(source: Any) -> dict[str, Any]:

@@ -24,7 +24,13 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from scopeflow.errors import ScopeflowError
 from scopeflow.io.durable import sync_files
-from scopeflow.io.files import atomic_save_npz, file_digest, file_proof, writing
+from scopeflow.io.files import (
+    atomic_save_npz,
+    file_digest,
+    file_proof,
+    remove_tree,
+    writing,
+)
 from scopeflow.io.locations import Location, RemotePath, location
 from scopeflow.io.state import (
     State,
@@ -32,12 +38,9 @@ from scopeflow.io.state import (
     array_digest,
     is_shallow,
     load_arrays,
-    load_json,
     load_state,
     open_regular,
-    remove_tree,
     save_state,
-    writing,
 )
 
 __all__ = ["Form", "Ledger", "Proof", "Record", "StoredRecord", "inner_proof"]
@@ -205,22 +208,38 @@ class Ledger:
 
     def marks(self) -> Iterator[str]:
         """Yield the fingerprint of every whole record, whatever settings it is of."""
-        folder = _place(self.folder)
-        if not folder.is_dir():
-            return
-        for path in folder.glob("*.json"):
-            stored = load_state(path, StoredRecord)
-            if stored is not None:
-                yield stored.fingerprint
+        for stored in self._stored("*"):
+            yield stored.fingerprint
 
     def values(self, pattern: str) -> list[dict[str, Any]]:
         """Return the values of all records whose names match, whether their files still stand."""
-        found = (load_json(path) for path in location(self.folder).glob(f"{pattern}.json"))
-        return [
-            one.get("values") or {}
-            for one in found
-            if isinstance(one, dict) and one.get("fingerprint") == self.fingerprint
-        ]
+        found = self._stored(pattern)
+        return [one.values for one in found if one.fingerprint == self.fingerprint]
+
+    def lost(self, pattern: str) -> list[str]:
+        """Return files of this machine that records name and that are gone or of another size.
+
+        One look at each, no digest.
+        """
+        root = _place(self.root)
+        if isinstance(root, RemotePath):
+            return []
+        return sorted(
+            name
+            for stored in self._stored(pattern)
+            for name, proof in stored.files.items()
+            if _size(root / name) != proof.size
+        )
+
+    def _stored(self, pattern: str) -> Iterator[StoredRecord]:
+        """Yield every whole record whose name matches."""
+        folder = _place(self.folder)
+        if not folder.is_dir():
+            return
+        for path in folder.glob(f"{pattern}.json"):
+            stored = load_state(path, StoredRecord)
+            if stored is not None:
+                yield stored
 
     def clear(self) -> None:
         """Take back all records: their results must not be reused."""
@@ -296,3 +315,10 @@ def inner_proof(root: Location, relative: str, size: int | None = None) -> tuple
         os.close(descriptor)
         return found, ""
     return found, file_digest(descriptor)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

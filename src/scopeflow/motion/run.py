@@ -236,6 +236,13 @@ class _Run:
         )
         result = self._blocks(job, StoredFrames(store), reference, ledger=ledger)
         statistics = result.statistics
+        lost = ledger.lost("block-*")
+        if lost:
+            raise OutputError(
+                f"{files.store / lost[0]} was removed or changed during the run, the first of "
+                f"{len(lost)} files; run it again to make them anew, and let nothing else write "
+                "there"
+            )
         written = export_results(
             plan.options, files, store, reference, statistics, plan.recording.metadata
         )

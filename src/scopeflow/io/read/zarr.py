@@ -27,6 +27,7 @@ from scopeflow.io.read.discovery import choose_datasets
 from scopeflow.io.read.files import FileStamp, stamp_folder
 from scopeflow.io.read.source import LayoutSource
 from scopeflow.io.read.states import file_states
+from scopeflow.io.zarr.completeness import refuse_incomplete
 from scopeflow.io.zarr.stores import zarr_store
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
@@ -219,6 +220,7 @@ def open_zarr(
     """
     folder = location(path)
     name = str(folder if isinstance(folder, RemotePath) else path)
+    refuse_incomplete(folder)
     node = _open_node(str(folder))
     array, key, reason, multiscale = _choose_array(node, name, dataset)
     where = f"{name}, {key}" if key else name

@@ -32,7 +32,14 @@ from scopeflow.errors import UnreadableFileError
 from scopeflow.io.files import atomic_path
 from scopeflow.io.locations import Location, RemotePath, reaching
 
-__all__ = ["Shards", "read_whole", "write_chunk", "write_group", "write_whole"]
+__all__ = [
+    "Shards",
+    "read_whole",
+    "shard_damage",
+    "write_chunk",
+    "write_group",
+    "write_whole",
+]
 
 _NO_CHUNK = 2**64 - 1  # place and size of an inner chunk that a shard does not hold
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
@@ -129,8 +136,8 @@ class Shards:
             target = out[begin - start : end - start]
             place, count = (int(number) for number in index[first // self.per_chunk])
             if place == _NO_CHUNK:
-                target[...] = 0
-                continue
+                # Whole blocks are written: what is not there was lost, and is not zero.
+                raise ValueError(f"it lacks the chunk of its frames {first} to {end - 1}")
             data = read(place, place + count)
             if end - begin == self.per_chunk:
                 _decompress(data, target)
@@ -138,6 +145,29 @@ class Shards:
             chunk = np.empty((self.per_chunk, *out.shape[1:]), out.dtype)
             _decompress(data, chunk)
             target[...] = chunk[begin - first : end - first]
+
+
+def shard_damage(file: Path, chunks: int, held: int) -> str | None:
+    """Return why a shard is not whole, from its size and its index; None if it is.
+
+    `chunks`, `held`: inner chunks that its index has places for, and that it must hold.
+    """
+    try:
+        with _ranges(file) as (size, read):
+            if size == 0:
+                return "is empty"
+            tail = read(size - 16 * chunks - 4, size)
+            if _checked(tail[:-4]) != tail:
+                return "is cut or damaged"
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+    index = np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
+    if (index[:held, 0] == _NO_CHUNK).any():
+        return "lacks a chunk"
+    ends = index[:held].sum(axis=1, dtype=np.uint64)
+    return "is cut" if int(ends.max()) > size - len(tail) else None
 
 
 def write_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:

@@ -13,6 +13,7 @@ from scopeflow.io.locations import Location, location
 from scopeflow.io.read.files import FileStamp, stamp_file, stamp_folder
 from scopeflow.io.read.hdf5 import HDF5_FILES
 from scopeflow.io.read.states import file_states
+from scopeflow.io.zarr.completeness import refuse_incomplete
 from scopeflow.motion.store.layout import MOTION, open_result
 
 
@@ -67,6 +68,7 @@ def open_motion(folder: Location) -> StoredMotion | None:
             return _open_hdf5(path)
     store = folder / "compensated.zarr"
     if store.is_dir():
+        refuse_incomplete(store)
         layout = open_result(store).layout
         if MOTION in layout.arrays:
             shape4 = (layout.shape[0], *layout.motion_shape, 2)

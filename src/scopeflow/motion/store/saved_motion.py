@@ -28,6 +28,7 @@ from scopeflow.io.locations import Location, location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.files import not_found, stamp_folder
 from scopeflow.io.state import Text
+from scopeflow.io.zarr.completeness import refuse_incomplete
 from scopeflow.io.zarr.ngff import motion_attributes
 from scopeflow.motion.block.apply import result_of_motion
 from scopeflow.motion.block.values import STATISTICS
@@ -294,6 +295,8 @@ def open_stored(path: Location) -> OpenedMotion:
     path = location(path).absolute()
     if not path.exists():
         raise not_found(path)
+    for store in (path, path / "motion.zarr"):
+        refuse_incomplete(store)
     if path.is_dir() and read_layout(path) is not None:
         return _from_store(path)
     if path.is_dir() and (path / "motion.zarr").is_dir():
