@@ -17,6 +17,7 @@ from scopeflow.cells.store.counts import check_pixels, count_factors
 from scopeflow.cells.store.fovs import open_fovs, recording_name
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
+from scopeflow.engine.inputs import refuse_absent
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.io.addresses import local_path
@@ -188,6 +189,7 @@ def plan_workflow(
         for n in numbers
     )
     for plan in fovs:
+        refuse_absent(plan.source, "a segmentation")
         _check_channels(chosen, plan.source)
         _check_times(chosen, plan.source)
         if min(plan.shape) < 1 or min(plan.shape[1:]) < 16:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.identity import identity_or_reason
+from scopeflow.engine.inputs import refuse_absent
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError
 from scopeflow.flow.backends.registry import get_backend, is_built_in, offered_by
 from scopeflow.io.formats import OutputFormat
+from scopeflow.io.lazy import SourceVideo
 from scopeflow.io.recording import Recording, open_recording
 from scopeflow.io.write.exports import STREAMED_FORMATS, open_writer
 from scopeflow.motion.block.values import BlockRequest, DisplacementFunction
@@ -96,6 +98,8 @@ def plan_correction(
         channels=[channels] if isinstance(channels, int) else channels,
         **(selection or {}),
     )
+    if isinstance(recording.video, SourceVideo):
+        refuse_absent(recording.video.source, "a correction")
     shape, dtype = recording.video.shape, recording.video.dtype
     frames, height, width, channel_count = shape
     parameters = correction_parameters(options, channel_count)

@@ -27,6 +27,7 @@ from scopeflow.io.files import (
 )
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import Location, RemotePath, location
+from scopeflow.io.sizes import bytes_text
 from scopeflow.io.state import State, Text, load_state, open_regular, save_state
 from scopeflow.io.write.exports import video_paths
 from scopeflow.motion.options.enums import NamingConvention
@@ -249,8 +250,8 @@ def check_writable(files: OutputFiles, input_paths: Iterable[str], bytes_needed:
         free = shutil.disk_usage(existing).free
         if bytes_needed > free:
             raise OutputError(
-                f"cannot write to {folder}: at least {bytes_needed / 1e9:.2f} GB are needed and "
-                f"{free / 1e9:.2f} GB are free; free some space or choose another output folder"
+                f"cannot write to {folder}: at least {bytes_text(bytes_needed)} are needed and "
+                f"{bytes_text(free)} are free; free some space or choose another output folder"
             )
 
 
