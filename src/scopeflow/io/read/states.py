@@ -78,7 +78,9 @@ def looked_at_once() -> Iterator[None]:
 def state_of(source: Any, start: int, stop: int) -> dict[str, str]:
     """Return :meth:`Source.state`; without one, the state of all files."""
     own = getattr(source, "state", None)
-    return file_states(list(source.paths)) if own is None else dict(own(start, stop))
+    if own is None:
+        return file_states(list(getattr(source, "paths", ())))
+    return dict(own(start, stop))
 
 
 def state_digest(state: Mapping[str, str]) -> str:
