@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scopeflow._characters import visible
-from scopeflow.cli.selection import Axes, Dataset, Plane, Position
+from scopeflow.cli.selection import Axes, Dataset, Missing, Plane, Position, reading_choices
 from scopeflow.cli.settings import (
     FORMATS,
     Wait,
@@ -112,6 +112,7 @@ def correct(
     dataset: Dataset = None,
     position: Position = None,
     z: Plane = None,
+    missing: Missing = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     """Correct the motion of one recording.
@@ -139,8 +140,7 @@ def correct(
     from scopeflow.motion.plan import plan_correction
     from scopeflow.warm_up import start_compiling
 
-    chosen = {"axes": axes, "dataset": dataset, "position": position, "z": z}
-    selection = {name: value for name, value in chosen.items() if value is not None}
+    selection = reading_choices(axes=axes, dataset=dataset, position=position, z=z, missing=missing)
     plan = plan_correction(options, config, selection=selection)
     console = Terminal()
     if dry_run:

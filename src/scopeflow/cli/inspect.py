@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from scopeflow.cli.selection import Axes, Dataset, Plane, Position
+from scopeflow.cli.selection import Axes, Dataset, Missing, Plane, Position, reading_choices
 from scopeflow.cli.terminal import Terminal, cell, say
 
 
@@ -20,6 +20,7 @@ def inspect(
     dataset: Dataset = None,
     position: Position = None,
     z: Plane = None,
+    missing: Missing = None,
 ) -> None:
     """Show axes, shape, type, sizes and times of a recording, and where each was read.
 
@@ -38,7 +39,8 @@ def inspect(
         if found.state != "complete":
             raise typer.Exit(1)
 
-    source = open_source(path, axes=axes, dataset=dataset, position=position, z=z)
+    chosen = reading_choices(axes=axes, dataset=dataset, position=position, z=z, missing=missing)
+    source = open_source(path, **chosen)
     table = Table("fact", "value", "read from")
     for row in describe(source):
         table.add_row(*map(cell, row))

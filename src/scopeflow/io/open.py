@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import h5py
@@ -11,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.errors import InputError, UnreadableFileError, nearest_name
 from scopeflow.io.locations import Location, RemotePath, location, reaching
 from scopeflow.io.read.boundary import understood
 from scopeflow.io.read.czi import open_czi
@@ -28,6 +31,7 @@ from scopeflow.io.read.mat import open_mat
 from scopeflow.io.read.memory import open_array
 from scopeflow.io.read.nd2 import open_nd2
 from scopeflow.io.read.protocol import Source, describe
+from scopeflow.io.read.source import PlaneSource
 from scopeflow.io.read.suite2p import open_suite2p
 from scopeflow.io.read.tiff import open_tiff
 from scopeflow.io.read.video import open_video_file
@@ -39,7 +43,7 @@ from scopeflow.io.read.views import (
     StackedChannels,
 )
 from scopeflow.io.read.zarr import is_zarr, open_zarr
-from scopeflow.strict.values import shortened
+from scopeflow.strict.values import excerpt, shortened
 
 __all__ = [
     "BinnedSource",
@@ -65,6 +69,24 @@ SUPPORTED = (
 )
 
 
+_MISSING = ("error", "mask", "fill", "black")
+
+
+def _of_images(opener: Callable[..., PlaneSource], path: Path, **choices: Any) -> Source:
+    """Open a file of images, some of which may be missing: ND2 and CZI."""
+    missing = choices.pop("missing", "error")
+    if missing == "fill":
+        raise InputError(
+            f'{path}: missing="fill" is for zarr and HDF5 archives. Use missing="mask" to mark '
+            'frames whose images were never recorded as invalid, or missing="black".'
+        )
+    if missing != "mask":
+        return opener(path, missing=missing, **choices)
+    source = opener(path, missing="black", **choices)
+    lacking = {int(np.ravel(gap)[0]) for gap in source.missing}  # frames, or (frame, channel)
+    return replace(source, absent=tuple(sorted(lacking)))
+
+
 # Read from files of this machine only.
 _NAMES = {
     "video": "AVI, MP4, MKV and MOV",
@@ -75,10 +97,10 @@ _NAMES = {
 }
 _OPENERS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
     "tiff": (open_tiff, ("axes", "dataset", "position", "z", "deinterleave")),
-    "hdf5": (open_hdf5, ("axes", "dataset", "z")),
+    "hdf5": (open_hdf5, ("axes", "dataset", "z", "missing")),
     "mat": (open_mat, ("axes", "dataset", "z")),
-    "nd2": (open_nd2, ("position", "z", "missing")),
-    "czi": (open_czi, ("position", "z", "missing")),
+    "nd2": (partial(_of_images, open_nd2), ("position", "z", "missing")),
+    "czi": (partial(_of_images, open_czi), ("position", "z", "missing")),
     "video": (open_video_file, ()),
     "suite2p": (lambda path: open_suite2p(path.parent), ()),
 }
@@ -93,7 +115,7 @@ def open_source(
     z: int | None = None,
     combine: Literal["frames", "channels"] | None = None,
     deinterleave: int | None = None,
-    missing: Literal["error", "black"] = "error",
+    missing: Literal["error", "mask", "fill", "black"] = "error",
 ) -> Source:
     """Open a recording without reading its pixels.
 
@@ -119,8 +141,10 @@ def open_source(
     `position`: stage position (ND2, OME-TIFF) or scene (CZI).
     `combine`: ``{"frames", "channels"}``, what a list of files is.
     `deinterleave`: so many successive TIFF pages are the channels of one frame.
-    `missing`: ``{"error", "black"}``, what images of ND2 and CZI files are that were never
-        recorded.
+    `missing`: what pixels are that the file lacks: ``"error"``; ``"mask"``, frames that lack any
+        are named by ``absent`` of the recording and read as zeros (zarr, HDF5, ND2, CZI);
+        ``"fill"``, chunks that were never written are the fill value of the archive (zarr, HDF5);
+        ``"black"``, images that were never recorded are zeros (ND2, CZI).
     Returns: the recording, ``(T, H, W, C)``.
     Raises InputNotFoundError: a path does not exist.
     Raises UnreadableFileError: a file is empty, truncated, damaged or of an unknown format.
@@ -140,10 +164,19 @@ def open_source(
         "position": position,
         "z": z,
         "deinterleave": deinterleave,
-        "missing": None if missing == "error" else missing,
+        "missing": _checked_missing(missing),
     }
     with understood(_name(source)):
         return _opened(source, choices, combine)
+
+
+def _checked_missing(missing: Any) -> str | None:
+    if missing not in _MISSING:
+        raise InputError(
+            f"missing={excerpt(repr(missing))} is not known.{nearest_name(str(missing), _MISSING)} "
+            f"Use one of {', '.join(_MISSING)}"
+        )
+    return None if missing == "error" else str(missing)
 
 
 def _name(source: Any) -> str:
@@ -157,9 +190,10 @@ def _name(source: Any) -> str:
 def _opened(source: Any, choices: dict[str, Any], combine: str | None) -> Source:
     axes, z = choices["axes"], choices["z"]
     if isinstance(source, zarr.Array):
-        return _open_zarr_object(source, axes, z)
+        return _open_zarr_object(source, axes, z, choices["missing"])
     if isinstance(source, h5py.Dataset):
-        return open_hdf5(source.file.filename, axes=axes, dataset=source.name, z=z)
+        missing = choices["missing"] or "error"
+        return open_hdf5(source.file.filename, axes=axes, dataset=source.name, z=z, missing=missing)
     if isinstance(source, np.ndarray):
         _refuse(f"array of shape {source.shape}", choices, ("axes", "z"))
         return open_array(source, axes=axes, z=z)
@@ -185,7 +219,9 @@ def _refuse(name: str, choices: dict[str, Any], understood: Sequence[str]) -> No
             )
 
 
-def _open_zarr_object(array: zarr.Array, axes: str | None, z: int | None) -> Source:
+def _open_zarr_object(
+    array: zarr.Array, axes: str | None, z: int | None, missing: str | None
+) -> Source:
     root = getattr(array.store, "root", None)
     if root is None:
         raise InputError(
@@ -193,7 +229,7 @@ def _open_zarr_object(array: zarr.Array, axes: str | None, z: int | None) -> Sou
             "Give a zarr array in a folder, its address such as s3://bucket/movie.zarr, or its "
             "values as a numpy array."
         )
-    return open_zarr(location(root) / array.path, axes=axes, z=z)
+    return open_zarr(location(root) / array.path, axes=axes, z=z, missing=missing or "error")
 
 
 def _open_list(items: list[Any], choices: dict[str, Any], combine: str | None) -> Source:
@@ -225,8 +261,9 @@ def _without_none(choices: dict[str, Any]) -> dict[str, Any]:
 def _open_path(path: Location, choices: dict[str, Any], combine: str | None) -> Source:
     # First: servers of web pages have no folders, whose existence could be asked for.
     if is_zarr(path):
-        _refuse(str(path), choices, ("axes", "dataset", "z"))
-        return open_zarr(path, axes=choices["axes"], dataset=choices["dataset"], z=choices["z"])
+        taken: tuple[str, ...] = ("axes", "dataset", "z", "missing")
+        _refuse(str(path), choices, taken)
+        return open_zarr(path, **_without_none({key: choices[key] for key in taken}))
     if not path.exists():
         files = matching(path)
         if files:
@@ -235,12 +272,11 @@ def _open_path(path: Location, choices: dict[str, Any], combine: str | None) -> 
     if path.is_dir():
         return _open_folder(path, choices, combine)
     kind = file_format(path)
-    opener, understood = _OPENERS[kind]
+    opener, taken = _OPENERS[kind]
     if kind in _NAMES:
         path = refuse_remote(path, _NAMES[kind])
-    _refuse(str(path), choices, understood)
-    chosen = {key: choices[key] for key in understood if choices[key] is not None}
-    return opener(path, **chosen)
+    _refuse(str(path), choices, taken)
+    return opener(path, **_without_none({key: choices[key] for key in taken}))
 
 
 def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -> Source:

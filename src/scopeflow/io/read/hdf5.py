@@ -120,6 +120,7 @@ def open_hdf5(
     axes: str | None = None,
     dataset: str | Sequence[str] | None = None,
     z: int | None = None,
+    missing: str = "error",
 ) -> Hdf5Source:
     """Open a recording in an HDF5 or MATLAB v7.3 file; no pixel is read.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from scopeflow.errors import InputError
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.protocol import Source, absent_frames
 from scopeflow.io.read.states import state_of
 
 __all__ = ["MaximumProjection", "plane_count"]
@@ -70,12 +71,18 @@ class MaximumProjection:
         """Every file, once."""
         return tuple(dict.fromkeys(path for plane in self.planes for path in plane.paths))
 
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Frames that lack pixels in any plane."""
+        return tuple(sorted({n for plane in self.planes for n in absent_frames(plane)}))
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``; NaN counts as lowest."""
         video = self.planes[0].read(start, stop)
         for plane in self.planes[1:]:
             # Plane by plane, so that a stack needs the memory of two.
             np.fmax(video, plane.read(start, stop), out=video)
+        video[[frame - start for frame in self.absent if start <= frame < stop]] = 0
         return video
 
     def state(self, start: int, stop: int) -> dict[str, str]:

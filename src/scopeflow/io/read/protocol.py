@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scopeflow.io.metadata import VideoMetadata
 
-__all__ = ["Source", "describe"]
+__all__ = ["Source", "absent_frames", "describe"]
 
 
 @runtime_checkable
@@ -18,6 +18,9 @@ class Source(Protocol):
 
     Implementations are frozen dataclasses: hashable, picklable, without open handles. Each process
     opens the files when it first reads. ``read`` may be called from many threads.
+
+    A source whose file lacks pixels may have an attribute ``absent`` too, see
+    :func:`absent_frames`.
     """
 
     @property
@@ -63,6 +66,22 @@ class Source(Protocol):
     # `scopeflow.io.read.states.state_of`: sources of others may lack it.
 
 
+def absent_frames(source: Source) -> tuple[int, ...]:
+    """Return the frames that lack pixels in the file, in ascending order; they are read as zeros.
+
+    There are none unless the recording was opened with ``missing="mask"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scopeflow.io.open import open_source
+    >>> absent_frames(open_source(np.zeros((5, 16, 20), "uint8")))
+    ()
+    """
+    # No part of the protocol: recordings of other programs' classes need not know of it.
+    return tuple(getattr(source, "absent", ()))
+
+
 def describe(source: Source) -> list[tuple[str, str, str]]:
     """List what is known of a recording as rows ``(name, value, where it was read)``.
 
@@ -73,7 +92,7 @@ def describe(source: Source) -> list[tuple[str, str, str]]:
     >>> describe(open_source(np.zeros((5, 16, 20), "uint8")))[1]
     ('frames', '5', 'array')
     """
-    metadata = source.metadata
+    metadata, absent = source.metadata, absent_frames(source)
     frames, height, width, channels = source.shape
     shape_origin = metadata.origin("shape")
     gibibytes = float(np.prod(source.shape, dtype=float)) * source.dtype.itemsize / 2**30
@@ -87,6 +106,8 @@ def describe(source: Source) -> list[tuple[str, str, str]]:
         ("size in memory", f"{gibibytes:.3g} GiB", "shape × dtype"),
         ("frames per chunk", str(source.frames_per_chunk), "storage layout"),
     ]
+    if absent:
+        rows.append(("frames that lack pixels", f"{len(absent)}, the first {absent[0]}", "files"))
     if metadata.channel_names is not None:
         rows.append(
             ("channel names", ", ".join(metadata.channel_names), metadata.origin("channels"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class FileSource(ABC):
 
     Handles are no part of it: each process opens the file when it first reads. ``identity()``
     enters the fingerprints of results on the disk; its keys and values must stay as they are.
+    ``absent`` are the frames that lack pixels, in ascending order, where they were asked to be
+    masked; they are read as zeros.
     """
 
     stamp: FileStamp
@@ -35,6 +38,7 @@ class FileSource(ABC):
     metadata: VideoMetadata
     kind: str
     frames_per_chunk: int = 1
+    absent: tuple[int, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -63,11 +67,16 @@ class FileSource(ABC):
             **self._choices(),
             "shape": list(self.shape),
             "dtype": self.dtype.str,
+            **self._absence(),
         }
 
     def state(self, start: int, stop: int) -> dict[str, str]:  # noqa: ARG002 - one for all frames
         """Return what the files that hold some frames look like now."""
         return file_states(list(self.paths))
+
+    def _absence(self) -> dict[str, object]:
+        # Named only where asked for: recordings that are whole keep the identity they had.
+        return {"absent": list(self.absent)} if self.absent else {}
 
     @property
     def _is_mapped(self) -> bool:
@@ -87,7 +96,10 @@ class FileSource(ABC):
         if self._is_mapped:
             self.stamp.check_unchanged()
         with understood(self.description, f"frames {start} to {stop - 1}"):
-            return self._read(start, stop)
+            block = self._read(start, stop)
+        first, last = bisect_left(self.absent, start), bisect_left(self.absent, stop)
+        block[[frame - start for frame in self.absent[first:last]]] = 0
+        return block
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> NDArray[Any]:

@@ -72,7 +72,7 @@ class Suite2pSource(FileSource):
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
         files = [stamp.facts() for stamp in self._stamps]
-        return {"kind": self.kind, "files": files, "shape": list(self.shape)}
+        return {"kind": self.kind, "files": files, "shape": list(self.shape), **self._absence()}
 
 
 def open_suite2p(folder: str | Path) -> Suite2pSource:

@@ -185,7 +185,12 @@ class VideoFileSource(FileSource):
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
-        return {"kind": self.kind, **self.stamp.facts(), "shape": list(self.shape)}
+        return {
+            "kind": self.kind,
+            **self.stamp.facts(),
+            "shape": list(self.shape),
+            **self._absence(),
+        }
 
 
 def open_video_file(path: str | Path) -> VideoFileSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scopeflow.errors import InputError
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_frame_range
-from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.protocol import Source, absent_frames
 from scopeflow.io.read.states import state_of
 
 __all__ = [
@@ -45,6 +45,13 @@ def _check_chosen(source: Source, chosen: tuple[int, ...], what: str, count: int
             )
 
 
+def _without(block: NDArray[Any], absent: tuple[int, ...], start: int) -> NDArray[Any]:
+    """Set the absent ones of successive frames that begin with ``start`` to zero."""
+    first, last = bisect_left(absent, start), bisect_left(absent, start + len(block))
+    block[[frame - start for frame in absent[first:last]]] = 0
+    return block
+
+
 @dataclass(frozen=True)
 class _View(ABC):
     """What a view of one recording shares with it."""
@@ -69,6 +76,11 @@ class _View(ABC):
     def state(self, start: int, stop: int) -> dict[str, str]:
         """Return what the files that hold some frames look like now."""
         return state_of(self.source, start, stop)
+
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Frames of the view that lack pixels, see :func:`absent_frames`."""
+        return absent_frames(self.source)
 
     @abstractmethod
     def _choices(self) -> dict[str, object]:
@@ -116,7 +128,7 @@ class BinnedSource(_View):
     """A recording whose frames are means of ``bin_size`` successive frames.
 
     Means are taken in float64; integer types are rounded half to even, not truncated. The last
-    bin averages the frames that exist.
+    bin averages the frames that exist. A bin that has a frame without pixels has none itself.
     """
 
     bin_size: int
@@ -154,6 +166,11 @@ class BinnedSource(_View):
         """Short name for people."""
         return f"{self.source.description}, mean of {self.bin_size} frames"
 
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Bins of which a frame lacks pixels."""
+        return tuple(sorted({frame // self.bin_size for frame in absent_frames(self.source)}))
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return binned frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
         check_frame_range(start, stop, self.shape[0], self.description)
@@ -169,7 +186,7 @@ class BinnedSource(_View):
                 offset = bin_number * self.bin_size - first
                 mean = raw[offset : offset + self.bin_size].mean(axis=0, dtype=np.float64)
                 binned[bin_number - start] = np.rint(mean) if self.dtype.kind in "biu" else mean
-        return binned
+        return _without(binned, self.absent, start)
 
     def state(self, start: int, stop: int) -> dict[str, str]:
         """Return what the files that hold the frames of some bins look like now."""
@@ -248,6 +265,12 @@ class FrameSelection(_View):
     def description(self) -> str:
         """Short name for people."""
         return f"{self.source.description}, {len(self.frames)} selected frames"
+
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Places of the selection whose frame lacks pixels."""
+        absent = set(absent_frames(self.source))
+        return tuple(n for n, frame in enumerate(self.frames) if frame in absent)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return selected frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
@@ -332,6 +355,11 @@ class StackedChannels(_Joined):
         """Short name for people."""
         return f"channels of {len(self.sources)} recordings: {self.sources[0].description}, …"
 
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Frames that lack pixels in any of the recordings."""
+        return tuple(sorted({n for source in self.sources for n in absent_frames(source)}))
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""
         check_frame_range(start, stop, self.shape[0], self.description)
@@ -340,7 +368,7 @@ class StackedChannels(_Joined):
         for source in self.sources:
             stacked[..., channel : channel + source.shape[3]] = source.read(start, stop)
             channel += source.shape[3]
-        return stacked
+        return _without(stacked, self.absent, start)
 
 
 @dataclass(frozen=True)
@@ -386,6 +414,13 @@ class ConcatenatedFrames(_Joined):
     def description(self) -> str:
         """Short name for people."""
         return f"{len(self.sources)} files in order of time: {self.sources[0].description}, …"
+
+    @cached_property
+    def absent(self) -> tuple[int, ...]:
+        """Frames that lack pixels, counted over all recordings."""
+        begins = (0, *self._ends)
+        parts = zip(self.sources, begins, strict=False)
+        return tuple(begin + n for source, begin in parts for n in absent_frames(source))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``, shape ``(n, H, W, C)``."""

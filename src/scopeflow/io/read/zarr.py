@@ -208,6 +208,7 @@ def open_zarr(
     axes: str | None = None,
     dataset: str | None = None,
     z: int | None = None,
+    missing: str = "error",
 ) -> ZarrSource:
     """Open a recording in a zarr array or group; no pixel is read.
 

@@ -17,7 +17,7 @@ from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import open_source
-from scopeflow.io.read.protocol import Source
+from scopeflow.io.read.protocol import Source, absent_frames
 from scopeflow.io.read.states import state_of
 from scopeflow.io.read.views import BinnedSource
 from scopeflow.io.write.exports import open_writer
@@ -182,6 +182,11 @@ class VideoReader:
     def paths(self) -> tuple[str, ...]:
         """Files that are read."""
         return self.video.paths
+
+    @property
+    def absent(self) -> tuple[int, ...]:
+        """Frames that lack pixels in the file; none unless ``missing="mask"``."""
+        return absent_frames(self.video)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames ``start`` to ``stop``; the position stays."""
