@@ -22,6 +22,7 @@ __all__ = [
     "Handle",
     "HandleCache",
     "collection_paused",
+    "list_folder",
     "not_found",
     "refuse_remote",
     "stamp_file",
@@ -127,25 +128,35 @@ def stamp_file(path: str | Path | RemotePath) -> FileStamp:
 
 def stamp_folder(path: str | Path | RemotePath) -> FileStamp:
     """Return the stamp of all files below a folder, such as the chunks of a zarr array."""
+    return list_folder(path)[0]
+
+
+def list_folder(path: str | Path | RemotePath) -> tuple[FileStamp, dict[str, int] | None]:
+    """Return the stamp of all files below a folder, and the bytes of each by its name from there.
+
+    Names have slashes on every system; None in their place where the store cannot list.
+    """
     path = location(path)
     if isinstance(path, RemotePath):
-        return _stamp_objects(path)
-    size = newest = files = 0
-    pending = [os.path.abspath(path)]
+        return _list_objects(path)
+    newest = 0
+    sizes: dict[str, int] = {}
+    pending = [(os.path.abspath(path), "")]
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        folder, prefix = pending.pop()
+        with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    pending.append(entry.path)
+                    pending.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
                     stat = entry.stat()
-                    size += stat.st_size
+                    sizes[prefix + entry.name] = stat.st_size
                     newest = max(newest, stat.st_mtime_ns)
-                    files += 1
-    return FileStamp(os.path.abspath(path), size, newest, files)
+    stamp = FileStamp(os.path.abspath(path), sum(sizes.values()), newest, len(sizes))
+    return stamp, sizes
 
 
-def _stamp_objects(folder: RemotePath) -> FileStamp:
+def _list_objects(folder: RemotePath) -> tuple[FileStamp, dict[str, int] | None]:
     # Servers of web pages cannot list: there the metadata of the array stand for all of it.
     names = ("zarr.json", ".zarray")
     objects = (
@@ -158,7 +169,15 @@ def _stamp_objects(folder: RemotePath) -> FileStamp:
         size, tag = objects[address]
         digest.update(f"{address.removeprefix(str(folder))}\0{size}\0{tag}\0".encode())
     total = sum(size for size, _ in objects.values())
-    return FileStamp(str(folder), total, 0, len(objects), digest.hexdigest())
+    stamp = FileStamp(str(folder), total, 0, len(objects), digest.hexdigest())
+    if not folder.has_folders:
+        return stamp, None
+    # File systems differ in the slashes that addresses begin with.
+    base = folder.address.partition("://")[2].strip("/") + "/"
+    return stamp, {
+        address.partition("://")[2].strip("/").removeprefix(base): size
+        for address, (size, _) in objects.items()
+    }
 
 
 _pauses = threading.Lock()

@@ -96,9 +96,18 @@ class FileSource(ABC):
         if self._is_mapped:
             self.stamp.check_unchanged()
         with understood(self.description, f"frames {start} to {stop - 1}"):
-            block = self._read(start, stop)
+            return self._read_present(start, stop)
+
+    def _read_present(self, start: int, stop: int) -> NDArray[Any]:
         first, last = bisect_left(self.absent, start), bisect_left(self.absent, stop)
-        block[[frame - start for frame in self.absent[first:last]]] = 0
+        if first == last:
+            return self._read(start, stop)
+        block = np.zeros((stop - start, *self.shape[1:]), self.dtype)
+        begin = start
+        for end in (*self.absent[first:last], stop):
+            if begin < end:
+                block[begin - start : end - start] = self._read(begin, end)
+            begin = end + 1
         return block
 
     @abstractmethod

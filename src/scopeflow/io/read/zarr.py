@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.errors import InputError, MemoryLimitError, ScopeflowError, UnreadableFileError
 from scopeflow.io.locations import (
     Location,
     RemotePath,
@@ -22,20 +22,28 @@ from scopeflow.io.locations import (
     reaching,
 )
 from scopeflow.io.metadata import VideoMetadata, micrometres, seconds
-from scopeflow.io.read.axes import check_video, default_axes, parse_axes, resolve_layout
+from scopeflow.io.read.axes import (
+    AxisLayout,
+    check_video,
+    default_axes,
+    parse_axes,
+    resolve_layout,
+)
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import FileStamp, stamp_folder
+from scopeflow.io.read.files import FileStamp, list_folder
+from scopeflow.io.read.gaps import absent_or_refused, frames_text, refusal
+from scopeflow.io.read.ome_zarr import Multiscale, axis_letters, channel_names, first_multiscale
 from scopeflow.io.read.source import LayoutSource
 from scopeflow.io.read.states import file_states
+from scopeflow.io.zarr.checked import CheckedArray, ChunkError, checked_store
 from scopeflow.io.zarr.completeness import refuse_incomplete
-from scopeflow.io.zarr.stores import zarr_store
+from scopeflow.io.zarr.grid import ChunkGrid, grid_of
+from scopeflow.strict.values import excerpt
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-_NAMES = {"t": "T", "time": "T", "frame": "T", "frames": "T", "c": "C", "channel": "C"} | {
-    "z": "Z", "y": "Y", "x": "X", "height": "Y", "width": "X", "row": "Y", "column": "X"
-}  # fmt: skip
+_LARGEST = 2**63 - 1
 
 
 def is_zarr(path: Location) -> bool:
@@ -45,36 +53,49 @@ def is_zarr(path: Location) -> bool:
     return any((path / marker).is_file() for marker in _MARKERS)
 
 
-def _open_node(path: str) -> Any:
+def _open_node(path: str, fills: bool = False) -> Any:
     place = location(path)
     try:
         with reaching(place):
-            return zarr.open(zarr_store(place), mode="r")
-    except UnreadableFileError:
+            return zarr.open(checked_store(place, fills=fills), mode="r")
+    except ScopeflowError:
         raise
     except Exception as error:
         raise UnreadableFileError(
-            f"{path}: cannot be opened as zarr ({type(error).__name__}: {error}). "
+            f"{path}: cannot be opened as zarr ({excerpt(f'{type(error).__name__}: {error}')}). "
             "Its metadata files are damaged or of an unknown version (2 and 3 are read)."
         ) from error
 
 
 @lru_cache(maxsize=64)
-def _open_array(stamp: FileStamp) -> Any:
+def _open_array(stamp: FileStamp, layout: AxisLayout, fills: bool) -> CheckedArray:
     # The whole stamp is the key: an array that was replaced at one path is opened anew.
-    return _open_node(stamp.path)
+    array = _open_node(stamp.path, fills)
+    return CheckedArray(array, location(stamp.path), _grid(array, layout), fills)
+
+
+def _grid(array: Any, layout: AxisLayout) -> ChunkGrid | None:
+    return grid_of(array, layout.axes.index("T") if "T" in layout.axes else None, layout.fixed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrSource(LayoutSource):
-    """One zarr array, format 2 or 3, sharded or not; ``stamp`` is the sum of its files."""
+    """One zarr array, format 2 or 3, sharded or not; ``stamp`` is the sum of its files.
+
+    ``fills`` says that chunks which are missing are the fill value of the array.
+    """
 
     kind: str = "zarr"
+    fills: bool = False
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
-        array = _open_array(self.stamp)
+        array = _open_array(self.stamp, self.layout, self.fills)
         try:
-            block = np.asarray(array[self.layout.index(start, stop)])
+            block = array.read(self.layout.index(start, stop), start, stop)
+        except ScopeflowError:
+            raise
+        except ChunkError as gap:
+            raise self._gap(array.grid, gap, start, stop) from None
         except Exception as error:
             place = location(self.stamp.path)
             if isinstance(place, RemotePath) and is_access_error(error):
@@ -82,23 +103,32 @@ class ZarrSource(LayoutSource):
                     raise
             raise UnreadableFileError(
                 f"{self.stamp.path}: frames {start} to {stop} cannot be read "
-                f"({type(error).__name__}: {error}). A chunk is damaged; restore the folder."
+                f"({excerpt(f'{type(error).__name__}: {error}')}). A chunk is damaged; restore the "
+                "folder."
             ) from error
         return self.layout.to_video(block, owned=True)
 
     def state(self, start: int, stop: int) -> dict[str, str]:
         """Return what the chunks or shards that hold some frames look like now."""
-        array = _open_array(self.stamp)
-        stored = array.shards or array.chunks
-        spans = []
-        for index, size, length in zip(
-            self.layout.index(start, stop), stored, array.shape, strict=True
-        ):
-            whole = slice(index, index + 1) if isinstance(index, int) else index
-            first, last, _ = whole.indices(length)
-            spans.append(range(first // size, -(-last // size)))
-        keys = (array.metadata.encode_chunk_key(key) for key in itertools.product(*spans))
+        grid = _open_array(self.stamp, self.layout, self.fills).grid
+        if grid is None:
+            return super().state(start, stop)
+        keys = map(grid.key, grid.places(start, stop))
         return file_states([f"{self.stamp.path}/{key}" for key in keys])
+
+    def _gap(
+        self, grid: ChunkGrid | None, gap: ChunkError, start: int, stop: int
+    ) -> UnreadableFileError:
+        """Tell about a chunk that was there, or could not be looked for, on opening."""
+        place = None if grid is None else grid.place(gap.key)
+        if place is not None and grid is not None:
+            first, last = grid.frames_of(place)
+            start, stop = max(start, first), min(stop, last)
+        what = f"the chunk file {gap.key}" if gap.key else "the folder"
+        lost = f"{what} {gap.what}, so {frames_text(start, stop)} cannot be read"
+        return refusal(
+            self.stamp.path, lost, "" if gap.is_damage else "zarr", masks=not self.absent
+        )
 
 
 def _walk(group: Any, prefix: str = "") -> dict[str, Any]:
@@ -111,63 +141,57 @@ def _walk(group: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _multiscale(group: Any) -> Mapping[str, Any] | None:
-    attributes = group.attrs.asdict()
-    ome = attributes.get("ome", attributes)
-    scales = ome.get("multiscales")
-    return scales[0] if scales else None
+def _level(group: Any, name: str, level: str) -> Any:
+    """Return the array that OME metadata name."""
+    try:
+        array = group[level]
+    except KeyError:
+        raise UnreadableFileError(
+            f"{name}: its OME metadata name the array {excerpt(repr(level))}, which is missing. "
+            "The folder is incomplete; copy it again."
+        ) from None
+    except ScopeflowError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"{name}: the array {excerpt(repr(level))} that its OME metadata name cannot be opened "
+            f"({excerpt(f'{type(error).__name__}: {error}')}). Its metadata file (zarr.json or "
+            ".zarray) is damaged or truncated; copy it again."
+        ) from error
+    if not isinstance(array, zarr.Array):
+        raise UnreadableFileError(
+            f"{name}: its OME metadata name {excerpt(repr(level))}, which is a group and no array. "
+            "Name the array with dataset=."
+        )
+    return array
 
 
-def _axis_name(axis: Any) -> Any:
-    """Name of an OME-Zarr axis; that of channels is free, so their type counts."""
-    if not isinstance(axis, Mapping):
-        return axis
-    return "c" if axis.get("type") == "channel" else axis["name"]
-
-
-def _named_axes(names: list[Any], where: str) -> str:
-    letters = []
-    for name in names:
-        text = str(name).lower()
-        letters.append(_NAMES.get(text, "Q" if len(text) != 1 else text.upper()))
-    if len(set(letters) - {"Q"}) != len([letter for letter in letters if letter != "Q"]):
-        raise InputError(f"{where}: axis names {names} repeat. Pass axes= to say which is which.")
-    return "".join(letters)
-
-
-def _scales(multiscale: Mapping[str, Any], letters: str) -> dict[str, tuple[float, str]]:
-    """Return ``{letter: (step, unit)}`` of level 0."""
-    steps = [1.0] * len(letters)
-    transforms = list(multiscale["datasets"][0].get("coordinateTransformations", []))
-    transforms += list(multiscale.get("coordinateTransformations", []))
-    for transform in transforms:
-        if transform.get("type") == "scale" and len(transform["scale"]) == len(steps):
-            steps = [a * float(b) for a, b in zip(steps, transform["scale"], strict=True)]
-    units = [
-        str(axis.get("unit", "")) if isinstance(axis, Mapping) else ""
-        for axis in multiscale.get("axes", [])
-    ]
-    units += [""] * (len(letters) - len(units))
-    return {letter: (step, unit) for letter, step, unit in zip(letters, steps, units, strict=True)}
-
-
-def _choose_array(node: Any, name: str, dataset: str | None) -> tuple[Any, str, str, Any]:
+def _choose_array(
+    node: Any, name: str, dataset: str | None
+) -> tuple[Any, str, str, Multiscale | None]:
     """Return the array, its path in the group, why it was taken, and the multiscales it begins."""
     if not isinstance(node, zarr.Group):
         if dataset is not None:
             raise InputError(f"{name}: is an array, not a group; leave dataset={dataset!r} out.")
         return node, "", "the array itself", None
-    multiscale = _multiscale(node)
-    level = str(multiscale["datasets"][0]["path"]) if multiscale else None
-    if level is not None and (dataset is None or dataset.strip("/") == level.strip("/")):
-        try:
-            return node[level], level, "level 0 of multiscales", multiscale
-        except KeyError:
-            raise UnreadableFileError(
-                f"{name}: its OME metadata name the array {level!r}, which is missing. "
-                "The folder is incomplete; copy it again."
-            ) from None
-    arrays = _walk(node)
+    try:
+        multiscale = first_multiscale(node.attrs.asdict(), name)
+    except UnreadableFileError:
+        if dataset is None:
+            raise
+        multiscale = None  # what it does not tell was given
+    if multiscale is not None and (dataset is None or dataset.strip("/") == multiscale.level):
+        level = multiscale.level
+        return _level(node, name, level), level, "level 0 of multiscales", multiscale
+    try:
+        arrays = _walk(node)
+    except ScopeflowError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"{name}: its arrays cannot be listed ({excerpt(f'{type(error).__name__}: {error}')}). "
+            "A metadata file (zarr.json or .zarray) is damaged or truncated; copy the folder again."
+        ) from error
     chosen, reason = choose_datasets({k: tuple(a.shape) for k, a in arrays.items()}, name, dataset)
     if len(chosen) > 1:
         raise InputError(
@@ -177,20 +201,23 @@ def _choose_array(node: Any, name: str, dataset: str | None) -> tuple[Any, str, 
     return arrays[chosen[0]], chosen[0], reason, None
 
 
-def _stored_axes(array: Any, multiscale: Any, where: str, axes: str | None) -> tuple[str, str]:
+def _stored_axes(
+    array: Any, multiscale: Multiscale | None, where: str, axes: str | None
+) -> tuple[str, str]:
     """Return the axes of an array, and where they were read."""
     shape = tuple(int(n) for n in array.shape)
     names = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        names = ()
     if axes is not None:
         letters, origin = parse_axes(axes, len(shape), where), "axes= argument"
-    elif multiscale is not None and multiscale.get("axes"):
-        listed = [_axis_name(axis) for axis in multiscale["axes"]]
-        letters, origin = _named_axes(listed, where), "OME-Zarr axes"
+    elif multiscale is not None and multiscale.axes:
+        letters, origin = axis_letters(multiscale.axis_names(where), where), "OME-Zarr axes"
     elif multiscale is not None and len(shape) == 5:
         letters, origin = "TCZYX", "OME-Zarr before 0.3"
-    elif names and all(names):
-        letters, origin = _named_axes(list(names), where), "dimension names"
+    elif names:
+        letters, origin = axis_letters(names, where), "dimension names"
     else:
         letters = default_axes(len(shape), shape, where)
         origin = f"default for {len(shape)} axes"
@@ -200,6 +227,62 @@ def _stored_axes(array: Any, multiscale: Any, where: str, axes: str | None) -> t
             "Its metadata are inconsistent; pass axes=."
         )
     return letters, origin
+
+
+def _check_sizes(array: Any, where: str) -> None:
+    """Refuse what no array can be, before memory is taken for it."""
+    shape, chunk = tuple(array.shape), tuple(array.chunks)
+    size = array.dtype.itemsize
+    if any(n < 0 for n in shape) or any(n < 1 for n in chunk):
+        raise UnreadableFileError(
+            f"{where}: its metadata give the shape {excerpt(repr(shape))} in chunks of "
+            f"{excerpt(repr(chunk))}; sizes must be positive. Copy or export it again."
+        )
+    if prod(shape) * size > _LARGEST:
+        raise UnreadableFileError(
+            f"{where}: its metadata give the shape {excerpt(repr(shape))}, more than any file "
+            "holds. They are damaged; copy or export it again."
+        )
+    needed = prod(chunk) * size
+    if needed > 2**30 and needed > _memory():
+        raise MemoryLimitError(
+            f"{where}: one chunk {excerpt(repr(chunk))} takes {needed / 1e9:.3g} GB of memory, and "
+            f"this machine has {_memory() / 1e9:.3g} GB. Store it in smaller chunks, or use a "
+            "larger machine"
+        )
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return _LARGEST
+
+
+def _absent(
+    array: Any, folder: Location, layout: AxisLayout, sizes: Mapping[str, int], missing: str
+) -> tuple[int, ...]:
+    """Return the frames whose chunks a folder lacks, of those that it lists; or refuse it."""
+    grid = _grid(array, layout)
+    if grid is None:
+        return ()
+    empty = [key for key, size in sizes.items() if size == 0]
+    held = [key for key, size in sizes.items() if size > 0]
+    gaps = grid.spans_of(empty) if missing == "fill" else grid.gaps(held)
+    spans = list(gaps.spans) if gaps else []
+    gap, fills = None, "zarr"
+    if gaps is not None:
+        gap = f"the chunk file {gaps.first} is missing"
+        if gaps.first in sizes:
+            gap, fills = f"the chunk file {gaps.first} holds 0 bytes", ""
+    if missing == "mask":
+        checked = CheckedArray(array, folder, grid, fills=False)
+        for key, lacking in checked.inner_gaps(0, grid.n_frames, held):
+            gap = gap or f"the shard file {key} lacks inner chunks"
+            spans += lacking
+    if gap is None:
+        return ()
+    return absent_or_refused(str(folder), gap, spans, grid.n_frames, missing, fills)
 
 
 def open_zarr(
@@ -216,18 +299,32 @@ def open_zarr(
     axes named there, unless ``dataset`` is the path of another array. Other groups are searched by
     :func:`choose_datasets`. Arrays without axis names are ``(T, H, W)`` or ``(T, H, W, C)``.
 
-    Raises UnreadableFileError, DatasetNotFoundError, InputError: the folder, its arrays or their
-        axes cannot be used.
+    Chunks that are missing or hold 0 bytes are an error. With ``missing="mask"`` their frames are
+    ``absent``, inner chunks of shards among them; with ``missing="fill"`` missing ones are the fill
+    value of the array. One listing of the folder tells; a store that cannot list (http) tells when
+    frames are read, and so does a shard about its inner chunks unless they are to be masked.
+
+    Raises UnreadableFileError, DatasetNotFoundError, InputError, MemoryLimitError: the folder, its
+        arrays, their chunks or their axes cannot be used.
     """
     folder = location(path)
     name = str(folder if isinstance(folder, RemotePath) else path)
+    if missing not in ("error", "mask", "fill"):
+        raise InputError(
+            f'{name}: missing={missing!r} has no meaning for zarr. Use missing="fill" if chunks '
+            'that hold only the fill value were left out, or missing="mask" to mark their frames '
+            "invalid."
+        )
     refuse_incomplete(folder)
     node = _open_node(str(folder))
     array, key, reason, multiscale = _choose_array(node, name, dataset)
     where = f"{name}, {key}" if key else name
     letters, origin = _stored_axes(array, multiscale, where, axes)
+    _check_sizes(array, where)
     layout, note = resolve_layout(letters, array.shape, where, z=z)
     dtype = check_video(layout.video_shape, array.dtype, where)
+    stamp, sizes = list_folder(folder / key)
+    absent = () if sizes is None else _absent(array, folder / key, layout, sizes, missing)
     per_chunk = 1
     if "T" in layout.axes:
         per_chunk = min(int(array.chunks[layout.axes.index("T")]), layout.size("T"))
@@ -239,30 +336,25 @@ def open_zarr(
     ]
     pixel = interval = channels = None
     if multiscale is not None:
-        scales = _scales(multiscale, letters)
-        sizes = [micrometres(*scales[letter]) for letter in "YX"]
-        if sizes[0] is not None and sizes[1] is not None:
-            pixel = (sizes[0], sizes[1])
+        scales = multiscale.scales(letters)
+        height, width = (micrometres(*scales[letter]) for letter in "YX")
+        if height is not None and width is not None:
+            pixel = (height, width)
             origins.append(("pixel_size", "OME-Zarr scale"))
         if "T" in scales:
             interval = seconds(*scales["T"])
             if interval is not None:
                 origins.append(("frame_interval", "OME-Zarr scale"))
-        channels = _channel_names(node, layout.video_shape[3])
+        channels = channel_names(node.attrs.asdict(), layout.video_shape[3])
         if channels is not None:
             origins.append(("channels", "omero metadata"))
     return ZarrSource(
-        stamp=stamp_folder(folder / key),
+        stamp=stamp,
         shape=layout.video_shape,
         dtype=dtype,
         metadata=VideoMetadata(pixel, None, interval, channels, tuple(origins)),
         frames_per_chunk=max(1, per_chunk),
         layout=layout,
+        absent=absent,
+        fills=missing == "fill",
     )
-
-
-def _channel_names(group: Any, count: int) -> tuple[str, ...] | None:
-    attributes = group.attrs.asdict()
-    omero = attributes.get("ome", attributes).get("omero", {})
-    names = tuple(str(c.get("label", "")) for c in omero.get("channels", []))
-    return names if len(names) == count and all(names) else None

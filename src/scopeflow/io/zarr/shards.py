@@ -34,6 +34,7 @@ from scopeflow.io.locations import Location, RemotePath, reaching
 
 __all__ = [
     "Shards",
+    "file_ranges",
     "read_whole",
     "shard_damage",
     "write_chunk",
@@ -108,7 +109,7 @@ class Shards:
             begin, end = max(first, start), min(first + self.length, stop)
             out = values[begin - start : end - start]
             file = self.folder / self.name(first)
-            with _ranges(file) as (size, read):
+            with file_ranges(file) as (size, read):
                 try:
                     self._fill(size, read, begin - first, end - first, out)
                 except (ValueError, RuntimeError, IndexError) as error:
@@ -153,7 +154,7 @@ def shard_damage(file: Path, chunks: int, held: int) -> str | None:
     `chunks`, `held`: inner chunks that its index has places for, and that it must hold.
     """
     try:
-        with _ranges(file) as (size, read):
+        with file_ranges(file) as (size, read):
             if size == 0:
                 return "is empty"
             tail = read(size - 16 * chunks - 4, size)
@@ -194,7 +195,7 @@ def _decompress(data: bytes, out: NDArray[Any]) -> None:
 
 
 @contextmanager
-def _ranges(file: Location) -> Iterator[tuple[int, Callable[[int, int], bytes]]]:
+def file_ranges(file: Location) -> Iterator[tuple[int, Callable[[int, int], bytes]]]:
     """Give the size of a file, and a function that reads bytes of it."""
     if isinstance(file, RemotePath):
         with reaching(file):
