@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import chain
+from math import prod
 
-from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.errors import InputError, MemoryLimitError, UnreadableFileError
+from scopeflow.strict.values import excerpt
 
-__all__ = ["absent_or_refused", "frames_text", "merged", "refusal"]
+__all__ = ["absent_or_refused", "check_sizes", "frames_text", "merged", "refusal"]
 
 _MOST_ABSENT = 10_000_000
+_LARGEST = 2**63 - 1
 _LEFT_OUT = {
     "zarr": " If the archive leaves out chunks that hold only its fill value, as zarr does unless "
     'told otherwise, pass missing="fill".',
@@ -84,3 +88,40 @@ def absent_or_refused(
     if count >= n_frames or count > _MOST_ABSENT:
         raise InputError(f"{where}: {lost}. Too few are left to be used. Copy the recording again.")
     return tuple(chain.from_iterable(range(start, stop) for start, stop in spans))
+
+
+def check_sizes(
+    shape: Sequence[int], chunk: Sequence[int] | None, itemsize: int, where: str
+) -> None:
+    """Refuse what no array can be, before memory is taken for it.
+
+    `chunk`: items that are read together; None where these are single ones.
+
+    Raises UnreadableFileError: sizes that are not positive, or that no file holds.
+    Raises MemoryLimitError: a chunk that does not fit into the memory of this machine.
+    """
+    shape, chunk = tuple(shape), tuple(chunk or (1,) * len(shape))
+    if any(n < 0 for n in shape) or any(n < 1 for n in chunk):
+        raise UnreadableFileError(
+            f"{where}: its metadata give the shape {excerpt(repr(shape))} in chunks of "
+            f"{excerpt(repr(chunk))}; sizes must be positive. Copy or export it again."
+        )
+    if prod(map(int, shape)) * itemsize > _LARGEST:
+        raise UnreadableFileError(
+            f"{where}: its metadata give the shape {excerpt(repr(shape))}, more than any file "
+            "holds. They are damaged; copy or export it again."
+        )
+    needed = prod(map(int, chunk)) * itemsize
+    if needed > 2**30 and needed > _memory():
+        raise MemoryLimitError(
+            f"{where}: one chunk {excerpt(repr(chunk))} takes {needed / 1e9:.3g} GB of memory, and "
+            f"this machine has {_memory() / 1e9:.3g} GB. Store it in smaller chunks, or use a "
+            "larger machine"
+        )
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return _LARGEST

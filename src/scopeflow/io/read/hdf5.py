@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, UnreadableFileError
+from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
 from scopeflow.io.locations import RemotePath, is_access_error, location
-from scopeflow.io.read.axes import default_axes, parse_axes
+from scopeflow.io.read.axes import AxisLayout, default_axes, parse_axes
+from scopeflow.io.read.boxes import cut
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import HandleCache, collection_paused, stamp_file
+from scopeflow.io.read.files import FileStamp, HandleCache, collection_paused, stamp_file
+from scopeflow.io.read.gaps import absent_or_refused, check_sizes
+from scopeflow.io.read.hdf5_storage import Lack, StorageWalk
 from scopeflow.io.read.source import DatasetSource, dataset_facts
+from scopeflow.strict.values import excerpt
 
 __all__ = ["HDF5_FILES", "Hdf5Source", "open_hdf5"]
 
@@ -50,10 +54,23 @@ HDF5_FILES: HandleCache[Any] = HandleCache(_open_file)
 
 @dataclass(frozen=True, kw_only=True)
 class Hdf5Source(DatasetSource):
-    """One dataset, or one for each channel, of an HDF5 or MATLAB v7.3 file."""
+    """One dataset, or one for each channel, of an HDF5 or MATLAB v7.3 file.
+
+    ``sources`` are the other files that a virtual dataset has its values in.
+    """
+
+    sources: tuple[FileStamp, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file, and those of the sources of a virtual dataset."""
+        return (self.stamp.path, *(stamp.path for stamp in self.sources))
 
     def _read_datasets(self, start: int, stop: int) -> list[NDArray[Any]]:
         index = self.layout.index(start, stop)
+        for stamp in self.sources:
+            # HDF5 reads a source that is gone as the fill value.
+            stamp.check_unchanged()
         handle = HDF5_FILES.get(self.stamp)
         # HDF5 itself is not safe for threads.
         with handle.lock:
@@ -65,14 +82,33 @@ class Hdf5Source(DatasetSource):
                 raise self._damaged(f"frames {start} to {stop}", error) from error
 
 
-def _numeric_datasets(file: Any) -> dict[str, Any]:
+def _datasets(file: Any, path: str, walk: StorageWalk, wanted: Collection[str]) -> dict[str, Any]:
+    """Return the datasets of a file by name; links to other files are not followed.
+
+    Others than the `wanted` ones may be virtual datasets that cannot be read.
+    """
     found: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(("#refs#", "#subsystem#")):
             found[name] = item
 
-    file.visititems(visit)
+    try:
+        file.visititems(visit)
+        for name, item in list(found.items()):
+            try:
+                walk.check_circles(item)
+            except UnreadableFileError:
+                if not wanted or name in wanted:
+                    raise
+                del found[name]
+    except ScopeflowError:
+        raise
+    except Exception as error:
+        raise UnreadableFileError(
+            f"{path}: its list of datasets is damaged ("
+            f"{excerpt(f'{type(error).__name__}: {error}')}). Restore it from the original"
+        ) from error
     return found
 
 
@@ -81,11 +117,15 @@ def _writer_axes(data: Any, file: Any, name: str) -> str | None:
     order = data.attrs.get("dimension_ordering", file.attrs.get("dimension_ordering"))
     if order is None or data.ndim != 3:
         return None
-    positions = [int(position) for position in np.ravel(order)]
-    if sorted(positions) != [0, 1, 2]:
+    try:
+        positions = [int(position) for position in np.ravel(order)]
+        is_order = sorted(positions) == [0, 1, 2] and positions == np.ravel(order).tolist()
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        is_order = False
+    if not is_order:
         raise InputError(
-            f"{name}: its attribute dimension_ordering is {positions}, not an order of 0, 1, 2. "
-            'Pass axes=, for example axes="TYX".'
+            f"{name}: its attribute dimension_ordering is {excerpt(repr(order))}, not an order of "
+            '0, 1, 2. Pass axes=, for example axes="TYX".'
         )
     letters = ["", "", ""]
     for letter, position in zip("YXT", positions, strict=True):
@@ -129,6 +169,11 @@ def open_hdf5(
     ``dataset`` names them. MATLAB files hold ``(H, W, T)`` in MATLAB's order, which HDF5 reverses;
     ``axes`` of a MATLAB file is in MATLAB's order.
 
+    Values that are not there are an error: chunks never written, and sources of virtual datasets
+    that are gone or too small. With ``missing="mask"`` their frames are ``absent``; with
+    ``missing="fill"`` what was never written is the fill value. Links to other files are not
+    followed, external storage is refused, and sources must be regular files of this machine.
+
     Raises InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError: the file, its
         datasets or their axes cannot be used.
     """
@@ -137,7 +182,9 @@ def open_hdf5(
     name = str(path)
     with handle.lock:
         file = handle.value
-        found = _numeric_datasets(file)
+        walk = StorageWalk(stamp.path)
+        given = (dataset,) if isinstance(dataset, str) else tuple(dataset or ())
+        found = _datasets(file, name, walk, {str(key).strip("/") for key in given})
         matlab = any("MATLAB_class" in item.attrs for item in found.values()) or (
             str(path).lower().endswith(".mat")
         )
@@ -150,6 +197,8 @@ def open_hdf5(
         letters, origin = _stored_axes(first, file, where, matlab, axes)
         logical = matlab and _text(first.attrs.get("MATLAB_class")) == "logical"
         types = [np.dtype(bool) if logical else found[key].dtype for key in chosen]
+        if 0 in first.shape:
+            walk.lacks(first, None)  # a missing source is the reason more often than an empty file
         facts = dataset_facts(
             where, chosen, letters, tuple(first.shape), types,
             z=z, axes=f"{letters}, {origin}", reason=reason, noun="dataset",
@@ -158,8 +207,44 @@ def open_hdf5(
         per_chunk = 1
         if first.chunks is not None and "T" in layout.axes:
             per_chunk = min(int(first.chunks[layout.axes.index("T")]), max(1, layout.size("T")))
+        for key in chosen:
+            check_sizes(found[key].shape, found[key].chunks, found[key].dtype.itemsize, where)
+        absent = _absent([found[key] for key in chosen], walk, layout, where, missing)
     kind = "MAT v7.3" if matlab else "HDF5"
-    return Hdf5Source(stamp=stamp, kind=kind, frames_per_chunk=per_chunk, **facts)
+    return Hdf5Source(
+        stamp=stamp,
+        kind=kind,
+        frames_per_chunk=per_chunk,
+        absent=absent,
+        sources=tuple(one for path, one in walk.stamps.items() if path != stamp.path),
+        **facts,
+    )
+
+
+def _absent(
+    chosen: Sequence[Any], walk: StorageWalk, layout: AxisLayout, where: str, missing: str
+) -> tuple[int, ...]:
+    """Return the frames whose values the datasets lack, or refuse them."""
+    time = layout.axes.index("T") if "T" in layout.axes else None
+    fixed = dict(layout.fixed)
+    needed = tuple(
+        (fixed[axis], fixed[axis] + 1) if axis in fixed else (0, size)
+        for axis, size in enumerate(layout.shape)
+    )
+    spans: list[tuple[int, int]] = []
+    first: Lack | None = None
+    for data in chosen:
+        for lack in walk.lacks(data, time, layout.fixed):
+            if lack.left_out and missing == "fill":
+                continue
+            parts = [part for box in lack.boxes if (part := cut(box, needed)) is not None]
+            if parts:
+                first = first or lack
+                spans += [(0, 1) if time is None else part[time] for part in parts]
+    if first is None:
+        return ()
+    fills = "HDF5" if first.left_out else ""
+    return absent_or_refused(where, first.gap, spans, layout.size("T"), missing, fills)
 
 
 def _text(value: Any) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import zarr
 from numpy.typing import NDArray
 
-from scopeflow.errors import InputError, MemoryLimitError, ScopeflowError, UnreadableFileError
+from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
 from scopeflow.io.locations import (
     Location,
     RemotePath,
@@ -31,7 +29,7 @@ from scopeflow.io.read.axes import (
 )
 from scopeflow.io.read.discovery import choose_datasets
 from scopeflow.io.read.files import FileStamp, list_folder
-from scopeflow.io.read.gaps import absent_or_refused, frames_text, refusal
+from scopeflow.io.read.gaps import absent_or_refused, check_sizes, frames_text, refusal
 from scopeflow.io.read.ome_zarr import Multiscale, axis_letters, channel_names, first_multiscale
 from scopeflow.io.read.source import LayoutSource
 from scopeflow.io.read.states import file_states
@@ -43,7 +41,6 @@ from scopeflow.strict.values import excerpt
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-_LARGEST = 2**63 - 1
 
 
 def is_zarr(path: Location) -> bool:
@@ -229,36 +226,6 @@ def _stored_axes(
     return letters, origin
 
 
-def _check_sizes(array: Any, where: str) -> None:
-    """Refuse what no array can be, before memory is taken for it."""
-    shape, chunk = tuple(array.shape), tuple(array.chunks)
-    size = array.dtype.itemsize
-    if any(n < 0 for n in shape) or any(n < 1 for n in chunk):
-        raise UnreadableFileError(
-            f"{where}: its metadata give the shape {excerpt(repr(shape))} in chunks of "
-            f"{excerpt(repr(chunk))}; sizes must be positive. Copy or export it again."
-        )
-    if prod(shape) * size > _LARGEST:
-        raise UnreadableFileError(
-            f"{where}: its metadata give the shape {excerpt(repr(shape))}, more than any file "
-            "holds. They are damaged; copy or export it again."
-        )
-    needed = prod(chunk) * size
-    if needed > 2**30 and needed > _memory():
-        raise MemoryLimitError(
-            f"{where}: one chunk {excerpt(repr(chunk))} takes {needed / 1e9:.3g} GB of memory, and "
-            f"this machine has {_memory() / 1e9:.3g} GB. Store it in smaller chunks, or use a "
-            "larger machine"
-        )
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return _LARGEST
-
-
 def _absent(
     array: Any, folder: Location, layout: AxisLayout, sizes: Mapping[str, int], missing: str
 ) -> tuple[int, ...]:
@@ -320,7 +287,7 @@ def open_zarr(
     array, key, reason, multiscale = _choose_array(node, name, dataset)
     where = f"{name}, {key}" if key else name
     letters, origin = _stored_axes(array, multiscale, where, axes)
-    _check_sizes(array, where)
+    check_sizes(array.shape, array.chunks, array.dtype.itemsize, where)
     layout, note = resolve_layout(letters, array.shape, where, z=z)
     dtype = check_video(layout.video_shape, array.dtype, where)
     stamp, sizes = list_folder(folder / key)

@@ -106,11 +106,13 @@ class ChunkGrid:
 
     def needed(self, keys: Iterable[str]) -> list[tuple[int, ...]]:
         """Return the chunks among some files that hold pixels of the frames."""
+        return self._of_frames(place for place in map(self.place, keys) if place is not None)
+
+    def _of_frames(self, places: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
         return [
             place
-            for place in map(self.place, keys)
-            if place is not None
-            and all(a <= n < b for n, (a, b) in zip(place, self._needed, strict=True))
+            for place in places
+            if all(a <= n < b for n, (a, b) in zip(place, self._needed, strict=True))
         ]
 
     def spans_of(self, keys: Iterable[str]) -> Gaps | None:
@@ -125,7 +127,11 @@ class ChunkGrid:
 
         Takes time and memory by the number of files, not of chunks: headers may name any.
         """
-        there = set(self.needed(keys))
+        return self.gaps_between(place for place in map(self.place, keys) if place is not None)
+
+    def gaps_between(self, places: Iterable[tuple[int, ...]]) -> Gaps | None:
+        """Return what frames lack where only some chunks are there, as :meth:`gaps`."""
+        there = set(self._of_frames(places))
         if len(there) == prod(stop - start for start, stop in self._needed):
             return None
         first, last = (0, 1) if self.time is None else self._needed[self.time]

@@ -1,0 +1,388 @@
+"""Where an HDF5 file has the values of a dataset, and which of them are not there.
+
+HDF5 reads what was never written, and what a virtual dataset takes from a file that is gone, as the
+fill value. It follows virtual datasets that are their own source until the process ends, and reads
+external files and sources whatever they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import h5py
+from h5py import h5d, h5o, h5s
+
+from scopeflow.errors import ScopeflowError, UnreadableFileError
+from scopeflow.io.locations import RemotePath, location
+from scopeflow.io.read.boxes import Box, TooManyPartsError, cut, mapped, selected, uncovered, whole
+from scopeflow.io.read.files import FileStamp, stamp_file
+from scopeflow.io.zarr.grid import ChunkGrid
+from scopeflow.strict.values import excerpt
+
+__all__ = ["Lack", "StorageWalk"]
+
+_DEEPEST = 16
+_MOST_SOURCES = 100_000
+_PRINTF = re.compile(r"%%|%b")
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Values of a dataset that are not there.
+
+    `gap`: a clause for people that names the first of them. `left_out`: the writer may have left
+    them out since they are the fill value.
+    """
+
+    boxes: tuple[Box, ...]
+    gap: str
+    left_out: bool
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """Where a virtual dataset has a part of its values."""
+
+    file: str
+    dataset: str
+    target: Any
+    source: Any
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether names hold %b, the number of a block, so that any number of sources is meant."""
+        if "%b" not in _PRINTF.findall(self.file) + _PRINTF.findall(self.dataset):
+            return False
+        is_regular = self.target.get_select_type() == h5s.SEL_HYPERSLABS
+        is_regular = is_regular and self.target.is_regular_hyperslab()
+        return is_regular and h5s.UNLIMITED in self.target.get_regular_hyperslab()[2]
+
+    def names(self, number: int) -> tuple[str, str]:
+        """Return the names of the file and of the dataset of one block."""
+
+        def written(match: re.Match[str]) -> str:
+            return "%" if match[0] == "%%" else str(number)
+
+        return _PRINTF.sub(written, self.file), _PRINTF.sub(written, self.dataset)
+
+
+def _mappings(data: Any) -> list[_Mapping]:
+    """Return the parts of a virtual dataset; empty for others."""
+    plist = data.id.get_create_plist()
+    if plist.get_layout() != h5d.VIRTUAL:
+        return []
+    return [
+        _Mapping(
+            plist.get_virtual_filename(n),
+            plist.get_virtual_dsetname(n),
+            plist.get_virtual_vspace(n),
+            plist.get_virtual_srcspace(n),
+        )
+        for n in range(plist.get_virtual_count())
+    ]
+
+
+@dataclass
+class StorageWalk:
+    """Looks at where datasets of one file have their values; reads none of these.
+
+    `path`: the file. `stamps` collects the other files that hold values, by their path.
+    """
+
+    path: str
+    stamps: dict[str, FileStamp] = field(default_factory=dict)
+    _harmless: set[tuple[str, int]] = field(default_factory=set)
+
+    def check_circles(self, data: Any) -> None:
+        """Refuse a virtual dataset that is its own source, or has its values in external storage.
+
+        To be called before its shape is asked for, which may follow its sources.
+        """
+        if data.id.get_create_plist().get_layout() == h5d.VIRTUAL:
+            self._check(data, self.path, ())
+
+    def _check(self, data: Any, path: str, trail: tuple[tuple[str, int], ...]) -> None:
+        plist = data.id.get_create_plist()
+        if plist.get_external_count():
+            names = ", ".join(repr(os.fsdecode(one[0])) for one in data.external or ())
+            raise UnreadableFileError(
+                f"{path}, {data.name}: its values are those of other files ({excerpt(names)}), "
+                "which HDF5 calls external storage. Any file could be named there, so they are not "
+                "read. Copy the dataset into the file (h5repack does)."
+            )
+        if plist.get_layout() != h5d.VIRTUAL:
+            return
+        here = (os.path.realpath(path), _address(data))
+        if here in trail:
+            raise UnreadableFileError(
+                f"{self.path}: the virtual dataset {data.name} of {path} is its own source, "
+                "directly or through others, and so has no values. The file is damaged; make it "
+                "again"
+            )
+        if len(trail) >= _DEEPEST:
+            raise UnreadableFileError(
+                f"{self.path}: the virtual dataset {data.name} has its values in others that have "
+                f"theirs in others, more than {_DEEPEST} times. Copy the values into one file"
+            )
+        if here in self._harmless:
+            return
+        for mapping in _mappings(data):
+            for file, name in _all_names(mapping):
+                with self._source(data, path, file, name) as (source, where, _):
+                    if source is None:
+                        if mapping.is_numbered:
+                            break  # the first that is missing ends the sequence
+                        continue
+                    self._check(source, where, (*trail, here))
+        self._harmless.add(here)
+
+    def lacks(
+        self, data: Any, time: int | None, fixed: tuple[tuple[int, int], ...] = ()
+    ) -> list[Lack]:
+        """Return which values of a dataset are not there.
+
+        `time`, `fixed`: axis of the frames, and axes of which only one index is needed.
+
+        Raises UnreadableFileError: the values are in external storage, in more parts than can be
+            checked, or in sources that a later one shows to be missing.
+        """
+        self._check(data, self.path, ())
+        try:
+            return self._lacks(data, self.path, time, fixed)
+        except TooManyPartsError:
+            raise UnreadableFileError(
+                f"{self.path}, {data.name}: the virtual dataset consists of more parts than can be "
+                "checked. Copy its values into one dataset"
+            ) from None
+
+    def _lacks(
+        self, data: Any, path: str, time: int | None, fixed: tuple[tuple[int, int], ...]
+    ) -> list[Lack]:
+        layout = data.id.get_create_plist().get_layout()
+        shape = tuple(int(n) for n in data.shape)
+        name = f"the dataset {data.name}" + (f" of {path}" if path != self.path else "")
+        if layout == h5d.VIRTUAL:
+            return self._virtual_lacks(data, path)
+        if layout == h5d.CHUNKED:
+            grid = ChunkGrid(shape, data.chunks, "", ".", time, fixed)
+            counts = [-(-n // size) for n, size in zip(shape, data.chunks, strict=True)]
+            if data.id.get_num_chunks() >= prod(counts):
+                return []
+            gaps = grid.gaps_between(_chunks(data, grid))
+            if gaps is None:
+                return []
+            boxes = [_frames_box(shape, time, span) for span in gaps.spans]
+            return [Lack(tuple(boxes), f"{name} lacks its chunk {gaps.first}", True)]
+        if (
+            layout == h5d.CONTIGUOUS
+            and data.id.get_space_status() == h5d.SPACE_STATUS_NOT_ALLOCATED
+        ):
+            return [Lack((whole(shape),), f"{name} was never written", True)]
+        return []
+
+    def _virtual_lacks(self, data: Any, path: str) -> list[Lack]:
+        shape = tuple(int(n) for n in data.shape)
+        lacks: list[Lack] = []
+        covered: list[Box] = []
+        for mapping in _mappings(data):
+            for target, file, name in self._parts(data, path, mapping, shape):
+                covered += target
+                if target:
+                    lacks += self._part_lacks(data, path, file, name, mapping.source, target)
+            if len(covered) > _MOST_SOURCES:
+                raise TooManyPartsError
+        left = uncovered(shape, covered)
+        if left:
+            gap = f"the virtual dataset {data.name} has no source for a part of it"
+            lacks.append(Lack(tuple(left), gap, True))
+        return lacks
+
+    def _parts(
+        self, data: Any, path: str, mapping: _Mapping, shape: tuple[int, ...]
+    ) -> Iterator[tuple[list[Box], str, str]]:
+        """Yield where each source goes, and its names."""
+        if not mapping.is_numbered:
+            yield selected(mapping.target, shape), *mapping.names(0)
+            return
+        number = 0
+        while True:
+            target = selected(mapping.target, shape, number)
+            inside = [box for box in target if cut(box, whole(shape)) is not None]
+            if not inside or number > _MOST_SOURCES:
+                break
+            yield inside, *mapping.names(number)
+            number += 1
+        if number == 0:
+            file, name = mapping.names(0)
+            raise UnreadableFileError(
+                f"{path}, {data.name}: the virtual dataset has no frames, since its first source "
+                f"{name!r} in {excerpt(repr(file))} is missing. Copy the recording again"
+            )
+        later = self._later(data, path, mapping, number)
+        if later is not None:
+            raise UnreadableFileError(
+                f"{path}, {data.name}: the source {mapping.names(number)[0]!r}, "
+                f"{mapping.names(number)[1]!r} is missing, though a later one is there "
+                f"({later!r}); the virtual dataset ends before it. Copy the recording again"
+            )
+
+    def _later(self, data: Any, path: str, mapping: _Mapping, number: int) -> str | None:
+        """Return a source after the last one of a sequence, which should then not be the last."""
+        is_file = "%b" in _PRINTF.findall(mapping.file)
+        folder, pattern = os.path.split(mapping.file if is_file else mapping.dataset)
+        if is_file:
+            found = _folders(path, folder, mapping.file)
+            names = [name for place in found if os.path.isdir(place) for name in os.listdir(place)]
+        else:
+            with self._source(data, path, mapping.names(0)[0], folder or "/") as (group, _, _):
+                names = list(group) if isinstance(group, h5py.Group) else []
+        parts = [re.escape(part.replace("%%", "%")) for part in pattern.split("%b")]
+        expected = re.compile(r"(\d+)".join(parts))
+        later = [name for name in names if (m := expected.fullmatch(name)) and int(m[1]) > number]
+        return min(later) if later else None
+
+    def _part_lacks(
+        self, data: Any, path: str, file: str, name: str, space: Any, target: list[Box]
+    ) -> list[Lack]:
+        with self._source(data, path, file, name) as (source, where, why):
+            if source is None or not isinstance(source, h5py.Dataset):
+                told = why or "it is no dataset"
+                gap = f"the source {name!r} of {data.name} in {excerpt(repr(where))} {told}"
+                return [Lack(tuple(target), gap, False)]
+            shape = tuple(int(n) for n in source.shape or ())
+            if not _fits(space, shape, target):
+                gap = (
+                    f"the source {name!r} of {data.name} in {where!r} has the shape {shape}, "
+                    "smaller than what is taken from it"
+                )
+                return [Lack(tuple(target), gap, False)]
+            found = self._lacks(source, where, 0 if shape else None, ())
+            taken = selected(space, shape) if found else []
+            return [
+                Lack(tuple(places), lack.gap, lack.left_out)
+                for lack in found
+                if (places := [p for box in lack.boxes for p in mapped(box, taken, target)])
+            ]
+
+    @contextmanager
+    def _source(
+        self, data: Any, path: str, file: str, name: str
+    ) -> Iterator[tuple[Any, str, str | None]]:
+        """Open a source for the duration of the block: it, its file, or why it is not there."""
+        if file == ".":
+            yield _member(data.file, name), path, "is missing"
+            return
+        if isinstance(location(self.path), RemotePath):
+            raise UnreadableFileError(
+                f"{self.path}, {data.name}: the values are in another file ({excerpt(repr(file))}), "
+                "which is not read from a remote file. Copy them into one file"
+            )
+        # HDF5 tries one after the other, and opening a pipe would never end.
+        there = [one for one in _candidates(path, file) if os.path.exists(one)]
+        if not there:
+            yield None, file, "is missing: there is no such file"
+            return
+        found = there[0]
+        if not all(stat.S_ISREG(os.stat(one).st_mode) for one in there):
+            found = next(one for one in there if not stat.S_ISREG(os.stat(one).st_mode))
+            raise UnreadableFileError(
+                f"{self.path}, {data.name}: its source {found} is no regular file, but a folder, a "
+                "pipe or a device, and is not read. Make the virtual dataset again"
+            )
+        try:
+            self.stamps[os.path.abspath(found)] = stamp_file(found)
+            opened = h5py.File(found, "r", locking="best-effort")
+        except ScopeflowError as error:
+            yield None, found, f"cannot be read ({error})"
+            return
+        except Exception as error:
+            yield None, found, f"cannot be opened ({excerpt(str(error))})"
+            return
+        with opened:
+            yield _member(opened, name), found, "is missing"
+
+
+def _member(file: Any, name: str) -> Any:
+    """Return what a file holds under a name; None where that is nothing, or in another file."""
+    place = file
+    for part in name.strip("/").split("/"):
+        if not part:
+            continue
+        if not isinstance(place, h5py.Group):
+            return None
+        try:
+            link = place.get(part, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                return None
+            if isinstance(link, h5py.SoftLink):
+                start = place.file if link.path.startswith("/") else place
+                place = _member(start, link.path)
+            else:
+                place = place[part]
+        except (KeyError, RuntimeError, OSError, RecursionError):
+            return None
+    return place
+
+
+def _address(data: Any) -> int:
+    return int(h5o.get_info(data.id).addr)
+
+
+def _all_names(mapping: _Mapping) -> Iterator[tuple[str, str]]:
+    for number in range(_MOST_SOURCES if mapping.is_numbered else 1):
+        yield mapping.names(number)
+
+
+def _folders(path: str, folder: str, file: str) -> list[str]:
+    """Return where HDF5 looks for the sources of a virtual dataset."""
+    home = os.path.dirname(os.path.abspath(path))
+    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", home)
+    above = [one for one in prefix.split(os.pathsep) if one]
+    above += [home, os.getcwd(), os.path.dirname(os.path.realpath(path))]
+    if os.path.isabs(file):
+        return [folder, *above]
+    return [os.path.join(one, folder) for one in above]
+
+
+def _candidates(path: str, file: str) -> list[str]:
+    folder, name = os.path.split(file)
+    return [os.path.join(one, name) for one in _folders(path, folder, file)]
+
+
+def _fits(space: Any, shape: tuple[int, ...], target: list[Box]) -> bool:
+    """Whether a source of a shape holds what is taken from it."""
+    wanted = sum(prod(high - low for low, high in box) for box in target)
+    if space.get_select_type() == h5s.SEL_ALL:
+        sides = [n for n in shape if n != 1]
+        needed = [b - a for a, b in target[0] if b - a != 1] if len(target) == 1 else []
+        grown = len(sides) == len(needed) and sides[1:] == needed[1:]
+        return prod(shape) == wanted or (grown and prod(shape) > wanted)
+    taken = selected(space, shape)
+    if any(len(box) != len(shape) for box in taken):
+        return False
+    inside = all(high <= n for box in taken for (_, high), n in zip(box, shape, strict=True))
+    return inside and sum(prod(high - low for low, high in box) for box in taken) >= wanted
+
+
+def _frames_box(shape: tuple[int, ...], time: int | None, span: tuple[int, int]) -> Box:
+    return tuple(span if axis == time else (0, size) for axis, size in enumerate(shape))
+
+
+def _chunks(data: Any, grid: ChunkGrid) -> list[tuple[int, ...]]:
+    """Return the chunks of a dataset that were written."""
+    found: list[tuple[int, ...]] = []
+
+    def visit(chunk: Any) -> None:
+        found.append(
+            tuple(int(n) // size for n, size in zip(chunk.chunk_offset, grid.chunk, strict=True))
+        )
+
+    data.id.chunk_iter(visit)  # get_chunk_info would begin anew for each chunk
+    return found
