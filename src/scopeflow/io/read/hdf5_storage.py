@@ -281,8 +281,8 @@ class StorageWalk:
             return
         if isinstance(location(self.path), RemotePath):
             raise UnreadableFileError(
-                f"{self.path}, {data.name}: the values are in another file ({excerpt(repr(file))}), "
-                "which is not read from a remote file. Copy them into one file"
+                f"{self.path}, {data.name}: its values are in {excerpt(repr(file))}, "
+                "another file, which is not read from a remote one. Copy them into one file"
             )
         # HDF5 tries one after the other, and opening a pipe would never end.
         there = [one for one in _candidates(path, file) if os.path.exists(one)]
