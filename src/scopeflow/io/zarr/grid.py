@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import count, product
 from math import prod
 from typing import Any
 
@@ -97,6 +97,10 @@ class ChunkGrid:
         pairs = zip(items, self.chunk, strict=True)
         return tuple((start // size, -(-stop // size)) for (start, stop), size in pairs)
 
+    @property
+    def _count(self) -> int:
+        return prod(stop - start for start, stop in self._needed)
+
     def frames_of(self, place: tuple[int, ...]) -> tuple[int, int]:
         """Return the first frame of a chunk and the one after its last."""
         if self.time is None:
@@ -127,12 +131,18 @@ class ChunkGrid:
 
         Takes time and memory by the number of files, not of chunks: headers may name any.
         """
+        if self._count <= len(keys):
+            # The usual case, where all is there: making names is quicker than taking them apart.
+            numbers = [list(map(str, range(start, stop))) for start, stop in self._needed]
+            names = map(self.separator.join, product(*numbers))
+            if set(keys).issuperset(self.prefix + name for name in names):
+                return None
         return self.gaps_between(place for place in map(self.place, keys) if place is not None)
 
     def gaps_between(self, places: Iterable[tuple[int, ...]]) -> Gaps | None:
         """Return what frames lack where only some chunks are there, as :meth:`gaps`."""
         there = set(self._of_frames(places))
-        if len(there) == prod(stop - start for start, stop in self._needed):
+        if len(there) == self._count:
             return None
         first, last = (0, 1) if self.time is None else self._needed[self.time]
         found = Counter(0 if self.time is None else place[self.time] for place in there)
