@@ -101,7 +101,7 @@ _OPENERS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
     "mat": (open_mat, ("axes", "dataset", "z")),
     "nd2": (partial(_of_images, open_nd2), ("position", "z", "missing")),
     "czi": (partial(_of_images, open_czi), ("position", "z", "missing")),
-    "video": (open_video_file, ()),
+    "video": (open_video_file, ("missing",)),
     "suite2p": (lambda path: open_suite2p(path.parent), ()),
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,13 @@ from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.axes import check_video
 from scopeflow.io.read.files import HandleCache, stamp_file
 from scopeflow.io.read.source import FileSource
+from scopeflow.io.read.video_container import container_damage
+from scopeflow.io.read.video_decoder import DamagedFrameError, Decoder, import_av, unreadable
+from scopeflow.io.read.video_index import VideoIndex, completed_times, dependent_frames
 
 __all__ = ["VideoFileSource", "import_av", "open_video_file"]
+
+logger = logging.getLogger(__name__)
 
 _GREY_16 = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
 _LUMA_FULL = ("gray", "yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p", "yuvj411p")
@@ -31,103 +38,23 @@ _LONGEST_CHUNK = 64
 _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
-def import_av() -> Any:
-    """Return the module ``av``.
-
-    Raises InputError: PyAV is not installed.
-    """
-    try:
-        import av  # here: an extra, and slow to import
-    except ImportError as error:
-        raise InputError(
-            f"AVI, MP4 and MKV video needs the package PyAV, which cannot be imported ({error}). "
-            "Install it with: pip install 'scopeflow[video]'"
-        ) from None
-    return av
-
-
-class _Decoder:
-    """An open file that gives frames by number and goes on from where it stands."""
-
-    def __init__(self, path: str) -> None:
-        av = import_av()
-        try:
-            self._container = av.open(path)
-            self.stream = self._container.streams.video[0]
-        except (av.error.FFmpegError, IndexError, OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
-        self._path = path
-        self._frames: Any = None
-        self._next_time: int | None = None
-
-    def close(self) -> None:
-        self._container.close()
-
-    def index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the times of all frames in order, and those of key frames, in stream units."""
-        times, keys = [], []
-        self._frames = None
-        self._container.seek(0, backward=True)
-        for packet in self._container.demux(self.stream):
-            time = packet.pts if packet.pts is not None else packet.dts
-            # Packets without bytes repeat the frame before, or end the stream.
-            if time is None or packet.size == 0:
-                continue
-            times.append(time)
-            if packet.is_keyframe:
-                keys.append(time)
-        return np.unique(np.array(times, np.int64)), np.unique(np.array(keys, np.int64))
-
-    def frames(self, times: NDArray[np.int64]) -> Any:
-        """Yield the decoded frames of these times, which follow each other."""
-        stands_there = self._frames is not None and self._next_time == times[0]
-        if not stands_there and not self._go_to(int(times[0])):
-            self._restart()
-        wanted = iter(times.tolist())
-        time = next(wanted)
-        for frame in self._frames:
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            if stamp is None or stamp < time:
-                continue
-            if stamp > time:
-                break
-            yield frame
-            following = next(wanted, None)
-            if following is None:
-                self._next_time = None
-                return
-            time = following
-        self._frames = None
-        raise _unreadable(self._path, f"the frame at {time * self.stream.time_base} s is missing")
-
-    def continue_at(self, time: int | None) -> None:
-        """Note the time of the frame that the decoder would give next."""
-        self._next_time = time
-
-    def _go_to(self, time: int) -> bool:
-        """Seek to the key frame before a time; False where the file cannot seek so."""
-        self._container.seek(time, stream=self.stream, backward=True)
-        first = next(iter(self._container.decode(self.stream)), None)
-        stamp = None if first is None else (first.pts if first.pts is not None else first.dts)
-        if stamp is None or stamp > time:
-            return False
-        self._container.seek(time, stream=self.stream, backward=True)
-        self._frames = self._container.decode(self.stream)
-        return True
-
-    def _restart(self) -> None:
-        self._container.seek(0, backward=True)
-        self._frames = self._container.decode(self.stream)
-
-
-def _unreadable(path: str, reason: object) -> UnreadableFileError:
+def _incomplete(path: str, problem: str) -> UnreadableFileError:
     return UnreadableFileError(
-        f"{path}: cannot be decoded as video ({reason}). It is truncated or damaged, or its codec "
-        "is unknown; copy it again, or convert it, for example to FFV1 in AVI or to TIFF."
+        f"{path}: the video is truncated or damaged: {problem}. Copy it again; or use "
+        'missing="mask" to mark the frames that are not there as invalid, or give the video a new '
+        "container, for example with ffmpeg -i IN -c copy OUT.mkv, if it is known to be whole."
     )
 
 
-_FILES: HandleCache[_Decoder] = HandleCache(_Decoder)
+def _damaged_frame(path: str, times: NDArray[np.int64], time: int) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path}: frame {int(np.searchsorted(times, time))} is damaged or missing, it cannot be "
+        'decoded as video. Copy the file again, or use missing="mask" to mark the frames concerned '
+        "as invalid."
+    )
+
+
+_FILES: HandleCache[Decoder] = HandleCache(Decoder)
 
 
 def _grey(frame: Any) -> NDArray[Any]:
@@ -169,19 +96,32 @@ class VideoFileSource(FileSource):
         if start == stop:
             return block
         times = np.frombuffer(self.times, np.int64)
+        absent = frozenset(self.absent)
         handle = _FILES.get(self.stamp)
         # One decoder has one place in the file.
         with handle.lock:
-            decoder = handle.value
-            try:
-                for position, frame in enumerate(decoder.frames(times[start:stop])):
-                    block[position, ..., 0] = _grey(frame)
-            except ScopeflowError:
-                raise
-            except (OSError, ValueError) as error:  # errors of FFmpeg are both
-                raise _unreadable(self.stamp.path, error) from error
-            decoder.continue_at(int(times[stop]) if stop < len(times) else None)
+            for is_absent, run in groupby(range(start, stop), absent.__contains__):
+                if not is_absent:
+                    numbers = list(run)
+                    self._decode(handle.value, times, block[numbers[0] - start :], numbers)
         return block
+
+    def _decode(
+        self, decoder: Decoder, times: NDArray[np.int64], block: NDArray[Any], numbers: list[int]
+    ) -> None:
+        """Fill the begin of a block with frames that follow each other."""
+        first, end = numbers[0], numbers[-1] + 1
+        try:
+            frames = decoder.frames(times[first:end], passes_damage=bool(self.absent))
+            for position, frame in enumerate(frames):
+                block[position, ..., 0] = _grey(frame)
+        except ScopeflowError:
+            raise
+        except DamagedFrameError as error:
+            raise _damaged_frame(self.stamp.path, times, error.time) from error
+        except (OSError, ValueError) as error:  # errors of FFmpeg are both
+            raise unreadable(self.stamp.path, error) from error
+        decoder.continue_at(int(times[end]) if end < len(times) else None)
 
     def identity(self) -> dict[str, object]:
         """Return what changes when the data change."""
@@ -193,7 +133,9 @@ class VideoFileSource(FileSource):
         }
 
 
-def open_video_file(path: str | Path) -> VideoFileSource:
+def open_video_file(
+    path: str | Path, *, missing: Literal["error", "mask"] = "error"
+) -> VideoFileSource:
     """Open an AVI, MP4, MKV or MOV file as a recording; nothing is decoded but the first frame.
 
     The file is read through once for the times of its frames, so that every frame is found by its
@@ -201,27 +143,43 @@ def open_video_file(path: str | Path) -> VideoFileSource:
     of YUV video the luma is taken, expanded from 16–235 to 0–255 unless the file says that it has
     the full range; RGB video is weighted 0.299 R + 0.587 G + 0.114 B, which keeps grey exactly.
 
+    A file that is cut off is no shorter recording: what the container declares (sizes of its parts,
+    checksums, number of frames, duration) is compared with what is there, and frames that the
+    decoder finds damaged are refused when they are read. With ``missing="mask"`` all frames are
+    decoded once, and those that are damaged, need a damaged one, or were declared and not found are
+    in ``absent``.
+
     Raises InputError: PyAV is not installed, or the pixels are of a kind without a rule.
-    Raises UnreadableFileError: the file is damaged or of an unknown codec.
+    Raises UnreadableFileError: the file is truncated, damaged, unfinished or of an unknown codec.
 
     References
     ----------
     ITU-R BT.601, luma and its range.
     """
+    if missing not in ("error", "mask"):
+        raise InputError(
+            f'{path}: missing={missing!r} is not for video; use missing="mask" to mark frames that '
+            "are damaged or cut off as invalid"
+        )
     stamp = stamp_file(path)
     handle = _FILES.get(stamp)
     with handle.lock:
         decoder = handle.value
         try:
-            times, keys = decoder.index()
-            first = next(iter(decoder.frames(times[:1])), None) if len(times) else None
+            index = decoder.index()
+            problem = container_damage(stamp.path) or index.problem()
+            if missing == "error" and problem:
+                raise _incomplete(stamp.path, problem)
+            times, lost, first = _found(decoder, index, missing, stamp.path, problem)
         except ScopeflowError:
             raise
+        except DamagedFrameError as error:
+            raise _damaged_frame(stamp.path, index.times, error.time) from error
         except (OSError, ValueError) as error:
-            raise _unreadable(stamp.path, error) from error
+            raise unreadable(stamp.path, error) from error
         decoder.continue_at(None)
         if first is None:
-            raise _unreadable(stamp.path, "it holds no frame")
+            raise unreadable(stamp.path, "it holds no frame")
         pixels = first.format.name
         stream = decoder.stream
         codec, base = stream.codec_context.name, float(stream.time_base)
@@ -233,7 +191,7 @@ def open_video_file(path: str | Path) -> VideoFileSource:
         )
     shape = (len(times), first.height, first.width, 1)
     dtype = check_video(shape, np.uint16 if pixels in _GREY_16 else np.uint8, str(path))
-    gaps = np.diff(np.searchsorted(times, keys))
+    gaps = np.diff(np.searchsorted(times, index.key_times))
     together = min(int(np.median(gaps)), _LONGEST_CHUNK) if len(gaps) else _LONGEST_CHUNK
     seconds = (times - times[0]) * base
     uniform = rate > 0 and bool(
@@ -259,4 +217,31 @@ def open_video_file(path: str | Path) -> VideoFileSource:
         frames_per_chunk=max(1, together),
         times=np.ascontiguousarray(times).tobytes(),
         codec=codec,
+        absent=tuple(int(n) for n in np.searchsorted(times, sorted(lost))),
     )
+
+
+def _found(
+    decoder: Decoder, index: VideoIndex, missing: str, path: str, problem: str
+) -> tuple[NDArray[np.int64], frozenset[int], Any]:
+    """Return the times of all frames, those of frames that lack pixels, and the first whole one."""
+    if missing == "error":
+        times = index.times
+        first = next(iter(decoder.frames(times[:1])), None) if len(times) else None
+        return times, frozenset(), first
+    # Which numbers the frames have would be a guess.
+    if len(index.times) < len(index.packets) or (index.lacks_beginning and problem):
+        raise unreadable(path, problem)
+    scan = decoder.scan()
+    if scan.first is None:
+        return index.times, frozenset(), None
+    times, lost = completed_times(index) if problem else (index.times, frozenset())
+    lost = dependent_frames(index, lost | scan.bad, scan.keys) & frozenset(times.tolist())
+    if problem and not index.declared:
+        logger.warning(
+            "%s: %s. It declares nowhere how many frames it has; the last of those that are "
+            "there is taken for the last of the recording.",
+            path,
+            problem,
+        )
+    return times, lost, scan.first
