@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["VideoMetadata", "micrometres", "seconds"]
+from scopeflow.strict.values import shortened
+
+__all__ = ["VideoMetadata", "micrometres", "seconds", "stated_number"]
+
+logger = logging.getLogger(__name__)
 
 # Spellings of length units in OME, ImageJ and NGFF files, in micrometres.
 _LENGTH_UNITS = {
@@ -70,6 +77,38 @@ class VideoMetadata:
         return dict(self.origins).get(fact, "")
 
 
+def stated_number(value: Any, fact: str, name: str) -> float:
+    """Return a number that a file states; 0 where it states none, or none above zero.
+
+    What is no number, such as ``"0,5"`` or ``"fast"``, is never guessed: the log has a warning, and
+    the fact is unknown. `fact` and `name`: which one, and of which file.
+
+    Examples
+    --------
+    >>> stated_number("0.5", "PhysicalSizeX", "movie.ome.tif")
+    0.5
+    >>> stated_number("0,5", "PhysicalSizeX", "movie.ome.tif")
+    0.0
+    """
+    if value is None or value == "":
+        return 0.0
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if number == 0:  # how programs say that they do not know
+        return 0.0
+    if not (math.isfinite(number) and number > 0):
+        logger.warning(
+            "%s: %s is %s, which is no number above zero; it is taken as unknown.",
+            name,
+            fact,
+            shortened(value),
+        )
+        return 0.0
+    return number
+
+
 def micrometres(value: float, unit: str) -> float | None:
     """Convert a length to micrometres; None for an unknown unit or a length not above zero.
 
@@ -88,4 +127,7 @@ def seconds(value: float, unit: str) -> float | None:
 
 def _converted(value: float, unit: str, units: dict[str, float]) -> float | None:
     factor = units.get(unit.strip().lower())
-    return value * factor if factor is not None and value > 0 else None
+    if factor is None or not value > 0:
+        return None
+    converted = value * factor
+    return converted if 0 < converted < math.inf else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import struct
 from dataclasses import dataclass
 from itertools import product
@@ -13,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
-from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.metadata import VideoMetadata, seconds, stated_number
 from scopeflow.io.read.axes import check_video, choose_index
 from scopeflow.io.read.files import HandleCache, stamp_file
 from scopeflow.io.read.source import PlaneSource
 
 __all__ = ["CziSource", "count_scenes", "open_czi"]
+
+logger = logging.getLogger(__name__)
 
 _COPY_AGAIN = "copy it again from the microscope"
 _TYPES = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32"}
@@ -229,14 +233,17 @@ def _metadata(
     pixel = names = interval = None
     try:
         document = ElementTree.fromstring(file.reader.raw_metadata)
-    except ElementTree.ParseError:  # facts are a convenience, the pixels are whole
+    except Exception as error:  # facts are a convenience, and the library raises many kinds
+        logger.warning("%s: its metadata cannot be read (%s); sizes are unknown.", path, error)
         document = ElementTree.Element("none")
     steps = {
-        item.get("Id"): float(item.findtext("Value") or 0)
+        str(item.get("Id")): stated_number(item.findtext("Value"), "Scaling", path)
         for item in document.iterfind("./Metadata/Scaling/Items/Distance")
     }
     if steps.get("X", 0) > 0 and steps.get("Y", 0) > 0:
-        pixel = (round(steps["Y"] * 1e6, 12), round(steps["X"] * 1e6, 12))
+        sides = (round(steps["Y"] * 1e6, 12), round(steps["X"] * 1e6, 12))
+        pixel = sides if all(0 < side < math.inf for side in sides) else None
+    if pixel is not None:
         origins.append(("pixel_size", "CZI metadata, Scaling"))
     image = "./Metadata/Information/Image/Dimensions"
     listed = [str(one.get("Name") or "") for one in document.iterfind(f"{image}/Channels/Channel")]
@@ -252,7 +259,7 @@ def _metadata(
             origins.append(("frame_interval", "mean of the acquisition times"))
     else:
         step = document.findtext(f"{image}/T/Positions/Interval/Increment")
-        interval = float(step) if step and float(step) > 0 else None
+        interval = seconds(stated_number(step, "interval of T", path), "s")
         if interval is not None:
             origins.append(("frame_interval", "CZI metadata, interval of T"))
     return VideoMetadata(pixel, times, interval, names, tuple(origins))
@@ -286,7 +293,8 @@ def _time_stamps(path: str, frames: int) -> tuple[float, ...] | None:
                 if number != frames:
                     return None
                 stamps = struct.unpack(f"<{number}d", file.read(8 * number))
-                return tuple(stamp - stamps[0] for stamp in stamps)
+                times = tuple(stamp - stamps[0] for stamp in stamps)
+                return times if all(map(math.isfinite, times)) else None
     except (OSError, ValueError, struct.error, ScopeflowError):  # times are a convenience
         return None
     return None

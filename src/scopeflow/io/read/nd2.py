@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.errors import InputError, UnreadableFileError
-from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.metadata import VideoMetadata, stated_number
 from scopeflow.io.read.axes import check_video, choose_index
 from scopeflow.io.read.files import HandleCache, stamp_file
 from scopeflow.io.read.source import PlaneSource
@@ -137,7 +138,7 @@ def open_nd2(
                 "missing. The recording was interrupted or the file is truncated; copy it again, "
                 "or export its complete part."
             )
-        metadata = _metadata(file, images, shape, sizes)
+        metadata = _metadata(file, images, shape, sizes, name)
     return Nd2Source(
         stamp=stamp,
         shape=shape,
@@ -185,8 +186,16 @@ def _missing_images(file: Any, images: tuple[int, ...], size: int, name: str) ->
     )
 
 
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
 def _metadata(
-    file: Any, images: tuple[int, ...], shape: tuple[int, int, int, int], sizes: dict[str, int]
+    file: Any,
+    images: tuple[int, ...],
+    shape: tuple[int, int, int, int],
+    sizes: dict[str, int],
+    name: str,
 ) -> VideoMetadata:
     origins = [
         ("axes", f"{''.join(sizes)}, ND2 attributes and experiment"),
@@ -196,14 +205,15 @@ def _metadata(
     ]
     pixel = times = interval = names = None
     voxel = file.voxel_size()
-    if voxel.x > 0 and voxel.y > 0:
-        pixel = (float(voxel.y), float(voxel.x))
+    sides = (stated_number(voxel.y, "pixel size", name), stated_number(voxel.x, "pixel size", name))
+    if all(sides):
+        pixel = sides
         origins.append(("pixel_size", "ND2 picture metadata"))
     try:
         stamps = file.events(orient="list").get("Time [s]", [])
     except Exception:  # times are a convenience, old files hold none
         stamps = []
-    if len(stamps) > max(images):
+    if len(stamps) > max(images) and all(_is_time(stamps[image]) for image in images):
         times = tuple(float(stamps[image]) for image in images)
         origins.append(("frame_times", "ND2 acquisition times"))
         if len(times) > 1 and times[-1] > times[0]:

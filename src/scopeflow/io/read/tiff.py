@@ -201,7 +201,7 @@ def open_tiff(
         )
         dtype = check_video(layout.video_shape, first.dtype, name)
         note = "; ".join(text for text in (pages.note, remark) if text)
-        metadata = read_metadata(file, kind, chosen[0], layout.video_shape)
+        metadata = read_metadata(file, kind, chosen[0], layout.video_shape, name)
         page_ends = tuple(accumulate(len(item.pages) for item in series))
         origins = (
             ("axes", f"{pages.letters}, {pages.origin}" + (f"; {note}" if note else "")),

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 from scopeflow.errors import InputError, UnreadableFileError
-from scopeflow.io.metadata import VideoMetadata, micrometres, seconds
+from scopeflow.io.metadata import VideoMetadata, micrometres, seconds, stated_number
 
 __all__ = ["check_complete", "read_metadata", "scanimage_axes"]
 
@@ -154,27 +154,31 @@ def _scanimage_facts(page: Any) -> dict[str, str]:
 
 
 def read_metadata(
-    file: Any, kind: str, series: int, shape: tuple[int, int, int, int]
+    file: Any, kind: str, series: int, shape: tuple[int, int, int, int], name: str
 ) -> VideoMetadata:
     """Read pixel size, frame interval and channel names of one series.
 
-    Plain TIFF resolution is not trusted, printers use it too.
+    Plain TIFF resolution is not trusted, printers use it too. What is no number is unknown, and the
+    log has a warning.
     """
     if kind == "OME-TIFF":
-        return _ome(file, series, shape)
+        return _ome(file, series, shape, name)
     if kind == "ImageJ TIFF":
-        return _imagej(file)
+        return _imagej(file, name)
     if kind == "ScanImage TIFF":
         facts = _scanimage_facts(file.pages[0])
-        rate = float(facts.get("SI.hRoiManager.scanVolumeRate", 0) or 0)
-        rate = rate or float(facts.get("SI.hRoiManager.scanFrameRate", 0) or 0)
-        if rate > 0:
+        # The rate of frames is another one where volumes are recorded: used without theirs only.
+        volumes, frames = "SI.hRoiManager.scanVolumeRate", "SI.hRoiManager.scanFrameRate"
+        key = frames if facts.get(volumes, "") in ("", "0", "0.0") else volumes
+        rate = stated_number(facts.get(key), key, name)
+        interval = seconds(1.0 / rate, "s") if rate else None
+        if interval is not None:
             origins = (("frame_interval", "ScanImage rate"),)
-            return VideoMetadata(frame_interval_s=1.0 / rate, origins=origins)
+            return VideoMetadata(frame_interval_s=interval, origins=origins)
     return VideoMetadata()
 
 
-def _ome(file: Any, series: int, shape: tuple[int, int, int, int]) -> VideoMetadata:
+def _ome(file: Any, series: int, shape: tuple[int, int, int, int], name: str) -> VideoMetadata:
     found = _ome_pixels(file)
     if series >= len(found):
         return VideoMetadata()
@@ -183,16 +187,17 @@ def _ome(file: Any, series: int, shape: tuple[int, int, int, int]) -> VideoMetad
     pixel = interval = names = None
     sizes = [
         micrometres(
-            float(pixels.attrib.get(f"PhysicalSize{axis}", 0)),
-            pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm"),
+            stated_number(pixels.attrib.get(key), key, name),
+            pixels.attrib.get(f"{key}Unit", "µm"),
         )
-        for axis in "YX"
+        for key in ("PhysicalSizeY", "PhysicalSizeX")
     ]
     if sizes[0] is not None and sizes[1] is not None:
         pixel = (sizes[0], sizes[1])
         origins.append(("pixel_size", "OME-XML"))
     unit = pixels.attrib.get("TimeIncrementUnit", "s")
-    interval = seconds(float(pixels.attrib.get("TimeIncrement", 0)), unit)
+    stated = stated_number(pixels.attrib.get("TimeIncrement"), "TimeIncrement", name)
+    interval = seconds(stated, unit)
     if interval is not None:
         origins.append(("frame_interval", "OME-XML"))
     listed = [e.attrib.get("Name", "") for e in pixels if e.tag.endswith("Channel")]
@@ -202,7 +207,7 @@ def _ome(file: Any, series: int, shape: tuple[int, int, int, int]) -> VideoMetad
     return VideoMetadata(pixel, None, interval, names, tuple(origins))
 
 
-def _imagej(file: Any) -> VideoMetadata:
+def _imagej(file: Any, name: str) -> VideoMetadata:
     facts = file.imagej_metadata or {}
     origins = []
     pixel = interval = None
@@ -210,13 +215,23 @@ def _imagej(file: Any) -> VideoMetadata:
     unit = str(facts.get("unit", ""))
     steps = []
     for tag in ("YResolution", "XResolution"):
-        value = tags[tag].value if tag in tags else (0, 1)
-        steps.append(micrometres(value[1] / value[0], unit) if value[0] else None)
+        per_pixel = _inverse(tags[tag].value if tag in tags else None)
+        steps.append(micrometres(per_pixel, unit))
     if steps[0] is not None and steps[1] is not None:
         pixel = (steps[0], steps[1])
         origins.append(("pixel_size", "ImageJ resolution"))
-    if float(facts.get("finterval", 0) or 0) > 0:
-        interval = seconds(float(facts["finterval"]), str(facts.get("tunit", "s") or "s"))
-        if interval is not None:
-            origins.append(("frame_interval", "ImageJ finterval"))
+    interval = seconds(
+        stated_number(facts.get("finterval"), "finterval", name),
+        str(facts.get("tunit", "s") or "s"),
+    )
+    if interval is not None:
+        origins.append(("frame_interval", "ImageJ finterval"))
     return VideoMetadata(pixel, None, interval, None, tuple(origins))
+
+
+def _inverse(ratio: Any) -> float:
+    """Return the inverse of a resolution tag, 0 where it is none."""
+    match ratio:
+        case (int() as pixels, int() as lengths) if pixels > 0 and lengths > 0:
+            return lengths / pixels
+    return 0.0
