@@ -192,6 +192,14 @@ def active_client() -> Client | None:
         return None
 
 
+def runs_here(config: RegistrationConfig) -> bool:
+    """Return whether tasks run on this machine, as far as a configuration tells."""
+    if config.client is not None or config.scheduler_address is not None:
+        return False
+    wanted = config.parallelization
+    return wanted != "dask" and not (wanted is None and active_client() is not None)
+
+
 @contextlib.contextmanager
 def open_executor(config: RegistrationConfig) -> Iterator[Executor]:
     """Open the place that a configuration names; close what was opened here.

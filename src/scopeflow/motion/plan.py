@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.compiled.version import KERNEL_VERSION
+from scopeflow.engine.executor import runs_here
 from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.identity import identity_or_reason
 from scopeflow.engine.inputs import refuse_absent
+from scopeflow.engine.memory import memory_limit
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import OptionsError
 from scopeflow.flow.backends.registry import get_backend, is_built_in, offered_by
@@ -26,7 +29,7 @@ from scopeflow.io.recording import Recording, open_recording
 from scopeflow.io.write.exports import STREAMED_FORMATS, open_writer
 from scopeflow.motion.block.values import BlockRequest, DisplacementFunction
 from scopeflow.motion.graph.correct import grid_of
-from scopeflow.motion.graph.memory import MemoryProjection, project_correction
+from scopeflow.motion.graph.memory import MemoryProjection, check_frames, project_correction
 from scopeflow.motion.grid import Grid, choose_block_length
 from scopeflow.motion.options.of_options import OFOptions
 from scopeflow.motion.options.parameters import check_supported, correction_parameters, weight_map
@@ -112,7 +115,6 @@ def plan_correction(
         displacement_function=displacement_function(options),
         frame_function=options.preproc_funct,
     )
-    weight = weight_map(options, height, width, channel_count)
     given = options.reference_frames if reference_frame is None else reference_frame
     # Also when an option file names the default: short recordings have not all of these frames.
     is_default = isinstance(given, list) and given == OFOptions().reference_frames
@@ -138,6 +140,13 @@ def plan_correction(
         block_length,
         grid.halo,
     )
+    check_frames(
+        str(recording.paths[0]) if recording.paths else "the recording",
+        (height, width, channel_count),
+        memory if runs_here(config) else None,
+        min(memory_limit(), config.memory_limit_bytes or sys.maxsize),
+    )
+    weight = weight_map(options, height, width, channel_count)
     arrays = _kept_arrays(options)
     files = None
     settings: dict[str, Any] = {}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from scopeflow.errors import MemoryLimitError
 
+_WEIGHT_BYTES = 8  # of a pixel and channel
+
 
 @dataclass(frozen=True)
 class MemoryProjection:
@@ -65,6 +67,34 @@ def project_correction(
         # Full-resolution float32 planes of one frame, and the pyramid with its tensors.
         workspace=pixels * 4 * (30 + 24 * channels),
     )
+
+
+def check_frames(
+    name: str, frame_shape: tuple[int, int, int], projection: MemoryProjection | None, limit: int
+) -> None:
+    """Refuse frames that are too large to be corrected one block at a time.
+
+    `name`: of the recording.
+    `frame_shape`: ``(H, W, C)``.
+    `projection`: of one task, None where tasks run on other machines; this process holds the
+        weights of the channels in any case.
+    `limit`: bytes that this process may use.
+    Raises MemoryLimitError: if they need more than the limit; says how much and what to change.
+
+    Examples
+    --------
+    >>> check_frames("a.tif", (512, 512, 1), None, 10**9)
+    """
+    height, width, channels = frame_shape
+    needed = height * width * channels * _WEIGHT_BYTES
+    needed += 0 if projection is None else projection.total
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{name}: frames of {height} × {width} px with {channels} channels need about "
+            f"{needed / 1e9:.2f} GB for one block alone, {limit / 1e9:.2f} GB are available. If "
+            "the size is right, crop or downsample the frames first, take fewer channels "
+            "(channel_idx) or a smaller block_length, or use a machine with more memory."
+        )
 
 
 def check_memory(projection: MemoryProjection, limit: int, tasks_at_once: int) -> None:
