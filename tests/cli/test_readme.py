@@ -53,7 +53,7 @@ def test_python_examples_run(folder, number):
 
 
 def test_commands_are_accepted(folder):
-    zarr.create_array(folder / "movie.zarr", data=np.zeros((24, 20, 24), np.uint16))
+    zarr.create_array(folder / "movie.zarr", data=np.ones((24, 20, 24), np.uint16))
     archive = fsspec.filesystem("memory")
     archive.put(str(folder / "movie.zarr"), "/lab/raw/movie.zarr", recursive=True)
     lines = [line for block in blocks("bash") for line in block.splitlines()]
