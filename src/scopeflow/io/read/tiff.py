@@ -22,7 +22,6 @@ from scopeflow.io.read.files import HandleCache, stamp_file
 from scopeflow.io.read.source import LayoutSource
 from scopeflow.io.read.tiff_metadata import check_complete, read_metadata
 from scopeflow.io.read.tiff_series import choose_series, page_axes
-from scopeflow.strict.values import shortened
 
 __all__ = ["TiffSource", "open_tiff"]
 
@@ -232,9 +231,7 @@ def _series(file: Any, name: str) -> list[Any]:
         found = list(file.series)
     except Exception as error:
         raise UnreadableFileError(
-            f"{name}: its {len(file.pages)} pages cannot be understood "
-            f"({type(error).__name__}: {shortened(str(error))}). What its metadata declare is no "
-            "number of frames that it can hold, or it is damaged; save it again."
+            f"{name}: its pages cannot be understood ({error}). It may be damaged."
         ) from error
     if not found:
         raise UnreadableFileError(f"{name}: the TIFF holds no image.")

@@ -6,7 +6,6 @@ import math
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
-from itertools import pairwise
 from typing import Any
 
 from scopeflow.errors import InputError, UnreadableFileError
@@ -14,17 +13,12 @@ from scopeflow.io.metadata import VideoMetadata, micrometres, seconds, stated_nu
 
 __all__ = ["check_complete", "read_metadata", "scanimage_axes"]
 
-_CORRECT_METADATA = (
-    "The recording was interrupted, or changed by a program that left its description as it was. "
-    "Save it again, or correct the description, for example with tiffcomment of tifffile."
-)
-
 
 def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
     """Check that a TIFF file of so many bytes holds every page that it declares.
 
     Raises UnreadableFileError: the chain of pages breaks off, pixels lie beyond the end of the
-        file, or the metadata declare more or fewer frames than there are.
+        file, or the metadata declare more frames than there are.
     """
     advice = "The file is truncated or damaged; copy or save it again."
     if not file.filehandle.is_file and file.is_ome:
@@ -58,7 +52,6 @@ def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
                 f"{name}: {len(item.pages)} pages of {item.shape} need {end} bytes, but the file "
                 f"has {size}. {advice}"
             )
-    _check_named(file, name)
     declared = _declared_pixels(file)
     held = sum(item.size for item in file.series)
     if declared is not None and declared[0] > held:
@@ -67,55 +60,6 @@ def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
             f"{name}: its metadata declare {declared[1]}, that is {declared[0] // plane} planes, "
             f"but the file holds {held // plane}. {advice}"
         )
-
-
-def _check_named(file: Any, name: str) -> None:
-    """Refuse pages that OME or ImageJ metadata do not name, and those that they name twice.
-
-    Pages of another size may be labels or small copies for viewers.
-    """
-    if not (file.is_ome or file.is_imagej) or any(item.is_multifile for item in file.series):
-        return
-    counts = _declared_counts(file)
-    if any(count < 1 for count in counts):
-        raise UnreadableFileError(
-            f"{name}: its metadata declare {min(counts)} planes, but the file holds "
-            f"{len(file.pages)} pages. {_CORRECT_METADATA}"
-        )
-    numbers = [int(page.index) for item in file.series for page in item.pages if page is not None]
-    if file.is_ome and len(set(numbers)) < len(numbers):
-        ordered = sorted(numbers)
-        twice = next(n for n, after in pairwise(ordered) if n == after)
-        raise UnreadableFileError(
-            f"{name}: its metadata name {len(numbers)} planes, but only {len(set(numbers))} "
-            f"different pages; page {twice} is named more than once. {_CORRECT_METADATA}"
-        )
-    named = set(numbers)
-    if len(file.pages) <= len(named):
-        return
-    kinds = {(tuple(item.keyframe.shape), item.keyframe.dtype) for item in file.series}
-    others = []
-    for number in sorted(set(range(len(file.pages))) - named):
-        page = file.pages[number].aspage()
-        if (tuple(page.shape), page.dtype) in kinds:
-            others.append(number)
-    if others:
-        raise UnreadableFileError(
-            f"{name}: its metadata name {len(named)} planes, but the file holds "
-            f"{len(named) + len(others)} pages of that size; the first that is not named is page "
-            f"{others[0]}. {_CORRECT_METADATA}"
-        )
-
-
-def _declared_counts(file: Any) -> list[int]:
-    """Return the numbers of planes that metadata declare, of each image of an OME file."""
-    if file.is_ome:
-        return [
-            int(pixels.attrib.get(f"Size{axis}", 1))
-            for pixels in _ome_pixels(file)
-            for axis in "TCZ"
-        ]
-    return [int((file.imagej_metadata or {}).get("images", 1))]
 
 
 def _next_page_offset(file: Any, page: Any) -> int:
