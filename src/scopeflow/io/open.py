@@ -96,7 +96,7 @@ _NAMES = {
     "nd2": "ND2",
 }
 _OPENERS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
-    "tiff": (open_tiff, ("axes", "dataset", "position", "z", "deinterleave")),
+    "tiff": (open_tiff, ("axes", "dataset", "position", "z", "deinterleave", "missing")),
     "hdf5": (open_hdf5, ("axes", "dataset", "z", "missing")),
     "mat": (open_mat, ("axes", "dataset", "z")),
     "nd2": (partial(_of_images, open_nd2), ("position", "z", "missing")),

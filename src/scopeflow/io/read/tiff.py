@@ -15,12 +15,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from scopeflow.errors import ScopeflowError, UnreadableFileError
-from scopeflow.io.locations import RemotePath, location, reaching
+from scopeflow.errors import InputError, ScopeflowError, UnreadableFileError
+from scopeflow.io.locations import Location, RemotePath, location, reaching
 from scopeflow.io.read.axes import check_video, resolve_layout
 from scopeflow.io.read.files import HandleCache, stamp_file
 from scopeflow.io.read.source import LayoutSource
-from scopeflow.io.read.tiff_metadata import check_complete, read_metadata
+from scopeflow.io.read.tiff_complete import absent_of, check_complete, cut_piece, declared_shape
+from scopeflow.io.read.tiff_metadata import read_metadata
 from scopeflow.io.read.tiff_series import choose_series, page_axes
 
 __all__ = ["TiffSource", "open_tiff"]
@@ -88,7 +89,7 @@ class TiffSource(LayoutSource):
         index = self.layout.index(start, stop)
         if self.offset is not None:
             place = location(self.stamp.path)
-            if isinstance(place, RemotePath):
+            if isinstance(place, RemotePath) or self.absent:  # a file that ends early is not mapped
                 return self._fetch(place, start, stop)
             mapped: NDArray[Any] = np.memmap(
                 self.stamp.path, self.stored_dtype, "r", self.offset, self.layout.shape
@@ -98,17 +99,40 @@ class TiffSource(LayoutSource):
         inner_shape = self.layout.shape[self.page_axes :]
         inner_index = index[self.page_axes :]
         numbers = np.arange(math.prod(page_shape)).reshape(page_shape)[index[: self.page_axes]]
+        empty = np.broadcast_to(np.zeros((), self.stored_dtype), inner_shape)[inner_index]
+        there = self._is_there(start, np.shape(numbers))
         pages = [
-            self._read_page(int(number)).reshape(inner_shape)[inner_index]
-            for number in np.ravel(numbers)
+            self._read_page(int(number)).reshape(inner_shape)[inner_index] if is_there else empty
+            for number, is_there in zip(np.ravel(numbers), there, strict=True)
         ]
         if not pages:
             return np.empty((0, *self.shape[1:]), self.dtype)
         block = np.stack(pages).reshape(*np.shape(numbers), *pages[0].shape)
         return self.layout.to_video(block.astype(self.dtype, copy=False), owned=True)
 
-    def _fetch(self, place: RemotePath, start: int, stop: int) -> NDArray[Any]:
-        """Return frames of a file without compression; only their bytes are fetched."""
+    def _is_there(self, start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return for each of so many chosen pages whether it is of a frame that is not absent."""
+        there = np.ones(shape, bool)
+        if self.absent:
+            fixed = dict(self.layout.fixed)
+            letters = [
+                letter
+                for axis, letter in enumerate(self.layout.axes[: self.page_axes])
+                if axis not in fixed
+            ]
+            if "T" not in letters:
+                return np.zeros(shape, bool).ravel()
+            frames = np.moveaxis(there, letters.index("T"), 0)
+            absent = set(self.absent)
+            for n in range(len(frames)):
+                frames[n] = start + n not in absent
+        return there.ravel()
+
+    def _fetch(self, place: Location, start: int, stop: int) -> NDArray[Any]:
+        """Return frames of a file without compression; only their bytes are fetched.
+
+        Bytes behind the end of the file, which only absent frames have, are zero.
+        """
         assert self.offset is not None
         shape = self.layout.shape
         time = max(0, self.layout.axes.find("T"))
@@ -120,7 +144,14 @@ class TiffSource(LayoutSource):
             if part.size == 0:
                 continue
             begin = self.offset + (row * shape[time] + start) * step
-            data = place.read_range(begin, begin + part.nbytes)
+            if isinstance(place, RemotePath):
+                data = place.read_range(begin, begin + part.nbytes)
+            else:
+                with place.open("rb") as file:
+                    file.seek(begin)
+                    data = file.read(part.nbytes)
+            if self.absent:
+                data = data.ljust(part.nbytes, b"\0")
             part[...] = np.frombuffer(data, self.stored_dtype).reshape(part.shape)
         return self.layout.to_video(block[self.layout.index(0, length)], owned=False)
 
@@ -164,6 +195,7 @@ def open_tiff(
     position: int | None = None,
     z: int | None = None,
     deinterleave: int | None = None,
+    missing: str = "error",
 ) -> TiffSource:
     """Open a TIFF file as a recording; no pixel is read.
 
@@ -171,11 +203,18 @@ def open_tiff(
     samples of a pixel, or ``deinterleave`` successive pages. One page of several planar samples is
     a short stack of frames, since programs write stacks of 3 or 4 frames that way. Series of equal
     pages follow each other in time: programs that append to a file begin a series with every block.
-    ``dataset`` or ``position`` (of an OME-TIFF) numbers one series.
+    ``dataset`` or ``position`` (of an OME-TIFF) numbers one series. ``missing="mask"``: frames that
+    lack pixels are ``absent``, where the file tells which they are.
 
     Raises InputNotFoundError, UnreadableFileError, DatasetNotFoundError, InputError: the file
         cannot be used: missing, damaged, pages missing, or axes without meaning.
     """
+    if missing not in ("error", "mask"):
+        raise InputError(
+            f'{path}: missing="{missing}" has no meaning for TIFF. Use missing="mask" to mark '
+            "frames that lack pixels as invalid."
+        )
+    masked = missing == "mask"
     stamp = stamp_file(path)
     name = str(path)
     handle = _FILES.get(stamp)
@@ -186,7 +225,7 @@ def open_tiff(
         chosen = choose_series(all_series, kind, name, dataset, position)
         series = [all_series[number] for number in chosen]
         try:
-            check_complete(file, series, stamp.size, name)
+            check_complete(file, series, stamp.size, name, masked=masked)
         except ScopeflowError:
             raise
         except Exception as error:
@@ -196,12 +235,24 @@ def open_tiff(
             ) from error
         first = series[0]
         pages = page_axes(file, series, kind, name, axes=axes, deinterleave=deinterleave)
+        offset = first.dataoffset if len(chosen) == 1 else None
+        if masked and len(series) == 1:
+            piece = cut_piece(file) if first.size == first.keyframe.size else None
+            if piece is not None:
+                pages = pages._replace(letters=piece[0], shape=piece[1], outer=0)
+                offset = piece[2]
+            else:
+                shape = declared_shape(file, pages.letters, pages.shape, name)
+                pages = pages._replace(shape=shape)
         layout, remark = resolve_layout(
             pages.letters, pages.shape, name, z=z, planes_are_frames=True
         )
         dtype = check_video(layout.video_shape, first.dtype, name)
         note = "; ".join(text for text in (pages.note, remark) if text)
         metadata = read_metadata(file, kind, chosen[0], layout.video_shape, name)
+        absent: tuple[int, ...] = ()
+        if masked and len(series) == 1:
+            absent = absent_of(first, layout, pages.outer, stamp.size, offset)
         page_ends = tuple(accumulate(len(item.pages) for item in series))
         origins = (
             ("axes", f"{pages.letters}, {pages.origin}" + (f"; {note}" if note else "")),
@@ -216,10 +267,11 @@ def open_tiff(
             dtype=dtype,
             metadata=replace(metadata, origins=origins),
             kind=kind,
+            absent=absent,
             layout=layout,
             series=tuple(chosen),
             page_axes=pages.outer,
-            offset=first.dataoffset if len(chosen) == 1 else None,
+            offset=offset,
             stored_dtype=np.dtype(first.dtype).newbyteorder(file.byteorder).str,
             page_ends=page_ends,
             other_paths=_other_paths(file, series),

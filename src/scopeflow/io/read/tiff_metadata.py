@@ -1,104 +1,19 @@
-"""What TIFF dialects say about a recording, and whether a file holds all that it declares."""
+"""What TIFF dialects say about a recording."""
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.io.metadata import VideoMetadata, micrometres, seconds, stated_number
 
-__all__ = ["check_complete", "read_metadata", "scanimage_axes"]
+__all__ = ["ome_pixels", "read_metadata", "scanimage_axes"]
 
 
-def check_complete(file: Any, series: list[Any], size: int, name: str) -> None:
-    """Check that a TIFF file of so many bytes holds every page that it declares.
-
-    Raises UnreadableFileError: the chain of pages breaks off, pixels lie beyond the end of the
-        file, or the metadata declare more frames than there are.
-    """
-    advice = "The file is truncated or damaged; copy or save it again."
-    if not file.filehandle.is_file and file.is_ome:
-        advice += " OME-TIFF of several files is not read from remote addresses; copy all of them."
-    pages = len(file.pages)
-    beyond = _next_page_offset(file, file.pages[pages - 1])
-    if beyond:
-        raise UnreadableFileError(
-            f"{name}: the file breaks off after {pages} pages: the next one should stand at byte "
-            f"{beyond}, but the file has {size} bytes. {advice}"
-        )
-    for item in series:
-        # Only OME metadata name planes that may be missing; looking at each page takes a while.
-        if file.is_ome and any(page is None for page in item.pages):
-            missing = sum(page is None for page in item.pages)
-            raise UnreadableFileError(
-                f"{name}: {missing} of {len(item.pages)} planes that its metadata declare are "
-                f"missing. {advice}"
-            )
-        end = 0
-        if item.dataoffset is not None:
-            end = item.dataoffset + item.nbytes
-        elif not item.is_multifile:
-            last = item.pages[len(item.pages) - 1]
-            end = max(
-                (o + n for o, n in zip(last.dataoffsets, last.databytecounts, strict=False)),
-                default=0,
-            )
-        if end > size:
-            raise UnreadableFileError(
-                f"{name}: {len(item.pages)} pages of {item.shape} need {end} bytes, but the file "
-                f"has {size}. {advice}"
-            )
-    declared = _declared_pixels(file)
-    held = sum(item.size for item in file.series)
-    if declared is not None and declared[0] > held:
-        plane = math.prod(series[0].keyframe.shape)
-        raise UnreadableFileError(
-            f"{name}: its metadata declare {declared[1]}, that is {declared[0] // plane} planes, "
-            f"but the file holds {held // plane}. {advice}"
-        )
-
-
-def _next_page_offset(file: Any, page: Any) -> int:
-    """Return where the page after ``page`` should stand, 0 at the end of the chain."""
-    tiff = file.tiff
-    offset = getattr(page, "offset", None)
-    # Pages that tifffile derives from the first one have no place of their own.
-    if not offset:
-        return 0
-    handle = file.filehandle
-    handle.seek(offset)
-    count = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))[0]
-    handle.seek(offset + tiff.tagnosize + count * tiff.tagsize)
-    raw = handle.read(tiff.offsetsize)
-    if len(raw) < tiff.offsetsize:
-        return offset + tiff.tagnosize + count * tiff.tagsize
-    return int(struct.unpack(tiff.offsetformat, raw)[0])
-
-
-def _declared_pixels(file: Any) -> tuple[int, str] | None:
-    """Return the pixels that the metadata of the whole file declare, and in which words."""
-    page = file.pages[0]
-    plane = math.prod(page.shape)
-    if file.is_ome:
-        planes = 0
-        for pixels in _ome_pixels(file):
-            counts = [int(pixels.attrib.get(f"Size{axis}", 1)) for axis in "TCZYX"]
-            planes += math.prod(counts)
-        return (planes, "OME-XML sizes") if planes else None
-    if file.is_imagej:
-        images = int((file.imagej_metadata or {}).get("images", 1))
-        return images * plane, f"images={images}"
-    if file.is_shaped:
-        shapes = [tuple(item["shape"]) for item in file.shaped_metadata or () if "shape" in item]
-        return sum(math.prod(shape) for shape in shapes), f"shape {shapes[0]}"
-    return None
-
-
-def _ome_pixels(file: Any) -> list[ElementTree.Element]:
+def ome_pixels(file: Any) -> list[ElementTree.Element]:
+    """Return the elements ``Pixels`` of OME-XML, one for each image; none where it is broken."""
     try:
         root = ElementTree.fromstring(file.ome_metadata or "<OME/>")
     except ElementTree.ParseError:
@@ -179,7 +94,7 @@ def read_metadata(
 
 
 def _ome(file: Any, series: int, shape: tuple[int, int, int, int], name: str) -> VideoMetadata:
-    found = _ome_pixels(file)
+    found = ome_pixels(file)
     if series >= len(found):
         return VideoMetadata()
     pixels = found[series]
