@@ -234,13 +234,31 @@ def _fewer_declared(file: Any, *, masked: bool) -> str:
         }
         if any(item.dataoffset is not None for item in file.series) and len(used) < pages:
             used |= set(range(sum(len(item.pages) for item in file.series)))
-        if len(used) < pages:
+        planes = min(_planes_of_images(file), default=1)
+        if planes < 1:
+            return f"its OME-XML names {planes} planes, but it has {pages} pages"
+        if len(used) < pages and _has_other_planes(file, used):
             return f"its OME-XML names {len(used)} planes, but it has {pages} pages"
     elif file.is_imagej:
         images = _count((file.imagej_metadata or {}).get("images"))
         if images is not None and pages > 1 and images < pages:
             return f"its ImageJ description names images={images}, but it has {pages} pages"
     return ""
+
+
+def _has_other_planes(file: Any, used: set[int]) -> bool:
+    """Return whether pages that no metadata name may be planes; labels have another size."""
+    shapes = {item.keyframe.shape for item in file.series}
+    others = (n for n in range(len(file.pages)) if n not in used)
+    return any(file.pages.get(n, aspage=True).shape in shapes for n in others)
+
+
+def _planes_of_images(file: Any) -> list[int]:
+    """Return how many planes OME-XML names of each image."""
+    return [
+        math.prod(int(pixels.attrib.get(f"Size{axis}", 1)) for axis in "TCZ")
+        for pixels in ome_pixels(file)
+    ]
 
 
 def _declared_apart(file: Any) -> str:
