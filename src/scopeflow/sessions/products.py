@@ -13,6 +13,7 @@ from pydantic import ConfigDict, RootModel
 
 from scopeflow.engine.ledger import Ledger
 from scopeflow.engine.pieces import Outcome, Piece, find_piece
+from scopeflow.io.files import PARTIAL_SUFFIX, sweep_partials
 from scopeflow.io.state import (
     DamagedStateError,
     State,
@@ -73,6 +74,14 @@ class ProductFolder:
     def ledger(self, fingerprint: str) -> Ledger:
         """Return the ledger of products that stand in the folder."""
         return Ledger(str(self.state), str(self.folder), fingerprint)
+
+    def sweep(self) -> None:
+        """Remove partial files that killed runs left; only while this is the only writer."""
+        # The corrected recording has a lock of its own: of files beside it, those of the session.
+        for name in ("status.json", "temporal_average.npy", "w_to_reference.npz"):
+            sweep_partials(self.folder / name)
+        for partial in self.state.glob(f"*{PARTIAL_SUFFIX}"):
+            partial.unlink(missing_ok=True)
 
     def _begun(self) -> list[Product] | None:
         """Return what we have begun; None where the file that says it is damaged."""

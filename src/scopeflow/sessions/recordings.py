@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow.engine.ledger import Form
-from scopeflow.engine.lock import Lock, one_writer
+from scopeflow.engine.lock import one_writer
 from scopeflow.engine.place import RegistrationConfig
 from scopeflow.errors import (
     InputError,
@@ -196,9 +196,10 @@ def execution_of(config: SessionConfig, execution: RegistrationConfig | None) ->
     return replace(execution, resume=config.resume)
 
 
+@contextmanager
 def session_writer(
     config: SessionConfig, recordings: Sequence[SessionRecording], *, whole: bool = True, wait: bool
-) -> AbstractContextManager[Lock]:
+) -> Iterator[None]:
     """Be the only one who writes products of recordings, and of the session unless not `whole`.
 
     Tasks of an array job each hold their recording alone, and so work side by side.
@@ -208,7 +209,10 @@ def session_writer(
     folders = [recording.folder for recording in recordings]
     if whole:
         folders.append(config.resolve_output_paths()[1])
-    return one_writer(*folders, wait=wait)
+    with one_writer(*folders, wait=wait):
+        for recording in recordings:
+            recording.sweep()
+        yield
 
 
 def load_average(recording: SessionRecording) -> NDArray[np.float64]:
