@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from scopeflow.errors import InputError
+from scopeflow.errors import InputError, UnreadableFileError
 from scopeflow.io.open import open_source
 from scopeflow.io.read.files import FileStamp
 from scopeflow.io.read.memory import open_array
@@ -22,6 +22,7 @@ from scopeflow.io.read.views import (
     FrameSelection,
     StackedChannels,
 )
+from tests.oracles.nd2_writer import write_nd2
 
 VIDEO = np.random.default_rng(0).integers(1, 200, (9, 12, 14, 2)).astype("uint8")
 
@@ -101,3 +102,16 @@ def test_arrays_have_nothing_to_miss(missing):
     with pytest.raises(InputError, match="no meaning"):
         open_source(VIDEO, missing=missing)
     assert open_source(VIDEO, missing="error").shape == VIDEO.shape
+
+
+def test_images_that_an_nd2_file_lacks_can_be_masked(tmp_path):
+    images = np.ones((4, 1, 2, 20, 30), np.uint16)
+    write_nd2(tmp_path / "a.nd2", images, ["a", "b"], omit=[2])
+    with pytest.raises(UnreadableFileError, match="missing"):
+        open_source(tmp_path / "a.nd2")
+    black, masked = (open_source(tmp_path / "a.nd2", missing=one) for one in ("black", "mask"))
+    assert absent_frames(black) == ()
+    assert absent_frames(masked) == (2,)
+    assert zeros_of(masked) == zeros_of(black) == (2,)
+    with pytest.raises(InputError, match="zarr and HDF5"):
+        open_source(tmp_path / "a.nd2", missing="fill")

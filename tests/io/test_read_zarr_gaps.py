@@ -398,6 +398,14 @@ def test_pipes_do_not_hang(tmp_path):
         open_source(tmp_path / "g.zarr")
 
 
+def test_links_in_circles_end(tmp_path):
+    write(tmp_path / "m.zarr")
+    for name in "ab":
+        (tmp_path / "m.zarr/c" / name).symlink_to(tmp_path / "m.zarr/c")
+    with pytest.raises(UnreadableFileError, match=r"m\.zarr: a folder in it is a link"):
+        open_source(tmp_path / "m.zarr")
+
+
 @pytest.mark.parametrize(
     ("shape", "chunk", "there", "gaps"),
     [

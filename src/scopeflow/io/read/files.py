@@ -31,6 +31,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_MOST_LINKS = 8  # in each other; links in a circle have no end
+
 
 @dataclass(frozen=True)
 class FileStamp:
@@ -141,13 +143,18 @@ def list_folder(path: str | Path | RemotePath) -> tuple[FileStamp, dict[str, int
         return _list_objects(path)
     newest = 0
     sizes: dict[str, int] = {}
-    pending = [(os.path.abspath(path), "")]
+    pending = [(os.path.abspath(path), "", 0)]
     while pending:
-        folder, prefix = pending.pop()
+        folder, prefix, links = pending.pop()
+        if links > _MOST_LINKS:
+            raise UnreadableFileError(
+                f"{path}: a folder in it is a link to one that holds it. Remove the link {folder}."
+            )
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    below = links + entry.is_symlink()
+                    pending.append((entry.path, f"{prefix}{entry.name}/", below))
                 else:
                     stat = entry.stat()
                     sizes[prefix + entry.name] = stat.st_size

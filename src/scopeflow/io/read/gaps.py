@@ -84,7 +84,8 @@ def absent_or_refused(
     count = sum(stop - start for start, stop in spans)
     lost = f"{gap}, so {count} of {n_frames} frames lack pixels, first {frames_text(*spans[0])}"
     if missing != "mask":
-        raise refusal(where, lost, fills if missing == "error" else "")
+        fills = fills if missing == "error" else ""
+        raise refusal(where, lost, fills, masks=count < n_frames)
     if count >= n_frames or count > _MOST_ABSENT:
         raise InputError(f"{where}: {lost}. Too few are left to be used. Copy the recording again.")
     return tuple(chain.from_iterable(range(start, stop) for start, stop in spans))

@@ -115,7 +115,7 @@ class StorageWalk:
             raise UnreadableFileError(
                 f"{path}, {data.name}: its values are those of other files ({excerpt(names)}), "
                 "which HDF5 calls external storage. Any file could be named there, so they are not "
-                "read. Copy the dataset into the file (h5repack does)."
+                "read. Copy the values into the file itself."
             )
         if plist.get_layout() != h5d.VIRTUAL:
             return

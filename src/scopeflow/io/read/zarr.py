@@ -40,6 +40,7 @@ from scopeflow.strict.values import excerpt
 
 __all__ = ["ZarrSource", "is_zarr", "open_zarr"]
 
+_MOST_GROUPS = 10_000
 _MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
@@ -128,14 +129,25 @@ class ZarrSource(LayoutSource):
         )
 
 
-def _walk(group: Any, prefix: str = "") -> dict[str, Any]:
+def _walk(group: Any) -> dict[str, Any]:
+    """Return the arrays below a group by their path."""
     found = {}
-    for key, item in sorted(group.members()):
-        if isinstance(item, zarr.Array):
-            found[prefix + key] = item
-        else:
-            found.update(_walk(item, f"{prefix}{key}/"))
-    return found
+    pending = [(group, "")]
+    seen = 0
+    while pending:
+        one, prefix = pending.pop()
+        seen += 1
+        if seen > _MOST_GROUPS:
+            raise InputError(
+                f"{group.store_path}: it holds more than {_MOST_GROUPS} groups, or links that make "
+                "a circle. Name the array with dataset=."
+            )
+        for key, item in sorted(one.members()):
+            if isinstance(item, zarr.Array):
+                found[prefix + key] = item
+            else:
+                pending.append((item, f"{prefix}{key}/"))
+    return dict(sorted(found.items()))
 
 
 def _level(group: Any, name: str, level: str) -> Any:
