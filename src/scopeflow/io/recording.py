@@ -191,7 +191,8 @@ def open_video(
     frames_per_chunk : int, optional
         Frames that are read together; by default about 64 MB.
     **selection
-        More choices of :func:`scopeflow.io.open.open_source`, such as ``z`` or ``combine``.
+        More choices of :func:`scopeflow.io.open.open_source`, such as ``z``, ``combine``, or
+        ``missing``, which says what pixels are that the file lacks.
 
     Returns
     -------

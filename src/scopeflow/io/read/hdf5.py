@@ -16,9 +16,9 @@ from scopeflow.io.locations import RemotePath, is_access_error, location
 from scopeflow.io.read.axes import AxisLayout, default_axes, parse_axes
 from scopeflow.io.read.boxes import cut
 from scopeflow.io.read.discovery import choose_datasets
-from scopeflow.io.read.files import FileStamp, HandleCache, collection_paused, stamp_file
+from scopeflow.io.read.files import HandleCache, collection_paused, stamp_file
 from scopeflow.io.read.gaps import absent_or_refused, check_sizes
-from scopeflow.io.read.hdf5_storage import Lack, StorageWalk
+from scopeflow.io.read.hdf5_storage import Lack, SourceFile, StorageWalk
 from scopeflow.io.read.source import DatasetSource, dataset_facts
 from scopeflow.strict.values import excerpt
 
@@ -59,18 +59,19 @@ class Hdf5Source(DatasetSource):
     ``sources`` are the other files that a virtual dataset has its values in.
     """
 
-    sources: tuple[FileStamp, ...] = ()
+    sources: tuple[SourceFile, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The file, and those of the sources of a virtual dataset."""
-        return (self.stamp.path, *(stamp.path for stamp in self.sources))
+        return (self.stamp.path, *(one.stamp.path for one in self.sources))
 
     def _read_datasets(self, start: int, stop: int) -> list[NDArray[Any]]:
         index = self.layout.index(start, stop)
-        for stamp in self.sources:
+        for one in self.sources:
             # HDF5 reads a source that is gone as the fill value.
-            stamp.check_unchanged()
+            if one.start < stop and start < one.stop:
+                one.stamp.check_unchanged()
         handle = HDF5_FILES.get(self.stamp)
         # HDF5 itself is not safe for threads.
         with handle.lock:
@@ -216,7 +217,7 @@ def open_hdf5(
         kind=kind,
         frames_per_chunk=per_chunk,
         absent=absent,
-        sources=tuple(one for path, one in walk.stamps.items() if path != stamp.path),
+        sources=tuple(walk.sources.values()),
         **facts,
     )
 

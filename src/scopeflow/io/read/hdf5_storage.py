@@ -26,7 +26,7 @@ from scopeflow.io.read.files import FileStamp, stamp_file
 from scopeflow.io.zarr.grid import ChunkGrid
 from scopeflow.strict.values import excerpt
 
-__all__ = ["Lack", "StorageWalk"]
+__all__ = ["Lack", "SourceFile", "StorageWalk"]
 
 _DEEPEST = 16
 _MOST_SOURCES = 100_000
@@ -44,6 +44,15 @@ class Lack:
     boxes: tuple[Box, ...]
     gap: str
     left_out: bool
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a virtual dataset has values in, of frames between two or of all of these."""
+
+    stamp: FileStamp
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -93,11 +102,12 @@ def _mappings(data: Any) -> list[_Mapping]:
 class StorageWalk:
     """Looks at where datasets of one file have their values; reads none of these.
 
-    `path`: the file. `stamps` collects the other files that hold values, by their path.
+    `path`: the file. `sources` collects the other files that hold values, and for which frames.
     """
 
     path: str
-    stamps: dict[str, FileStamp] = field(default_factory=dict)
+    sources: dict[str, SourceFile] = field(default_factory=dict)
+    _frames: tuple[int, int] | None = None
     _harmless: set[tuple[str, int]] = field(default_factory=set)
 
     def check_circles(self, data: Any) -> None:
@@ -155,6 +165,8 @@ class StorageWalk:
         """
         self._check(data, self.path, ())
         try:
+            if data.id.get_create_plist().get_layout() == h5d.VIRTUAL:
+                return self._virtual_lacks(data, self.path, time)
             return self._lacks(data, self.path, time, fixed)
         except TooManyPartsError:
             raise UnreadableFileError(
@@ -169,7 +181,7 @@ class StorageWalk:
         shape = tuple(int(n) for n in data.shape)
         name = f"the dataset {data.name}" + (f" of {path}" if path != self.path else "")
         if layout == h5d.VIRTUAL:
-            return self._virtual_lacks(data, path)
+            return self._virtual_lacks(data, path, time, is_source=True)
         if layout == h5d.CHUNKED:
             grid = ChunkGrid(shape, data.chunks, "", ".", time, fixed)
             counts = [-(-n // size) for n, size in zip(shape, data.chunks, strict=True)]
@@ -187,13 +199,17 @@ class StorageWalk:
             return [Lack((whole(shape),), f"{name} was never written", True)]
         return []
 
-    def _virtual_lacks(self, data: Any, path: str) -> list[Lack]:
+    def _virtual_lacks(
+        self, data: Any, path: str, time: int | None, *, is_source: bool = False
+    ) -> list[Lack]:
         shape = tuple(int(n) for n in data.shape)
         lacks: list[Lack] = []
         covered: list[Box] = []
         for mapping in _mappings(data):
             for target, file, name in self._parts(data, path, mapping, shape):
                 covered += target
+                if target and not is_source:
+                    self._frames = _span(target, time)
                 if target:
                     lacks += self._part_lacks(data, path, file, name, mapping.source, target)
             if len(covered) > _MOST_SOURCES:
@@ -297,7 +313,7 @@ class StorageWalk:
                 "pipe or a device, and is not read. Make the virtual dataset again"
             )
         try:
-            self.stamps[os.path.abspath(found)] = stamp_file(found)
+            self._remember(stamp_file(found))
             opened = h5py.File(found, "r", locking="best-effort")
         except ScopeflowError as error:
             yield None, found, f"cannot be read ({error})"
@@ -307,6 +323,22 @@ class StorageWalk:
             return
         with opened:
             yield _member(opened, name), found, "is missing"
+
+    def _remember(self, stamp: FileStamp) -> None:
+        if self._frames is None or stamp.path == self.path:
+            return
+        start, stop = self._frames
+        known = self.sources.get(stamp.path)
+        if known is not None:
+            start, stop = min(start, known.start), max(stop, known.stop)
+        self.sources[stamp.path] = SourceFile(stamp, start, stop)
+
+
+def _span(boxes: list[Box], time: int | None) -> tuple[int, int]:
+    """Return the first frame of boxes, and the one after the last."""
+    if time is None:
+        return 0, 1
+    return min(box[time][0] for box in boxes), max(box[time][1] for box in boxes)
 
 
 def _member(file: Any, name: str) -> Any:
