@@ -8,7 +8,6 @@ external files and sources whatever they are.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,28 @@ from math import prod
 from typing import Any
 
 import h5py
-from h5py import h5d, h5o, h5s
+from h5py import h5d
 
 from scopeflow.errors import ScopeflowError, UnreadableFileError
 from scopeflow.io.locations import RemotePath, location
 from scopeflow.io.read.boxes import Box, TooManyPartsError, cut, mapped, selected, uncovered, whole
 from scopeflow.io.read.files import FileStamp, stamp_file
+from scopeflow.io.read.hdf5_mappings import (
+    MOST_SOURCES,
+    Mapping,
+    address,
+    candidates,
+    fits,
+    folders,
+    mappings,
+    member,
+)
 from scopeflow.io.zarr.grid import ChunkGrid
 from scopeflow.strict.values import excerpt
 
 __all__ = ["Lack", "SourceFile", "StorageWalk"]
 
 _DEEPEST = 16
-_MOST_SOURCES = 100_000
-_PRINTF = re.compile(r"%%|%b")
 
 
 @dataclass(frozen=True)
@@ -53,49 +60,6 @@ class SourceFile:
     stamp: FileStamp
     start: int
     stop: int
-
-
-@dataclass(frozen=True)
-class _Mapping:
-    """Where a virtual dataset has a part of its values."""
-
-    file: str
-    dataset: str
-    target: Any
-    source: Any
-
-    @property
-    def is_numbered(self) -> bool:
-        """Whether names hold %b, the number of a block, so that any number of sources is meant."""
-        if "%b" not in _PRINTF.findall(self.file) + _PRINTF.findall(self.dataset):
-            return False
-        is_regular = self.target.get_select_type() == h5s.SEL_HYPERSLABS
-        is_regular = is_regular and self.target.is_regular_hyperslab()
-        return is_regular and h5s.UNLIMITED in self.target.get_regular_hyperslab()[2]
-
-    def names(self, number: int) -> tuple[str, str]:
-        """Return the names of the file and of the dataset of one block."""
-
-        def written(match: re.Match[str]) -> str:
-            return "%" if match[0] == "%%" else str(number)
-
-        return _PRINTF.sub(written, self.file), _PRINTF.sub(written, self.dataset)
-
-
-def _mappings(data: Any) -> list[_Mapping]:
-    """Return the parts of a virtual dataset; empty for others."""
-    plist = data.id.get_create_plist()
-    if plist.get_layout() != h5d.VIRTUAL:
-        return []
-    return [
-        _Mapping(
-            plist.get_virtual_filename(n),
-            plist.get_virtual_dsetname(n),
-            plist.get_virtual_vspace(n),
-            plist.get_virtual_srcspace(n),
-        )
-        for n in range(plist.get_virtual_count())
-    ]
 
 
 @dataclass
@@ -129,7 +93,7 @@ class StorageWalk:
             )
         if plist.get_layout() != h5d.VIRTUAL:
             return
-        here = (os.path.realpath(path), _address(data))
+        here = (os.path.realpath(path), address(data))
         if here in trail:
             raise UnreadableFileError(
                 f"{self.path}: the virtual dataset {data.name} of {path} is its own source, "
@@ -143,8 +107,8 @@ class StorageWalk:
             )
         if here in self._harmless:
             return
-        for mapping in _mappings(data):
-            for file, name in _all_names(mapping):
+        for mapping in mappings(data):
+            for file, name in mapping.all_names():
                 with self._source(data, path, file, name) as (source, where, _):
                     if source is None:
                         if mapping.is_numbered:
@@ -205,14 +169,14 @@ class StorageWalk:
         shape = tuple(int(n) for n in data.shape)
         lacks: list[Lack] = []
         covered: list[Box] = []
-        for mapping in _mappings(data):
+        for mapping in mappings(data):
             for target, file, name in self._parts(data, path, mapping, shape):
                 covered += target
                 if target and not is_source:
                     self._frames = _span(target, time)
                 if target:
                     lacks += self._part_lacks(data, path, file, name, mapping.source, target)
-            if len(covered) > _MOST_SOURCES:
+            if len(covered) > MOST_SOURCES:
                 raise TooManyPartsError
         left = uncovered(shape, covered)
         if left:
@@ -221,7 +185,7 @@ class StorageWalk:
         return lacks
 
     def _parts(
-        self, data: Any, path: str, mapping: _Mapping, shape: tuple[int, ...]
+        self, data: Any, path: str, mapping: Mapping, shape: tuple[int, ...]
     ) -> Iterator[tuple[list[Box], str, str]]:
         """Yield where each source goes, and its names."""
         if not mapping.is_numbered:
@@ -231,7 +195,7 @@ class StorageWalk:
         while True:
             target = selected(mapping.target, shape, number)
             inside = [box for box in target if cut(box, whole(shape)) is not None]
-            if not inside or number > _MOST_SOURCES:
+            if not inside or number > MOST_SOURCES:
                 break
             yield inside, *mapping.names(number)
             number += 1
@@ -249,18 +213,15 @@ class StorageWalk:
                 f"({later!r}); the virtual dataset ends before it. Copy the recording again"
             )
 
-    def _later(self, data: Any, path: str, mapping: _Mapping, number: int) -> str | None:
+    def _later(self, data: Any, path: str, mapping: Mapping, number: int) -> str | None:
         """Return a source after the last one of a sequence, which should then not be the last."""
-        is_file = "%b" in _PRINTF.findall(mapping.file)
-        folder, pattern = os.path.split(mapping.file if is_file else mapping.dataset)
+        is_file, folder, expected = mapping.number_pattern()
         if is_file:
-            found = _folders(path, folder, mapping.file)
+            found = folders(path, folder, mapping.file)
             names = [name for place in found if os.path.isdir(place) for name in os.listdir(place)]
         else:
             with self._source(data, path, mapping.names(0)[0], folder or "/") as (group, _, _):
                 names = list(group) if isinstance(group, h5py.Group) else []
-        parts = [re.escape(part.replace("%%", "%")) for part in pattern.split("%b")]
-        expected = re.compile(r"(\d+)".join(parts))
         later = [name for name in names if (m := expected.fullmatch(name)) and int(m[1]) > number]
         return min(later) if later else None
 
@@ -273,7 +234,7 @@ class StorageWalk:
                 gap = f"the source {name!r} of {data.name} in {excerpt(repr(where))} {told}"
                 return [Lack(tuple(target), gap, False)]
             shape = tuple(int(n) for n in source.shape or ())
-            if not _fits(space, shape, target):
+            if not fits(space, shape, target):
                 gap = (
                     f"the source {name!r} of {data.name} in {where!r} has the shape {shape}, "
                     "smaller than what is taken from it"
@@ -293,7 +254,7 @@ class StorageWalk:
     ) -> Iterator[tuple[Any, str, str | None]]:
         """Open a source for the duration of the block: it, its file, or why it is not there."""
         if file == ".":
-            yield _member(data.file, name), path, "is missing"
+            yield member(data.file, name), path, "is missing"
             return
         if isinstance(location(self.path), RemotePath):
             raise UnreadableFileError(
@@ -301,7 +262,7 @@ class StorageWalk:
                 "another file, which is not read from a remote one. Copy them into one file"
             )
         # HDF5 tries one after the other, and opening a pipe would never end.
-        there = [one for one in _candidates(path, file) if os.path.exists(one)]
+        there = [one for one in candidates(path, file) if os.path.exists(one)]
         if not there:
             yield None, file, "is missing: there is no such file"
             return
@@ -322,7 +283,7 @@ class StorageWalk:
             yield None, found, f"cannot be opened ({excerpt(str(error))})"
             return
         with opened:
-            yield _member(opened, name), found, "is missing"
+            yield member(opened, name), found, "is missing"
 
     def _remember(self, stamp: FileStamp) -> None:
         if self._frames is None or stamp.path == self.path:
@@ -339,68 +300,6 @@ def _span(boxes: list[Box], time: int | None) -> tuple[int, int]:
     if time is None:
         return 0, 1
     return min(box[time][0] for box in boxes), max(box[time][1] for box in boxes)
-
-
-def _member(file: Any, name: str) -> Any:
-    """Return what a file holds under a name; None where that is nothing, or in another file."""
-    place = file
-    for part in name.strip("/").split("/"):
-        if not part:
-            continue
-        if not isinstance(place, h5py.Group):
-            return None
-        try:
-            link = place.get(part, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                return None
-            if isinstance(link, h5py.SoftLink):
-                start = place.file if link.path.startswith("/") else place
-                place = _member(start, link.path)
-            else:
-                place = place[part]
-        except (KeyError, RuntimeError, OSError, RecursionError):
-            return None
-    return place
-
-
-def _address(data: Any) -> int:
-    return int(h5o.get_info(data.id).addr)
-
-
-def _all_names(mapping: _Mapping) -> Iterator[tuple[str, str]]:
-    for number in range(_MOST_SOURCES if mapping.is_numbered else 1):
-        yield mapping.names(number)
-
-
-def _folders(path: str, folder: str, file: str) -> list[str]:
-    """Return where HDF5 looks for the sources of a virtual dataset."""
-    home = os.path.dirname(os.path.abspath(path))
-    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", home)
-    above = [one for one in prefix.split(os.pathsep) if one]
-    above += [home, os.getcwd(), os.path.dirname(os.path.realpath(path))]
-    if os.path.isabs(file):
-        return [folder, *above]
-    return [os.path.join(one, folder) for one in above]
-
-
-def _candidates(path: str, file: str) -> list[str]:
-    folder, name = os.path.split(file)
-    return [os.path.join(one, name) for one in _folders(path, folder, file)]
-
-
-def _fits(space: Any, shape: tuple[int, ...], target: list[Box]) -> bool:
-    """Whether a source of a shape holds what is taken from it."""
-    wanted = sum(prod(high - low for low, high in box) for box in target)
-    if space.get_select_type() == h5s.SEL_ALL:
-        sides = [n for n in shape if n != 1]
-        needed = [b - a for a, b in target[0] if b - a != 1] if len(target) == 1 else []
-        grown = len(sides) == len(needed) and sides[1:] == needed[1:]
-        return prod(shape) == wanted or (grown and prod(shape) > wanted)
-    taken = selected(space, shape)
-    if any(len(box) != len(shape) for box in taken):
-        return False
-    inside = all(high <= n for box in taken for (_, high), n in zip(box, shape, strict=True))
-    return inside and sum(prod(high - low for low, high in box) for box in taken) >= wanted
 
 
 def _frames_box(shape: tuple[int, ...], time: int | None, span: tuple[int, int]) -> Box:
