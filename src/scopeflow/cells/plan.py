@@ -17,11 +17,11 @@ from scopeflow.cells.store.counts import check_pixels, count_factors
 from scopeflow.cells.store.fovs import open_fovs, recording_name
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
-from scopeflow.engine.inputs import refuse_absent
 from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import InputError, OptionsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.read.protocol import Source
+from scopeflow.io.recording import refuse_absent
 
 __all__ = ["CONFIG_FILE", "FovPlan", "WorkflowPlan", "plan_workflow"]
 

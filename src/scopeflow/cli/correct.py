@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -229,13 +230,21 @@ def _print_summary(
         )
     computed, reused = corrector.computed_frames, corrector.reused_frames
     rate = f", {computed / seconds:.1f} frames/s" if computed and seconds > 0 else ""
-    mean = sum(corrector.mean_disp) / len(corrector.mean_disp)
+    absent = plan.recording.absent
+    # Absent frames have no numbers: NaN. A sum as before, whose bits whole recordings keep.
+    means = [one for one in corrector.mean_disp if not math.isnan(one)]
+    largest = max(one for one in corrector.max_disp if not math.isnan(one))
+    mean = sum(means) / len(means)
     clipped = corrector.clipped_values
     lines = [
         f"frames   {frames} in {seconds:.1f} s{rate}",
         f"reused   {reused} of {frames} frames ({100 * reused / frames:.0f} %) from an earlier run",
-        f"motion   {mean:.2f} px mean displacement, {max(corrector.max_disp):.2f} px largest",
+        f"motion   {mean:.2f} px mean displacement, {largest:.2f} px largest",
     ]
+    if absent:
+        lines.append(
+            f"absent   {len(absent)} of {frames} frames had no pixels; they are marked invalid"
+        )
     if clipped is not None:
         lines.append(f"clipped  {clipped} values did not fit {plan.request.output_dtype}")
     for line in lines:

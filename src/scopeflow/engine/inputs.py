@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from scopeflow.errors import InputError
 from scopeflow.io.lazy import INPUT, frames_in_recording
 from scopeflow.io.read.states import (
     changed_since_opened,
@@ -20,7 +19,7 @@ from scopeflow.io.read.states import (
     state_of,
 )
 
-__all__ = ["check_inputs", "frames_state", "refuse_absent"]
+__all__ = ["check_inputs", "frames_state"]
 
 
 def check_inputs(
@@ -63,22 +62,6 @@ def _read(values: dict[str, Any]) -> tuple[int, int, str] | None:
         return int(start), int(stop), str(values[INPUT]["state"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def refuse_absent(source: Any, what: str) -> None:
-    """Refuse a recording with frames whose pixels are not there, which are read as zeros.
-
-    `what`: what would take them for black frames.
-    Raises InputError: names the frames.
-    """
-    absent = tuple(getattr(source, "absent", ()))
-    if absent:
-        named = frame_ranges([(frame, frame + 1) for frame in absent])
-        raise InputError(
-            f"{source.description}: {len(absent)} of its {source.shape[0]} frames are not there "
-            f"({named}), and {what} would take them for black ones. Give the frames that exist, as "
-            "scopeflow.io.open.FrameSelection(source, frames), or a whole copy of the recording"
-        )
 
 
 def frames_state(source: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from scopeflow.io.lazy import ArrayVideo, LazyVideo, SourceVideo, lazy_array
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.read.axes import check_video
+from scopeflow.io.read.states import frame_ranges
 from scopeflow.io.read.views import BinnedSource, ChannelSelection
 from scopeflow.strict.values import shortened
 
@@ -41,13 +42,21 @@ class Recording:
     """A recording ready to be processed.
 
     ``identify`` returns JSON-able facts that change when the data change, and hashes arrays in
-    memory; ``paths`` is empty for arrays.
+    memory; ``paths`` is empty for arrays. ``absent`` are frames without pixels, in order, which are
+    read as zeros: there are some only where ``missing="mask"`` was asked for.
     """
 
     video: LazyVideo
     identify: Callable[[], dict[str, Any]]
     paths: tuple[str, ...] = ()
     metadata: VideoMetadata = field(default_factory=VideoMetadata)
+    absent: tuple[int, ...] = ()
+    description: str = "the recording"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(T, H, W, C)``."""
+        return self.video.shape
 
 
 def open_recording(
@@ -87,7 +96,27 @@ def from_source(source: Source) -> Recording:
     if not source.paths:
         # An array here: its blocks travel with their tasks, not the whole with each of them.
         video = ArrayVideo(source.read(0, source.shape[0]))
-    return Recording(video, source.identity, tuple(source.paths), source.metadata)
+    absent = tuple(getattr(source, "absent", ()))
+    return Recording(
+        video, source.identity, tuple(source.paths), source.metadata, absent, source.description
+    )
+
+
+def refuse_absent(source: Any, what: str) -> None:
+    """Refuse a recording with frames whose pixels are not there, which are read as zeros.
+
+    `source`: a source, or a :class:`Recording`.
+    `what`: what would take them for black frames.
+    Raises InputError: names the frames.
+    """
+    absent = tuple(getattr(source, "absent", ()))
+    if absent:
+        named = frame_ranges([(frame, frame + 1) for frame in absent])
+        raise InputError(
+            f"{source.description}: {len(absent)} of its {source.shape[0]} frames are not there "
+            f"({named}), and {what} would take them for black ones. Give the frames that exist, as "
+            "scopeflow.io.open.FrameSelection(source, frames), or a whole copy of the recording"
+        )
 
 
 def _from_xarray(array: xr.DataArray, axes: str | None) -> tuple[Any, str]:

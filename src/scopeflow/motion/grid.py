@@ -3,11 +3,16 @@
 A *batch* is a run of frames that start from one initial displacement (``buffer_size``). A *block*
 is the work of one task and one shard on disk. The tail of a batch gives the next batch its start,
 so blocks never cross a batch border and every block knows which of its frames are in the tail.
+
+Where frames are absent, batches and blocks are those of all frames, and what a block computes is
+counted in the frames that are there: see :attr:`Block.present`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from scopeflow.errors import InputError
 
@@ -42,6 +47,10 @@ class Block:
     `seed_tail_start`: first of its frames whose displacement enters the next batch's start;
         ``stop`` if none.
     `reference_tail_start`: first of its frames that renews the reference; ``stop`` if none.
+    `absent`: those of its frames that have no pixels.
+    `present`: where any frame of the recording is absent: the same block in the numbers that frames
+        have among those that are there.
+    `numbers`: of such a block, the numbers in the recording of the frames that it reads.
     """
 
     index: int
@@ -52,11 +61,19 @@ class Block:
     batch: int
     seed_tail_start: int
     reference_tail_start: int
+    absent: tuple[int, ...] = ()
+    present: Block | None = None
+    numbers: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
-        """Frames that the block computes."""
+        """Frames of the block."""
         return self.stop - self.start
+
+    @property
+    def computed(self) -> Block:
+        """The block as it is read and computed: without absent frames."""
+        return self if self.present is None else self.present
 
     @property
     def in_tail(self) -> bool:
@@ -70,6 +87,7 @@ class Grid:
 
     `n_frames`, `block_length`, `batch_length`, `halo`: the numbers that the grid was made from.
     `blocks`: they cover ``[0, n_frames)`` exactly once.
+    `absent`: frames without pixels, in order.
     """
 
     n_frames: int
@@ -77,6 +95,21 @@ class Grid:
     batch_length: int
     halo: int
     blocks: tuple[Block, ...]
+    absent: tuple[int, ...] = ()
+
+    @cached_property
+    def present(self) -> tuple[int, ...]:
+        """Frames that are there, in order."""
+        absent = frozenset(self.absent)
+        return tuple(frame for frame in range(self.n_frames) if frame not in absent)
+
+    def present_before(self, frame: int) -> int:
+        """Return how many frames before a frame are there."""
+        return frame - bisect_left(self.absent, frame)
+
+    def numbers(self, first: int, last: int) -> tuple[int, ...]:
+        """Return what a block needs to name frames that are counted without absent ones."""
+        return self.present[first:last] if self.absent else ()
 
     @property
     def n_batches(self) -> int:
@@ -136,6 +169,7 @@ def make_grid(
     halo_stops_at_batches: bool = False,
     seed_tail: int = SEED_TAIL,
     reference_tail: int = 0,
+    absent: tuple[int, ...] = (),
 ) -> Grid:
     """Cut a recording into batches and blocks.
 
@@ -144,6 +178,7 @@ def make_grid(
     `halo_stops_at_batches`: the filter reflects at batch borders instead of reading over them.
     `seed_tail`, `reference_tail`: frames at the end of each batch that the next batch depends on; 0
         for none.
+    `absent`: frames without pixels, in order; tails and halos are of frames that are there.
     Raises InputError: if a number is not positive, or blocks would cross batch borders.
 
     Examples
@@ -187,7 +222,42 @@ def make_grid(
                 reference_tail_start=tails[1],
             )
         )
-    return Grid(n_frames, block_length, batch_length, halo, tuple(blocks))
+    grid = Grid(n_frames, block_length, batch_length, halo, tuple(blocks), absent)
+    if not absent:
+        return grid
+    tails_of = (seed_tail, reference_tail)
+    counted = [_without_absent(grid, one, tails_of, halo_stops_at_batches) for one in blocks]
+    return replace(grid, blocks=tuple(counted))
+
+
+def _without_absent(
+    grid: Grid, block: Block, tail_lengths: tuple[int, int], halo_stops_at_batches: bool
+) -> Block:
+    """Return a block that computes the frames that are there as if there were no others."""
+    count = grid.present_before
+    start, stop = count(block.start), count(block.stop)
+    first, last = (count(frame) for frame in grid.batch_range(block.batch))
+    limits = (first, last) if halo_stops_at_batches else (0, count(grid.n_frames))
+    read = halo_range(start, stop, grid.halo, *limits) if start < stop else (start, stop)
+    is_last_batch = block.batch == grid.n_batches - 1
+    tails = [
+        stop if is_last_batch or length == 0 else min(max(start, last - length), stop)
+        for length in tail_lengths
+    ]
+    seed_start, reference_start = (
+        grid.present[tail] if tail < stop else block.stop for tail in tails
+    )
+    present = Block(
+        block.index, start, stop, *read, block.batch, *tails, numbers=grid.numbers(*read)
+    )
+    lowest, highest = bisect_left(grid.absent, block.start), bisect_left(grid.absent, block.stop)
+    return replace(
+        block,
+        seed_tail_start=seed_start,
+        reference_tail_start=reference_start,
+        absent=grid.absent[lowest:highest],
+        present=present,
+    )
 
 
 def fitting_block_length(batch_length: int, wanted: int) -> int:

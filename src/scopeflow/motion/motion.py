@@ -20,7 +20,7 @@ from scopeflow.images.warp import cast_frames
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.recording import DIMS, labels, open_recording, to_dataarray
+from scopeflow.io.recording import DIMS, labels, open_recording, refuse_absent, to_dataarray
 from scopeflow.motion.block.correct import make_reference
 from scopeflow.motion.block.values import STATISTICS
 from scopeflow.motion.graph.correct import CorrectionJob
@@ -269,6 +269,7 @@ class Motion:
         import xarray as xr
 
         recording = open_recording(video, **selection)
+        refuse_absent(recording, "registered frames")
         shape = recording.video.shape
         begin = self._check_fit(shape, origin)
         output = np.dtype(recording.video.dtype if dtype is None else dtype)
@@ -542,6 +543,7 @@ def compute_motion(
     options.output_format = OutputFormat.ARRAY
     options.input_file = video
     plan = plan_correction(options, config, reference, selection=selection)
+    refuse_absent(plan.recording, "lazy displacements")
     if plan.reference.image is None:
         place = supported_config(config or RegistrationConfig(), plan.options.flow_backend)
         with open_executor(place) as executor:

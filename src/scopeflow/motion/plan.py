@@ -18,13 +18,11 @@ from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.executor import runs_here
 from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.identity import identity_or_reason
-from scopeflow.engine.inputs import refuse_absent
 from scopeflow.engine.memory import memory_limit
 from scopeflow.engine.place import RegistrationConfig
-from scopeflow.errors import OptionsError
+from scopeflow.errors import InputError, OptionsError
 from scopeflow.flow.backends.registry import get_backend, is_built_in, offered_by
 from scopeflow.io.formats import OutputFormat
-from scopeflow.io.lazy import SourceVideo
 from scopeflow.io.recording import Recording, open_recording
 from scopeflow.io.write.exports import STREAMED_FORMATS, open_writer
 from scopeflow.motion.block.values import BlockRequest, DisplacementFunction
@@ -86,7 +84,9 @@ def plan_correction(
     `reference_frame`: ``(H, W)`` or ``(H, W, C)``, reference in place of
         ``options.reference_frames``.
     `selection`: how the file is read where it does not tell by itself: ``axes``, ``dataset``,
-        ``position`` and others, see :func:`scopeflow.open_video`.
+        ``position`` and others, see :func:`scopeflow.open_video`. Frames without pixels that
+        ``missing="mask"`` lets pass take no part: they make no reference, start and filter no
+        other frame, and become zeros that are nowhere valid.
     Raises ScopeflowError: one clear error for whatever is wrong with input, options or output.
     """
     options = options.copy()
@@ -101,10 +101,13 @@ def plan_correction(
         channels=[channels] if isinstance(channels, int) else channels,
         **(selection or {}),
     )
-    if isinstance(recording.video, SourceVideo):
-        refuse_absent(recording.video.source, "a correction")
     shape, dtype = recording.video.shape, recording.video.dtype
     frames, height, width, channel_count = shape
+    if len(recording.absent) == frames:
+        raise InputError(
+            f"{recording.description}: none of its {frames} frames has pixels; give a whole copy "
+            "of the recording"
+        )
     parameters = correction_parameters(options, channel_count)
     in_memory = options.output_format in _IN_MEMORY
     output_dtype = (options.array_dtype if in_memory else options.file_dtype) or dtype
@@ -118,7 +121,7 @@ def plan_correction(
     given = options.reference_frames if reference_frame is None else reference_frame
     # Also when an option file names the default: short recordings have not all of these frames.
     is_default = isinstance(given, list) and given == OFOptions().reference_frames
-    reference = reference_request(given, shape, is_default=is_default)
+    reference = reference_request(given, shape, is_default=is_default, absent=recording.absent)
     motion_shape = request.motion_shape(height, width)
     bytes_per_frame = height * width * channel_count * max(dtype.itemsize, output_dtype.itemsize)
     block_length = choose_block_length(
@@ -131,7 +134,7 @@ def plan_correction(
             config.block_length,
             parameters.batch_length,
         )
-    grid = grid_of(frames, block_length, request, parameters)
+    grid = grid_of(frames, block_length, request, parameters, recording.absent)
     memory = project_correction(
         (height, width, channel_count),
         motion_shape,
@@ -250,6 +253,8 @@ def correction_settings(
             "kernel_version": KERNEL_VERSION,
         }
     )
+    if recording.absent:
+        settings["absent"] = list(recording.absent)
     functions = user_functions(options)
     if functions:
         settings["functions"] = functions

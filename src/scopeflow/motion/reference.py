@@ -58,21 +58,27 @@ class ReferenceRequest:
 
 
 def reference_request(
-    given: Any, video_shape: tuple[int, int, int, int], *, is_default: bool
+    given: Any,
+    video_shape: tuple[int, int, int, int],
+    *,
+    is_default: bool,
+    absent: tuple[int, ...] = (),
 ) -> ReferenceRequest:
     """Find out what ``reference_frames`` asks for, and refuse what cannot be.
 
     `given`: an image ``(H, W)`` or ``(H, W, C)``, a file that holds one, or frame numbers.
     `video_shape`: ``(T, H, W, C)`` of the recording.
     `is_default`: the frame numbers are the default ones, so a short recording may not have them.
+    `absent`: frames without pixels, which are left out.
     Returns: the image, or existing frames in the given order without repeats.
-    Raises InputError: if an image has another size or channel count or is not finite, or no frame
-        exists.
+    Raises InputError: if an image has another size or channel count or is not finite, no frame
+        exists, or none has pixels.
     """
     if isinstance(given, str | os.PathLike):
         return ReferenceRequest(_check_image(_read_image(location(given)), video_shape, str(given)))
     if isinstance(given, list | tuple | range):
-        return ReferenceRequest(None, _existing_frames(given, video_shape[0], is_default))
+        existing = _existing_frames(given, video_shape[0], is_default)
+        return ReferenceRequest(None, _with_pixels(existing, video_shape[0], absent))
     return ReferenceRequest(_check_image(np.asarray(given), video_shape, "the reference"))
 
 
@@ -139,6 +145,27 @@ def _existing_frames(
             existing[-1],
         )
     return existing
+
+
+def _with_pixels(
+    frames: tuple[int, ...], n_frames: int, absent: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Leave out frames without pixels."""
+    lacking = frozenset(absent)
+    kept = tuple(frame for frame in frames if frame not in lacking)
+    if not kept:
+        usable = next(frame for frame in range(n_frames) if frame not in lacking)
+        raise InputError(
+            f"none of the {len(frames)} reference frames ({min(frames)} to {max(frames)}) has "
+            f"pixels; choose others with reference_frames, the first that has is frame {usable}"
+        )
+    if len(kept) < len(frames):
+        logger.info(
+            "%d of %d reference frames have no pixels; the others make the reference.",
+            len(frames) - len(kept),
+            len(frames),
+        )
+    return kept
 
 
 def build_reference_image(

@@ -25,7 +25,7 @@ from scopeflow.engine.sharing import shared_video
 from scopeflow.errors import OutputError
 from scopeflow.io.files import atomic_save_npz, remove_tree, writing
 from scopeflow.io.formats import OutputFormat
-from scopeflow.io.lazy import SourceVideo
+from scopeflow.io.lazy import LazyVideo, SourceVideo
 from scopeflow.io.shared import shared_folder
 from scopeflow.io.state import load_arrays, save_state
 from scopeflow.motion.block.correct import make_reference
@@ -274,7 +274,7 @@ class _Run:
         seed_sink: BlockSink | None = None,
     ) -> CorrectionJob:
         return CorrectionJob(
-            self.plan.recording.video,
+            self._present_video,
             grid,
             reference,
             self.plan.request,
@@ -284,11 +284,18 @@ class _Run:
             batches_ahead=batches_ahead(grid, self.executor.n_workers),
         )
 
+    @property
+    def _present_video(self) -> LazyVideo:
+        """The frames that are there; what records say of frames that were read counts these."""
+        video, grid = self.plan.recording.video, self.plan.grid
+        return video.select(grid.present) if grid.absent else video
+
     def _check_finite(self) -> None:
         # All of it before the first block, so that hours of work are not lost to one bad frame.
         if self.plan.options.non_finite == "error":
             video, length = self.plan.recording.video, self.plan.grid.block_length
-            self.executor.run(finite_checks(video, length), lambda *_: None)
+            checks = finite_checks(video, length, self.plan.recording.absent)
+            self.executor.run(checks, lambda *_: None)
 
     def _reference(self, ledger: Ledger | None) -> Reference:
         plan = self.plan
@@ -373,12 +380,13 @@ class _Run:
     def _check_input(
         self, outcomes: Sequence[Outcome], ledger: Ledger | None, reference: dict[str, Any]
     ) -> None:
-        video = self.plan.recording.video
-        if not isinstance(video, SourceVideo):
+        video, present = self.plan.recording.video, self._present_video
+        if not (isinstance(video, SourceVideo) and isinstance(present, SourceVideo)):
             return
-        reads: list[tuple[Any, dict[str, Any]]] = [(video.source, one.values) for one in outcomes]
+        read = present.source
+        reads: list[tuple[Any, dict[str, Any]]] = [(read, one.values) for one in outcomes]
         if ledger is not None:
-            reads += [(video.source, one) for one in ledger.values("first-start-*")]
+            reads += [(read, one) for one in ledger.values("first-start-*")]
         if self._makes_one:
             chosen = video.select(self.plan.reference.frames).source
             recorded = [reference] if ledger is None else ledger.values("reference*")
@@ -411,4 +419,5 @@ class _Run:
         length = store.layout.block_length
         if length == plan.grid.block_length:
             return store, plan.grid
-        return store, grid_of(shape[0], length, plan.request, plan.parameters)
+        absent = plan.grid.absent
+        return store, grid_of(shape[0], length, plan.request, plan.parameters, absent)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scopeflow.errors import InputError, OutputExistsError
 from scopeflow.io.addresses import local_path
 from scopeflow.io.lazy import LazyVideo, load_frames
-from scopeflow.io.recording import Recording, open_recording
+from scopeflow.io.recording import Recording, open_recording, refuse_absent
 from scopeflow.io.write.video import PreviewWriter
 
 _SAMPLES = 50
@@ -60,6 +60,8 @@ def write_preview(
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists; move it away or choose another name")
     opened = [_opened(each) for each in (recording, beside) if each is not None]
+    for each in opened:
+        refuse_absent(each, "a preview")
     videos = [each.video for each in opened]
     first = videos[0]
     for video in videos:

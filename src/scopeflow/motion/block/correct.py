@@ -69,7 +69,7 @@ def correct_block(
     and the parameters only, never on where the block begins or ends.
 
     `frames`: ``(n_read, H, W, C)``, raw frames ``[block.read_start, block.read_stop)``: the block's
-        own and the halo.
+        own and the halo. Absent frames are not among them, and not counted.
     `block`: which frames, and which of them the next batch starts from.
     `filter_limits`: frames between which temporal filters reflect: the ends of the recording or of
         the batch.
@@ -81,7 +81,7 @@ def correct_block(
     n_frames = block.length
     reference = start_from(reference, batch_start)
     grid = request.motion_shape(height, width)
-    not_finite = non_finite_pixels(frames, block.read_start, request.non_finite)
+    not_finite = non_finite_pixels(frames, block.numbers or block.read_start, request.non_finite)
     if not_finite is not None:
         frames = np.where(not_finite[..., None], reference.raw.astype(frames.dtype), frames)
     result = BlockResult(

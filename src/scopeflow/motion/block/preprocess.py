@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,11 +79,13 @@ class RawFrames:
         return changed
 
 
-def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArray[np.bool_] | None:
+def non_finite_pixels(
+    frames: VideoTYXC, first_frame: int | Sequence[int], policy: str
+) -> NDArray[np.bool_] | None:
     """Find NaN and infinite pixels.
 
     `frames`: ``(n, H, W, C)``, raw frames.
-    `first_frame`: index of the first of them in the recording, for the message.
+    `first_frame`: index of the first of them in the recording, or of each, for the message.
     `policy`: ``{"error", "mask"}``, raise, or return where they are.
     Returns: ``(n, H, W)`` bool, True where any channel is not finite; None if all are.
     Raises InputError: if there are any and the policy is "error".
@@ -96,8 +98,10 @@ def non_finite_pixels(frames: VideoTYXC, first_frame: int, policy: str) -> NDArr
     if policy == "error":
         bad = np.flatnonzero(~finite.all(axis=(1, 2)))
         count = int((~finite[bad[0]]).sum())
+        position = int(bad[0])
+        number = first_frame + position if isinstance(first_frame, int) else first_frame[position]
         raise InputError(
-            f"frame {first_frame + int(bad[0])} has {count} pixels that are NaN or infinite "
+            f"frame {number} has {count} pixels that are NaN or infinite "
             f"({bad.size} such frames nearby); clean the recording, or set non_finite='mask' to "
             "fill them from the reference and mark them invalid"
         )

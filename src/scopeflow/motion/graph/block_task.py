@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from scopeflow.engine.ledger import Form, Ledger
 from scopeflow.engine.pieces import Outcome, Piece, Result
 from scopeflow.io.lazy import load_with_state
+from scopeflow.motion.block.absent import with_absent
 from scopeflow.motion.block.correct import correct_block
 from scopeflow.motion.block.values import (
     STATISTICS,
@@ -98,9 +99,10 @@ def block_piece(
 def block_form(block: Block, sink: BlockSink, sum_registered: bool = False) -> Form:
     """Return what the record of a block must hold: without its sums the next batch goes wrong."""
     arrays = {}
-    if block.seed_tail_start < block.stop:
+    computed = block.computed
+    if computed.seed_tail_start < computed.stop:
         arrays["motion"] = 3
-    if block.reference_tail_start < block.stop:
+    if computed.reference_tail_start < computed.stop:
         arrays["reference"] = 3
     if sum_registered:
         arrays[REGISTERED_SUM] = 3
@@ -119,8 +121,11 @@ def correct_and_keep(
     """Correct one block and hand it to its sink."""
     pixels, read = load_with_state(frames)
     result = correct_block(
-        pixels, block, filter_limits, load_reference(reference), batch_start, request
+        pixels, block.computed, filter_limits, load_reference(reference), batch_start, request
     )
+    if block.absent:
+        positions = [frame - block.start for frame in block.absent]
+        result = with_absent(result, block.length, positions, register=request.register)
     if sink is None:
         return Result(values={**recorded(result), **read}, arrays=result.tail, content=result)
     kept = sink.keep(block, result)

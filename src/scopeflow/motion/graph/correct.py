@@ -40,6 +40,7 @@ FIRST_SEED_BLOCK = 4
 class CorrectionJob:
     """Everything that the graph of one recording is made from.
 
+    `video`: the frames that are there: without those that are absent in the grid.
     `sink`: where the arrays of a block go; None lets them travel with the outcome.
     `seed_sink`: where the blocks of the first start are recorded.
     `tasks_per_window`: blocks that are submitted at once. Every delayed task carries the graph of
@@ -74,9 +75,13 @@ class Window:
 
 
 def grid_of(
-    n_frames: int, block_length: int, request: BlockRequest, parameters: CorrectionParameters
+    n_frames: int,
+    block_length: int,
+    request: BlockRequest,
+    parameters: CorrectionParameters,
+    absent: tuple[int, ...] = (),
 ) -> Grid:
-    """Cut a recording into the blocks of its correction."""
+    """Cut a recording into the blocks of its correction; `absent` are frames without pixels."""
     return make_grid(
         n_frames,
         parameters.batch_length,
@@ -85,14 +90,16 @@ def grid_of(
         halo_stops_at_batches=parameters.preprocess.temporal_boundary == "batch",
         seed_tail=SEED_TAIL if parameters.chain else 0,
         reference_tail=REFERENCE_TAIL if parameters.update_reference else 0,
+        absent=absent,
     )
 
 
 def filter_limits(job: CorrectionJob, batch: int) -> tuple[int, int]:
-    """Return the frames between which the temporal filters of a batch reflect."""
-    if job.request.parameters.preprocess.temporal_boundary == "batch":
-        return job.grid.batch_range(batch)
-    return 0, job.grid.n_frames
+    """Return the frames between which temporal filters of a batch reflect, without absent ones."""
+    grid = job.grid
+    in_batch = job.request.parameters.preprocess.temporal_boundary == "batch"
+    first, last = grid.batch_range(batch) if in_batch else (0, grid.n_frames)
+    return grid.present_before(first), grid.present_before(last)
 
 
 def _block_task(
@@ -100,7 +107,7 @@ def _block_task(
 ) -> Delayed:
     return task_of(
         block_piece(block, filter_limits(job, block.batch), job.request, sink),
-        job.video.frames(block.read_start, block.read_stop),
+        job.video.frames(block.computed.read_start, block.computed.read_stop),
         start,
         reference,
         key=f"{name}-{block.start:09d}-{job.mark}",
@@ -111,17 +118,27 @@ def first_start(job: CorrectionJob, reference: Any) -> Any:
     """Return the start of the first batch: the mean displacement of its first frames from zero."""
     if not job.request.parameters.chain:
         return BatchStart()
-    n_frames = min(FIRST_SEED, job.grid.batch_range(0)[1])
-    limits = filter_limits(job, 0)
+    grid = job.grid
+    last_of = [grid.present_before(grid.batch_range(n)[1]) for n in range(grid.n_batches)]
+    first_batch = next(n for n, last in enumerate(last_of) if last > 0)
+    n_frames = min(FIRST_SEED, last_of[first_batch])
+    limits = filter_limits(job, first_batch)
     request = replace(job.request, sum_registered=False)
     seed_job = replace(job, request=request)
     tasks = []
     with dask.annotate(priority=SPINE_PRIORITY):
         for index, start in enumerate(range(0, n_frames, FIRST_SEED_BLOCK)):
             stop = min(start + FIRST_SEED_BLOCK, n_frames)
-            read = halo_range(start, stop, job.grid.halo, *limits)
+            read = halo_range(start, stop, grid.halo, *limits)
             block = Block(
-                index, start, stop, *read, 0, seed_tail_start=start, reference_tail_start=stop
+                index,
+                start,
+                stop,
+                *read,
+                first_batch,
+                seed_tail_start=start,
+                reference_tail_start=stop,
+                numbers=grid.numbers(*read),
             )
             tasks.append(
                 _block_task(
@@ -181,7 +198,11 @@ def _next_start(
     It also waits for all blocks of an earlier batch. Else the spine would run to the end of the
     recording first, and nothing could be handed on in the order of time while the run goes on.
     """
-    tail = [(block, task) for block, task in zip(before, computed, strict=True) if block.in_tail]
+    tail = [
+        (block.computed, task)
+        for block, task in zip(before, computed, strict=True)
+        if block.in_tail
+    ]
     with dask.annotate(priority=SPINE_PRIORITY):
         return delayed(start_from_outcomes, pure=False)(
             [task for _, task in tail],

@@ -29,12 +29,21 @@ class RunOptions(BaseModel):
     interpolation_method: Literal["cubic", "linear", "nearest"]
 
 
+class RunRecording(BaseModel):
+    """What a run says of its recording; `absent` are the frames without pixels, in order."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    absent: list[Annotated[int, Field(ge=0)]] = []
+
+
 class RunFacts(State):
     """What ``run.json`` says of a run, for people and for the stages that follow."""
 
     model_config = ConfigDict(extra="allow")
 
     options: RunOptions
+    recording: RunRecording = Field(default_factory=RunRecording)
 
 
 _PACKAGES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr", "h5py", "tifffile", "nd2")
@@ -86,6 +95,7 @@ def run_facts(
             "width": width,
             "channels": channels,
             "dtype": str(recording.video.dtype),
+            **({"absent": list(recording.absent)} if recording.absent else {}),
         },
         "options": settings_dict(
             options.model_dump(mode="json", exclude={"reference_frames", "weight", "input_file"})
