@@ -111,6 +111,10 @@ class SessionConfig(StrictModel):
     max_loop_error : float
         Mean distance by which the displacement there and back again misses its start, pixels;
         beyond it a recording does not match.
+    missing : {"error", "mask", "fill", "black"}
+        What pixels of a recording are that its files lack, see :func:`scopeflow.open_video`. With
+        ``mask``, frames that lack any are left out of averages and masks, and are zero in the
+        corrected and aligned recordings.
 
     Raises
     ------
@@ -155,6 +159,7 @@ class SessionConfig(StrictModel):
     mismatch: Literal["report", "exclude"] = "report"
     min_similarity: Annotated[float, Number(least=-1, most=1)] = 0.4
     max_loop_error: Annotated[float, Number(above=0)] = 2.0
+    missing: Literal["error", "mask", "fill", "black"] = "error"
 
     if TYPE_CHECKING:
         # Values in any form that a rule accepts, not only those of the fields.
@@ -253,6 +258,10 @@ class SessionConfig(StrictModel):
             (self.root / expanded(self.output_root)).absolute(),
             (self.root / expanded(self.final_results)).absolute(),
         )
+
+    def reading_choices(self) -> dict[str, Any]:
+        """Return how recordings are opened, as `open_source` takes it."""
+        return {} if self.missing == "error" else {"missing": self.missing}
 
     def get_flow_options_override(self) -> dict[str, Any]:
         """Return the options of stage 1 that `flow_options` gives, inline or in its file.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from scopeflow._shapes import VideoTYXC
 from scopeflow.compiled.version import KERNEL_VERSION
 from scopeflow.engine.fingerprint import fingerprint
 from scopeflow.engine.ledger import Form
@@ -19,14 +20,13 @@ from scopeflow.errors import InputError, InputNotFoundError
 from scopeflow.images.interpolation import Interpolation
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.recording import open_recording
-from scopeflow.io.state import DamagedStateError, read_state
 from scopeflow.io.write.exports import open_writer
 from scopeflow.motion.store.displacements import StoredMotion, open_motion
-from scopeflow.motion.store.provenance import RunFacts, RunOptions
+from scopeflow.motion.store.provenance import RunOptions
 from scopeflow.sessions.align import align_corrected_frames, align_raw_frames
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
-from scopeflow.sessions.recordings import SessionRecording
+from scopeflow.sessions.recordings import SessionRecording, absent_frames, stage1_facts
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class AlignedExport:
     `between`, `fill`: displacement against the reference ``(H, W, 2)``, and the reference average
         ``(H, W, C)``.
     `interpolation`: ``{"cubic", "linear", "nearest"}``, of raw frames.
+    `absent`: frames without pixels, which become zeros.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class AlignedExport:
     fill: NDArray[Any]
     dtype: str
     interpolation: Interpolation
+    absent: tuple[int, ...] = ()
 
     def mark(self) -> str:
         """Return the fingerprint of all that decides the bytes of the file."""
@@ -66,6 +68,7 @@ class AlignedExport:
                 "interpolation": self.interpolation,
                 "format": self.file_format,
                 "kernel_version": KERNEL_VERSION,
+                **({"absent": list(self.absent)} if self.absent else {}),
             }
         )
 
@@ -96,6 +99,7 @@ def plan_export(
     frames: Source = corrected
     motion: StoredMotion | None = None
     interpolation: Interpolation = "cubic"
+    absent = absent_frames(recording)
     if config.align_method == "one_step":
         motion = open_motion(recording.folder)
         if motion is None:
@@ -111,6 +115,11 @@ def plan_export(
                 f"the raw recording {frames.shape}, its displacements {motion.shape} and the "
                 f"corrected frames {corrected.shape} do not fit together. Run Stage 1 again"
             )
+        if tuple(getattr(frames, "absent", ())) != absent:
+            raise InputError(
+                f"{frames.description} lacks the pixels of other frames than when it was "
+                "corrected. Run Stage 1 again"
+            )
     file_format = config.align_output_format
     name = f"aligned_{recording.name}"
     export = AlignedExport(
@@ -123,6 +132,7 @@ def plan_export(
         reference,
         str(corrected.dtype),
         interpolation,
+        absent,
     )
     ledger = files.ledger(export.mark())
     form = Form((export.path.name,), _Written)
@@ -135,22 +145,18 @@ class _Written(BaseModel):
 
 def _open_raw(config: SessionConfig, recording: SessionRecording) -> tuple[Source, Interpolation]:
     """Open the raw recording as stage 1 did, and return its interpolation too."""
-    try:
-        options = read_state(recording.folder / "run.json", RunFacts).options
-    except FileNotFoundError:
+    facts = stage1_facts(recording)
+    if facts is None:
         plain = config.stage1_options().model_dump(mode="json", exclude={"reference_frames"})
         options = RunOptions(**plain)
-    except DamagedStateError as error:
-        # Stage 1 may have been given other options than the session has.
-        raise InputError(
-            f"{error}. Remove it if stage 1 was run with the options of the session, else run "
-            "stage 1 again without resuming"
-        ) from None
+    else:
+        options = facts.options
     channels = options.channel_idx
     video = open_recording(
         recording.path,
         bin_size=options.bin_size,
         channels=[channels] if isinstance(channels, int) else channels,
+        **config.reading_choices(),
     ).video
     return video.source, options.interpolation_method  # type: ignore[union-attr]
 
@@ -171,20 +177,30 @@ def write_aligned(export: AlignedExport) -> Result:
     ) as writer:
         for start in range(0, frames, export.chunk):
             stop = min(start + export.chunk, frames)
-            block = export.frames.read(start, stop)
-            if export.motion is None:
-                aligned, count = align_corrected_frames(
-                    block, export.between, export.fill, export.dtype
-                )
-            else:
-                aligned, count = align_raw_frames(
-                    block,
-                    export.motion.read(start, stop),
-                    export.between,
-                    export.fill,
-                    export.dtype,
-                    export.interpolation,
-                )
+            aligned, count = _aligned(export, start, stop)
             writer.write(aligned)
             clipped += count
     return Result([export.path.name], {"clipped": clipped})
+
+
+def _aligned(export: AlignedExport, start: int, stop: int) -> tuple[VideoTYXC, int]:
+    """Return some frames aligned, and how many of their values were clipped."""
+    absent = frozenset(export.absent)
+    there = np.array([frame not in absent for frame in range(start, stop)])
+    block = export.frames.read(start, stop)
+    everything = np.zeros(block.shape, export.dtype)
+    if export.motion is None:
+        aligned, clipped = align_corrected_frames(
+            block[there], export.between, export.fill, export.dtype
+        )
+    else:
+        aligned, clipped = align_raw_frames(
+            block[there],
+            export.motion.read(start, stop)[there],
+            export.between,
+            export.fill,
+            export.dtype,
+            export.interpolation,
+        )
+    everything[there] = aligned
+    return everything, clipped

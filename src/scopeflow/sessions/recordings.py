@@ -23,9 +23,11 @@ from scopeflow.errors import (
     SessionError,
 )
 from scopeflow.io.formats import OutputFormat
+from scopeflow.io.lazy import LazyVideo
 from scopeflow.io.read.zarr import is_zarr
-from scopeflow.io.state import DamagedStateError, load_array, load_arrays
+from scopeflow.io.state import DamagedStateError, load_array, load_arrays, read_state
 from scopeflow.motion.store.outputs import OutputFiles, find_finished
+from scopeflow.motion.store.provenance import RunFacts
 from scopeflow.sessions.config import SessionConfig
 from scopeflow.sessions.products import ProductFolder
 from scopeflow.strict.values import shortened
@@ -99,6 +101,47 @@ def _mark(files: OutputFiles) -> str:
     """Return the fingerprint of the settings that our stage 1 has run with."""
     settings = files.stored_settings()
     return "" if settings is None else settings.fingerprint
+
+
+def stage1_facts(recording: SessionRecording) -> RunFacts | None:
+    """Return what our stage 1 has written down of its run; None where it has not run here.
+
+    It tells, too, which frames are absent from the products of stage 1.
+
+    Raises InputError: what it wrote is damaged.
+    """
+    try:
+        return read_state(recording.folder / "run.json", RunFacts)
+    except FileNotFoundError:
+        return None
+    except DamagedStateError as error:
+        # Stage 1 may have been given other options than the session has.
+        raise InputError(
+            f"{error}. Remove it if stage 1 was run with the options of the session, else run "
+            "stage 1 again without resuming"
+        ) from None
+
+
+def absent_frames(recording: SessionRecording) -> tuple[int, ...]:
+    """Return the frames of a corrected recording that had no pixels, by what stage 1 wrote.
+
+    Other programs know of none.
+    """
+    facts = None if recording.output_files() is None else stage1_facts(recording)
+    return () if facts is None else tuple(facts.recording.absent)
+
+
+def without_frames(video: LazyVideo, absent: tuple[int, ...]) -> LazyVideo:
+    """Return a video without some frames.
+
+    Raises InputError: none is left.
+    """
+    if not absent:
+        return video
+    left = frozenset(range(video.shape[0])).difference(absent)
+    if not left:
+        raise InputError("none of its frames has pixels. Run Stage 1 again")
+    return video.select(tuple(sorted(left)))
 
 
 def raise_failures(

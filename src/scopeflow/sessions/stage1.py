@@ -37,6 +37,7 @@ from scopeflow.sessions.recordings import (
     odd_shapes,
     raise_failures,
     session_writer,
+    without_frames,
 )
 
 logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def plan_stage1(
     shapes: list[tuple[str, tuple[int, ...]]] = []
     for recording in recordings:
         try:
-            shape, plan = _plan(recording, options, run_config, dry_run)
+            shape, plan = _plan(config, recording, options, run_config, dry_run)
         except (ScopeflowError, OSError) as error:
             failures[recording.name] = Failure.of(error).reason
             continue
@@ -216,13 +217,17 @@ def plan_stage1(
 
 
 def _plan(
-    recording: SessionRecording, options: OFOptions, run_config: RegistrationConfig, dry_run: bool
+    config: SessionConfig,
+    recording: SessionRecording,
+    options: OFOptions,
+    run_config: RegistrationConfig,
+    dry_run: bool,
 ) -> tuple[tuple[int, ...], CorrectionPlan | None]:
     mine = options.copy()
     mine.input_file = str(recording.path)
     mine.output_path = recording.folder
     if recording.has_foreign_stage1():
-        shape = _finished_elsewhere(recording, mine)
+        shape = _finished_elsewhere(config, recording, mine)
         if shape is not None and run_config.resume:
             logger.info("%s: stage 1 was finished by another program.", recording.name)
             return shape, None
@@ -232,22 +237,28 @@ def _plan(
                 "be moved aside and computed anew"
             )
         recording.set_stage1_aside()
-    plan = plan_correction(mine, run_config)
+    plan = plan_correction(mine, run_config, selection=config.reading_choices())
     return plan.recording.video.shape[1:], plan
 
 
-def _finished_elsewhere(recording: SessionRecording, options: OFOptions) -> tuple[int, ...] | None:
+def _finished_elsewhere(
+    config: SessionConfig, recording: SessionRecording, options: OFOptions
+) -> tuple[int, ...] | None:
     """Return (H, W, C) of a recording that another program has corrected completely, else None."""
     corrected = recording.corrected()
     masks = recording.folder / "idx.hdf"
     if corrected is None or not masks.is_file() or not recording.stage_done(1):
         return None
     channels = options.channel_idx
-    raw = open_recording(
+    opened = open_recording(
         recording.path,
         bin_size=options.bin_size,
         channels=[channels] if isinstance(channels, int) else channels,
-    ).video.shape
+        **config.reading_choices(),
+    )
+    if opened.absent:
+        return None  # other programs have taken these frames for black ones
+    raw = opened.video.shape
     try:
         found = open_source(corrected).shape
         average = load_average(recording)
@@ -350,7 +361,15 @@ def _average(
     if find_or_begin(piece, resume=resume) is not None:
         return None
     recording.set_begun(AVERAGE)
-    mean = temporal_mean(open_recording(plan.files.target).video)
+    absent = plan.recording.absent
+    if absent:
+        logger.warning(
+            "%s: %d of %d frames have no pixels; they are left out of its average and mask.",
+            recording.name,
+            len(absent),
+            plan.grid.n_frames,
+        )
+    mean = temporal_mean(without_frames(open_recording(plan.files.target).video, absent))
     outcome: Outcome = executor.compute(task_of(piece, mean, key=f"{AVERAGE}-{uuid.uuid4().hex}"))
     return outcome.failure
 

@@ -37,11 +37,13 @@ from scopeflow.sessions.graph import valid_everywhere
 from scopeflow.sessions.products import find_or_begin, take_back
 from scopeflow.sessions.recordings import (
     SessionRecording,
+    absent_frames,
     execution_of,
     find_session_recordings,
     load_averages,
     raise_failures,
     session_writer,
+    without_frames,
 )
 from scopeflow.sessions.stage2 import match_numbers, required_displacements
 
@@ -57,8 +59,9 @@ def run_stage3(
 ) -> NDArray[np.bool_]:
     """Find the pixels that are valid in the whole session, and export the aligned recordings.
 
-    Pixels of a recording are valid where they are in all of its frames. That mask is moved to the
-    reference of the session, and the masks of all recordings are intersected.
+    Pixels of a recording are valid where they are in all of its frames, but for those that had no
+    pixels. That mask is moved to the reference of the session, and the masks of all recordings are
+    intersected.
 
     Parameters
     ----------
@@ -169,7 +172,7 @@ def _open_masks(recording: SessionRecording, shape: tuple[int, int]) -> LazyVide
             errors.append(Failure.of(error).reason)
             continue
         if source.shape[1:] == (*shape, 1):
-            return open_recording(source).video
+            return without_frames(open_recording(source).video, absent_frames(recording))
     raise InputError(
         f"{path} does not hold masks of (H, W) = {shape}"
         + (f": {errors[0]}" if errors else "")
