@@ -213,7 +213,7 @@ def test_absent_frames_make_no_reference(video, quick_options, tmp_path):
     assert frames == (2, 6)
     short = plan_correction(quick_options(input_file=source, output_path=tmp_path / "b"))
     assert 3 not in short.reference.frames and len(short.reference.frames) > 1
-    with pytest.raises(InputError, match="none of the 2 reference frames.*the first that has is"):
+    with pytest.raises(InputError, match=r"none of the 2 reference frames.*the first that has is"):
         plan_correction(
             quick_options(input_file=source, output_path=tmp_path / "c", reference_frames=[3, 5])
         )

@@ -95,7 +95,7 @@ def test_a_session_is_that_of_the_frames_that_are_there(how, videos, tmp_path):
 
 
 def test_without_the_choice_they_are_an_error_of_their_recordings(videos, tmp_path):
-    with pytest.raises(SessionError, match="rec_0.*rec_2") as caught:
+    with pytest.raises(SessionError, match=r"rec_0.*rec_2") as caught:
         run_stage1(config_of(with_gaps(tmp_path / "gaps", videos)), execution=QUIET)
     assert set(caught.value.failures) == {"rec_0", "rec_2"}
 
@@ -115,5 +115,5 @@ def test_chunks_that_came_back_or_went_are_told_before_aligning(videos, tmp_path
     run_stage1(config, execution=QUIET)
     run_stage2(config, execution=QUIET)
     (tmp_path / "gaps" / "rec_1.zarr" / "c" / "3" / "0" / "0").unlink()
-    with pytest.raises(SessionError, match="rec_1.*other frames than when it was corrected"):
+    with pytest.raises(SessionError, match=r"rec_1.*other frames than when it was corrected"):
         run_stage3(config, execution=QUIET)

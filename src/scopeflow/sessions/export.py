@@ -185,22 +185,18 @@ def write_aligned(export: AlignedExport) -> Result:
 
 def _aligned(export: AlignedExport, start: int, stop: int) -> tuple[VideoTYXC, int]:
     """Return some frames aligned, and how many of their values were clipped."""
-    absent = frozenset(export.absent)
-    there = np.array([frame not in absent for frame in range(start, stop)])
     block = export.frames.read(start, stop)
-    everything = np.zeros(block.shape, export.dtype)
-    if export.motion is None:
-        aligned, clipped = align_corrected_frames(
-            block[there], export.between, export.fill, export.dtype
-        )
+    motion = None if export.motion is None else export.motion.read(start, stop)
+    gone = [frame - start for frame in export.absent if start <= frame < stop]
+    if gone:
+        block = np.delete(block, gone, axis=0)
+        motion = None if motion is None else np.delete(motion, gone, axis=0)
+    to = export.between, export.fill, export.dtype
+    if motion is None:
+        aligned, clipped = align_corrected_frames(block, *to)
     else:
-        aligned, clipped = align_raw_frames(
-            block[there],
-            export.motion.read(start, stop)[there],
-            export.between,
-            export.fill,
-            export.dtype,
-            export.interpolation,
-        )
-    everything[there] = aligned
-    return everything, clipped
+        aligned, clipped = align_raw_frames(block, motion, *to, export.interpolation)
+    if gone:
+        before = np.array(gone) - np.arange(len(gone))
+        aligned = np.insert(aligned, before, 0, axis=0)
+    return aligned, clipped
