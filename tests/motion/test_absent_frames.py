@@ -12,6 +12,7 @@ from scopeflow import open_video
 from scopeflow.errors import InputError
 from scopeflow.motion.correct import BatchMotionCorrector, compensate_recording
 from scopeflow.motion.grid import make_grid
+from scopeflow.motion.motion import Motion
 from scopeflow.motion.plan import plan_correction
 from tests.absent_source import with_gaps
 from tests.conftest import same_bits
@@ -287,3 +288,34 @@ def test_results_are_opened_as_usual(video, run, tmp_path):
     opened = open_video(tmp_path / "out" / "compensated.zarr")
     assert opened.shape == video.shape
     assert not opened.values[24:28].any()
+
+
+@pytest.mark.parametrize("kept", ["compensated.zarr", "w.h5"])
+def test_motion_of_a_result_knows_them(kept, video, quick_options, quiet, tmp_path):
+    absent = GAPS["in the middle"]
+    options = quick_options(
+        input_file=with_gaps(tmp_path, video, absent),
+        output_path=tmp_path / "out",
+        reference_frames=[5, 23],
+        save_w=True,
+    )
+    compensate_recording(options, config=quiet())
+    motion = Motion.open(tmp_path / "out" / kept)
+    assert motion.absent == absent
+    stored = zarr.open_group(tmp_path / "out" / "compensated.zarr", mode="r")["valid"][:]
+    assert same_bits(motion.valid.values, stored)
+    assert np.flatnonzero(np.isnan(motion.statistics.mean_disp.values)).tolist() == list(absent)
+    assert not motion.displacement[30].values.any()
+    part = motion.isel(T=slice(29, 33))
+    assert part.absent == (1, 2)
+    assert part.valid.values.any(axis=(1, 2)).tolist() == [True, False, False, True]
+    for use in (
+        lambda: motion.apply(video, fill=0),
+        lambda: motion.compose(motion),
+        lambda: motion.save(tmp_path / "motion.zarr"),
+    ):
+        with pytest.raises(InputError, match="frames 30 to 31 and 37"):
+            use()
+    assert not (tmp_path / "motion.zarr").exists()
+    there = motion.isel(T=[n for n in range(N) if n not in absent])
+    assert there.apply(np.delete(video, absent, axis=0)).sizes["T"] == N - len(absent)

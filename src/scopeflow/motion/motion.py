@@ -20,6 +20,7 @@ from scopeflow.images.warp import cast_frames
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
+from scopeflow.io.read.states import frame_ranges
 from scopeflow.io.recording import DIMS, labels, open_recording, refuse_absent, to_dataarray
 from scopeflow.motion.block.correct import make_reference
 from scopeflow.motion.block.values import STATISTICS
@@ -69,6 +70,9 @@ class Motion:
         What NaN and infinite pixels do, see `OFOptions`.
     metadata : VideoMetadata
         Pixel size and times, where known.
+    absent : tuple of int
+        Frames that had no pixels when a recording was corrected: nowhere valid, without statistics,
+        with zeros for displacements.
 
     References
     ----------
@@ -92,6 +96,7 @@ class Motion:
     interpolation: str = "cubic"
     non_finite: str = "error"
     metadata: VideoMetadata = field(default_factory=VideoMetadata)
+    absent: tuple[int, ...] = ()
     _settings: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
     _job: CorrectionJob | None = field(default=None, repr=False)
     _statistics: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
@@ -126,9 +131,24 @@ class Motion:
     @property
     def valid(self) -> xr.DataArray:
         """Where a registered pixel comes from inside its raw frame, ``(T, Y, X)`` bool, lazy."""
-        return self._labelled(
-            lazy_valid(self.grid_displacement, self.frame_shape), DIMS[:3], "valid", {}
-        )
+        valid = lazy_valid(self.grid_displacement, self.frame_shape)
+        if self.absent:
+            valid = valid & self._there[:, None, None]
+        return self._labelled(valid, DIMS[:3], "valid", {})
+
+    @property
+    def _there(self) -> NDArray[np.bool_]:
+        """Which frames had pixels, ``(T,)``."""
+        return ~np.isin(np.arange(self.n_frames), self.absent)
+
+    def _refuse_absent(self, what: str) -> None:
+        if self.absent:
+            named = frame_ranges([(frame, frame + 1) for frame in self.absent])
+            raise InputError(
+                f"the motion has no displacements for {len(self.absent)} of its {self.n_frames} "
+                f"frames, which had no pixels ({named}), so it cannot be {what}; choose the others "
+                "with motion.isel(T=[...])"
+            )
 
     @property
     def statistics(self) -> xr.Dataset:
@@ -136,12 +156,15 @@ class Motion:
 
         Lazy where the motion is; read from disk where it was saved.
         """
+        import dask.array as da
         import xarray as xr
 
         if self._statistics is not None:
             columns: dict[str, Any] = {name: self._statistics[name] for name in STATISTICS}
         else:
             table = lazy_statistics(self.grid_displacement, self.frame_shape)
+            if self.absent:
+                table = da.where(self._there[:, None], table, np.nan)
             columns = {name: table[:, number] for number, name in enumerate(STATISTICS)}
         units = {"mean_div": "1"}
         return xr.Dataset(
@@ -203,6 +226,7 @@ class Motion:
         statistics = self._statistics
         if statistics is not None:
             statistics = {name: values[chosen] for name, values in statistics.items()}
+        absent = tuple(np.flatnonzero(np.isin(chosen, self.absent)).tolist())
         times = self.metadata.frame_times_s
         metadata = self.metadata
         if times is not None:
@@ -214,6 +238,7 @@ class Motion:
             self,
             grid_displacement=self.grid_displacement[index],
             metadata=metadata,
+            absent=absent,
             _settings=functools.partial(
                 _part_settings, self._settings or self._identity, chosen.tolist()
             ),
@@ -269,6 +294,7 @@ class Motion:
         import xarray as xr
 
         recording = open_recording(video, **selection)
+        self._refuse_absent("applied")
         refuse_absent(recording, "registered frames")
         shape = recording.video.shape
         begin = self._check_fit(shape, origin)
@@ -380,6 +406,8 @@ class Motion:
         >>> both.displacement[0, 8, 8].values.tolist()
         [1.5, 0.0]
         """
+        for one in (self, second):
+            one._refuse_absent("composed")
         mine, others = (self.n_frames, *self.frame_shape), (second.n_frames, *second.frame_shape)
         if mine != others:
             raise InputError(
@@ -430,6 +458,7 @@ class Motion:
         OutputError
             If it cannot be written.
         """
+        self._refuse_absent("saved")
         save_motion(
             location(path),
             self.grid_displacement,
@@ -476,6 +505,7 @@ class Motion:
             facts.interpolation,
             facts.non_finite,
             facts.metadata,
+            facts.absent,
             _settings=stored.settings,
             _statistics=stored.statistics,
         )

@@ -27,7 +27,7 @@ from scopeflow.io.lazy import SourceVideo, lazy_array
 from scopeflow.io.locations import Location, location
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.read.files import not_found, stamp_folder
-from scopeflow.io.state import Text
+from scopeflow.io.state import Text, load_state
 from scopeflow.io.zarr.completeness import refuse_incomplete
 from scopeflow.io.zarr.ngff import motion_attributes
 from scopeflow.motion.block.apply import result_of_motion
@@ -46,7 +46,7 @@ from scopeflow.motion.store.layout import (
     read_layout,
 )
 from scopeflow.motion.store.outputs import OutputFiles, continue_store, take_claim
-from scopeflow.motion.store.provenance import package_versions
+from scopeflow.motion.store.provenance import RunFacts, package_versions
 from scopeflow.motion.store.sinks import LedgerSink, StoreSink
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class MotionFacts:
     `reference`: ``(H, W, C)`` float64, the image that was registered to.
     `interpolation`, `non_finite`: how frames are resampled, and what NaN pixels do.
     `metadata`: pixel size and times, where known.
+    `absent`: frames that had no pixels, whose displacements mean nothing.
     """
 
     frame_shape: tuple[int, int]
@@ -71,6 +72,7 @@ class MotionFacts:
     interpolation: str = "cubic"
     non_finite: str = "error"
     metadata: VideoMetadata = field(default_factory=VideoMetadata)
+    absent: tuple[int, ...] = ()
 
 
 _Listed = Field(strict=False)  # JSON has no tuples
@@ -93,6 +95,7 @@ class _StoredFacts(BaseModel):
     interpolation: Literal["cubic", "linear", "nearest"] = "cubic"
     non_finite: Literal["error", "mask"] = "error"
     metadata: _StoredMetadata = Field(default_factory=_StoredMetadata)
+    absent: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
 
 
 class _Recorded(BaseModel):
@@ -339,6 +342,7 @@ def _from_store(path: Location) -> OpenedMotion:
         own.interpolation,
         own.non_finite,
         VideoMetadata(**dict(own.metadata)),
+        tuple(frame for frame in own.absent if frame < layout.shape[0]),
     )
     shape = (layout.shape[0], *layout.motion_shape, 2)
     stored = StoredMotion(stamp_folder(path / MOTION), shape)
@@ -367,9 +371,13 @@ def _from_file(stored: StoredMotion) -> OpenedMotion:
             f"{image.name} is missing beside it. Restore it, or use w.h5 or compensated.zarr"
         )
     rows, columns = stored.shape[1:3] if reference is None else reference.shape[:2]
-    return OpenedMotion(
-        _lazy(stored), MotionFacts((rows, columns), reference), stored.identity, None
-    )
+    absent: list[int] = []
+    if path.name.endswith(kind):
+        run = load_state(path.with_name(path.name.removesuffix(kind) + "run.json"), RunFacts)
+        absent = [] if run is None else run.recording.absent
+    kept = tuple(frame for frame in absent if frame < stored.shape[0])
+    facts = MotionFacts((rows, columns), reference, absent=kept)
+    return OpenedMotion(_lazy(stored), facts, stored.identity, None)
 
 
 def _lazy(stored: StoredMotion) -> da.Array:
