@@ -14,7 +14,7 @@ from scopeflow.motion.correct import BatchMotionCorrector, compensate_recording
 from scopeflow.motion.grid import make_grid
 from scopeflow.motion.motion import Motion
 from scopeflow.motion.plan import plan_correction
-from tests.absent_source import with_gaps
+from tests.absent_source import WithGaps, with_gaps
 from tests.conftest import same_bits
 
 N = 44  # frames: batches of 20, 20 and 4
@@ -36,7 +36,7 @@ GAPS = {
 
 @pytest.fixture
 def video(small_recording):
-    return np.round(small_recording.video[..., :1]).astype(np.uint16)
+    return np.round(small_recording.video[:, :28, :36, :1]).astype(np.uint16)
 
 
 @pytest.fixture
@@ -62,8 +62,9 @@ def equal(one, other):
     return {name for name, values in one.items() if not same_bits(values, other[name])} == set()
 
 
-@pytest.mark.parametrize("absent", GAPS.values(), ids=GAPS)
-def test_absent_frames_are_zero_invalid_and_without_numbers(absent, video, run, tmp_path):
+@pytest.mark.parametrize("name", ["in the middle", "first and last", "all but one"])
+def test_absent_frames_are_zero_invalid_and_without_numbers(name, video, run, tmp_path):
+    absent = GAPS[name]
     corrector, group = run(with_gaps(tmp_path, video, absent), reference_frames=[5, 22, 23, 39])
     gone = list(absent)
     there = np.setdiff1d(np.arange(N), gone)
@@ -80,17 +81,14 @@ def test_absent_frames_are_zero_invalid_and_without_numbers(absent, video, run, 
         assert same_bits(group["stats"][name][:], statistics)
 
 
-@pytest.mark.parametrize("sigma_t", [0.1, 0.6])
 @pytest.mark.parametrize("name", GAPS)
-def test_frames_that_are_there_are_as_if_the_others_had_been_removed(
-    name, sigma_t, video, run, tmp_path
-):
+def test_frames_that_are_there_are_as_if_the_others_had_been_removed(name, video, run, tmp_path):
     """In one batch; whole batches and the end of the last may be absent from several, too."""
     absent = list(GAPS[name])
     there = np.setdiff1d(np.arange(N), absent)
     batch = 20 if name in ("a whole batch", "the first batch", "the last batch") else 60
     reference = [n for n in (5, 22, 23, 39) if n in there]
-    how = {"buffer_size": batch, "sigma": [[1.0, 1.0, sigma_t]], "update_reference": True}
+    how = {"buffer_size": batch, "sigma": [[1.0, 1.0, 0.6]], "update_reference": True}
     _, gaps = run(with_gaps(tmp_path, video, absent), "gaps", reference_frames=reference, **how)
     chosen = [int(np.searchsorted(there, n)) for n in reference]
     removed = with_gaps(tmp_path, video[there], (), "removed.npy")
@@ -100,9 +98,14 @@ def test_frames_that_are_there_are_as_if_the_others_had_been_removed(
     assert same_bits(gaps["reference/raw"][:], whole["reference/raw"][:])
 
 
-@pytest.mark.parametrize("boundary", ["halo", "batch"])
 @pytest.mark.parametrize(
-    "name", ["a whole block", "end of a batch", "a whole batch", "every other"]
+    ("name", "boundary"),
+    [
+        ("a whole block", "halo"),
+        ("end of a batch", "batch"),
+        ("a whole batch", "halo"),
+        ("every other", "batch"),
+    ],
 )
 def test_results_do_not_depend_on_blocks_workers_and_schedulers(
     name, boundary, video, run, tmp_path
@@ -111,24 +114,10 @@ def test_results_do_not_depend_on_blocks_workers_and_schedulers(
     how = {"sigma": [[1.0, 1.0, 0.6]], "temporal_boundary": boundary, "reference_frames": [5, 23]}
     _, first = run(source, "first", **how)
     expected = arrays(first)
-    for number, place in enumerate(
-        (
-            {"block_length": 1},
-            {"block_length": 20},
-            {"block_length": 5, "parallelization": "threading", "n_jobs": 3},
-        )
-    ):
+    others = {"block_length": 1}, {"block_length": 5, "parallelization": "threading", "n_jobs": 3}
+    for number, place in enumerate(others):
         _, group = run(source, f"other{number}", **place, **how)
         assert equal(arrays(group), expected)
-
-
-def test_processes_give_the_same_bits(video, run, tmp_path):
-    source = with_gaps(tmp_path, video, GAPS["in the middle"])
-    _, first = run(source, "first", reference_frames=[5, 23])
-    _, other = run(
-        source, "other", parallelization="multiprocessing", n_jobs=2, reference_frames=[5, 23]
-    )
-    assert equal(arrays(other), arrays(first))
 
 
 def test_what_stands_at_absent_frames_changes_nothing(video, run, tmp_path):
@@ -138,7 +127,7 @@ def test_what_stands_at_absent_frames_changes_nothing(video, run, tmp_path):
     other = video.copy()
     other[list(absent)] = 60000
 
-    class Loud(type(with_gaps(tmp_path, video, absent))):
+    class Loud(WithGaps):
         def read(self, start, stop):
             return np.load(self.name, mmap_mode="r")[start:stop].copy()
 
@@ -203,7 +192,8 @@ def test_other_absent_frames_are_other_settings(video, quick_options, tmp_path):
         return plan.settings
 
     assert settings(()) != settings((3,)) != settings((4,))
-    assert "absent" not in settings(()) and "absent" not in settings(())["input"]
+    assert "absent" not in settings(())
+    assert "absent" not in settings(())["input"]
 
 
 def test_absent_frames_make_no_reference(video, quick_options, tmp_path):
@@ -213,7 +203,8 @@ def test_absent_frames_make_no_reference(video, quick_options, tmp_path):
     ).reference.frames
     assert frames == (2, 6)
     short = plan_correction(quick_options(input_file=source, output_path=tmp_path / "b"))
-    assert 3 not in short.reference.frames and len(short.reference.frames) > 1
+    assert 3 not in short.reference.frames
+    assert len(short.reference.frames) > 1
     with pytest.raises(InputError, match=r"none of the 2 reference frames.*the first that has is"):
         plan_correction(
             quick_options(input_file=source, output_path=tmp_path / "c", reference_frames=[3, 5])
@@ -244,7 +235,9 @@ def test_nan_frames_are_named_by_their_number_in_the_recording(
         return
     compensate_recording(options, config=quiet())
     valid = zarr.open_group(tmp_path / "out" / "compensated.zarr", mode="r")["valid"][:]
-    assert not valid[30, 4:9, 5].any() and valid[30].any() and not valid[20].any()
+    assert not valid[30, 4:9, 5].any()
+    assert valid[30].any()
+    assert not valid[20].any()
 
 
 def test_user_functions_and_callbacks_see_frames_that_are_there(

@@ -240,15 +240,22 @@ def _without_absent(
     limits = (first, last) if halo_stops_at_batches else (0, count(grid.n_frames))
     read = halo_range(start, stop, grid.halo, *limits) if start < stop else (start, stop)
     is_last_batch = block.batch == grid.n_batches - 1
-    tails = [
+    seed_tail, reference_tail = (
         stop if is_last_batch or length == 0 else min(max(start, last - length), stop)
         for length in tail_lengths
-    ]
+    )
     seed_start, reference_start = (
-        grid.present[tail] if tail < stop else block.stop for tail in tails
+        grid.present[tail] if tail < stop else block.stop for tail in (seed_tail, reference_tail)
     )
     present = Block(
-        block.index, start, stop, *read, block.batch, *tails, numbers=grid.numbers(*read)
+        block.index,
+        start,
+        stop,
+        *read,
+        block.batch,
+        seed_tail_start=seed_tail,
+        reference_tail_start=reference_tail,
+        numbers=grid.numbers(*read),
     )
     lowest, highest = bisect_left(grid.absent, block.start), bisect_left(grid.absent, block.stop)
     return replace(
