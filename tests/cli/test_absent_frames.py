@@ -32,21 +32,21 @@ def test_the_summary_counts_them_and_the_result_marks_them(archive, tmp_path):
     result = invoke(*words)
     assert result.exit_code == 0, result.stderr
     printed = plain(result.stdout)
-    assert "absent   3 of 24 frames had no pixels; they are marked invalid" in printed
+    assert "absent 3 of 24 frames had no pixels; they are marked invalid" in printed
     assert "nan" not in printed
     valid = zarr.open_group(out / "compensated.zarr", mode="r")["valid"][:]
     assert np.flatnonzero(~valid.any(axis=(1, 2))).tolist() == [7, 8, 23]
     assert json.loads((out / "run.json").read_text())["recording"]["absent"] == [7, 8, 23]
     again = plain(invoke(*words).stdout)
-    assert "reused   24 of 24 frames" in again
-    assert "absent   3 of 24" in again
+    assert "reused 24 of 24 frames" in again
+    assert "absent 3 of 24" in again
 
 
 def test_channels_and_bins_of_them_are_known_too(archive, tmp_path):
     words = ("correct", archive, tmp_path / "out", *QUICK, "--missing", "mask")
     result = invoke(*words, "--set", "bin_size=2", "--set", "channel_idx=[0]", "--reference", "1:3")
     assert result.exit_code == 0, result.stderr
-    assert "absent   3 of 12 frames" in plain(result.stdout)  # bins of 6 7, 8 9 and 22 23
+    assert "absent 3 of 12 frames" in plain(result.stdout)  # bins of 6 7, 8 9 and 22 23
 
 
 def test_whole_recordings_have_no_such_line(movie, tmp_path):
