@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scopeflow import open_video
 from scopeflow.errors import InputError
@@ -16,6 +18,7 @@ from scopeflow.motion.motion import Motion
 from scopeflow.motion.plan import plan_correction
 from tests.absent_source import WithGaps, with_gaps
 from tests.conftest import same_bits
+from tests.motion.test_changed_input import at_the_end_of, change, write
 
 N = 44  # frames: batches of 20, 20 and 4
 GAPS = {
@@ -274,6 +277,57 @@ def test_blocks_count_the_frames_that_are_there():
     assert [block.in_tail for block in grid.blocks[:6]] == [False] * 3 + [True] * 2 + [False]
     whole = make_grid(40, 20, 4, halo=2, seed_tail=5)
     assert all(block.present is None and block.computed is block for block in whole.blocks)
+
+
+@given(
+    absent=st.sets(st.integers(0, 39), max_size=39),
+    block_length=st.sampled_from([1, 2, 5, 10]),
+    halo=st.integers(0, 3),
+    tails=st.tuples(st.integers(0, 12), st.integers(0, 12)),
+    in_batches=st.booleans(),
+)
+def test_every_frame_that_is_there_is_computed_once(absent, block_length, halo, tails, in_batches):
+    grid = make_grid(
+        40, 10, block_length, halo=halo, halo_stops_at_batches=in_batches,
+        seed_tail=tails[0], reference_tail=tails[1], absent=tuple(sorted(absent)),
+    )  # fmt: skip
+    seen, wanted = [], [n for n in range(40) if n not in absent]
+    starts = {"seed": [], "reference": []}
+    for block in grid.blocks:
+        one = block.computed if absent else block
+        mine = wanted[one.start : one.stop]
+        assert mine == [n for n in range(block.start, block.stop) if n not in absent]
+        assert block.absent == tuple(n for n in range(block.start, block.stop) if n in absent)
+        seen += mine
+        if absent:
+            assert one.numbers == tuple(wanted[one.read_start : one.read_stop])
+        assert one.read_start <= one.start <= one.stop <= one.read_stop <= len(wanted)
+        starts["seed"] += wanted[one.seed_tail_start : one.stop]
+        starts["reference"] += wanted[one.reference_tail_start : one.stop]
+        assert block.in_tail == one.in_tail
+    assert seen == wanted
+    for length, found in zip(tails, starts.values(), strict=True):
+        batches = [[n for n in wanted if b <= n < b + 10] for b in range(0, 30, 10)]
+        assert found == [n for batch in batches for n in (batch[-length:] if length else [])]
+
+
+def test_a_frame_that_changes_during_the_run_has_its_number_in_the_recording(
+    video, quick_options, quiet, tmp_path
+):
+    pytest.importorskip("scopeflow.io.read.gaps", reason="readers do not tell absent frames")
+    path = write("zarr", tmp_path, video)
+    (path / "c" / "0" / "0" / "0").unlink()  # frames 0 to 3
+    options = quick_options(
+        input_file=str(path), output_path=tmp_path / "out", reference_frames=[4, 5]
+    )
+    config = quiet(block_length=4)
+    plan = plan_correction(options, config, selection={"missing": "mask"})
+    corrector = BatchMotionCorrector(options, config)
+    hook = at_the_end_of(20, lambda: change("zarr", path))  # frames 8 to 11
+    corrector.register_progress_callback(hook)
+    with pytest.raises(InputError, match=r"changed.*frames 8 to 11\b"):
+        corrector.run_plan(plan)
+    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_results_are_opened_as_usual(video, run, tmp_path):

@@ -21,8 +21,9 @@ pattern = {pattern}
 # Recordings that match the pattern and are left out.
 exclude = []
 
-# What pixels are that the files lack: an "error", or with "mask" frames that take no part.
-# missing = "mask"
+# What pixels are that the files lack: an "error", "mask" for frames that take no part, or "fill" or
+# "black", where the format leaves pixels out.
+missing = "error"
 
 # The recording that the others are aligned to: a file name, or "auto" for the one that is most
 # similar to all others. Without this line it is the middle one.
