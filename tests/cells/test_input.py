@@ -108,7 +108,8 @@ def test_plates_and_series_of_ome_zarr(both, tmp_path):
         listed = [{"name": name, "type": kind} for name, kind in axes]
         scales = {"axes": listed, "datasets": [level]}
         group = zarr.create_group(place, attributes={"ome": {"multiscales": [scales]}})
-        group.create_array("0", data=np.full((2, 1, 20, 30), value, np.uint16))
+        written = {"write_empty_chunks": True}
+        group.create_array("0", data=np.full((2, 1, 20, 30), value, np.uint16), config=written)
 
     plate = {"wells": [{"path": "A/1"}, {"path": "B/2"}]}
     zarr.create_group(tmp_path / "p.zarr", attributes={"ome": {"plate": plate}})

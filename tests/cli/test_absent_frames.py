@@ -11,8 +11,6 @@ import zarr
 from tests.cli.conftest import plain
 from tests.cli.test_correct import QUICK, invoke
 
-pytest.importorskip("scopeflow.io.read.gaps", reason="readers do not tell absent frames")
-
 
 @pytest.fixture
 def archive(frames, tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scopeflow import open_video
 from scopeflow.errors import InputError
+from scopeflow.io.open import open_source
 from scopeflow.motion.correct import BatchMotionCorrector, compensate_recording
 from scopeflow.motion.grid import make_grid
 from scopeflow.motion.motion import Motion
@@ -314,7 +315,6 @@ def test_every_frame_that_is_there_is_computed_once(absent, block_length, halo, 
 def test_a_frame_that_changes_during_the_run_has_its_number_in_the_recording(
     video, quick_options, quiet, tmp_path
 ):
-    pytest.importorskip("scopeflow.io.read.gaps", reason="readers do not tell absent frames")
     path = write("zarr", tmp_path, video)
     (path / "c" / "0" / "0" / "0").unlink()  # frames 0 to 3
     options = quick_options(
@@ -366,3 +366,13 @@ def test_motion_of_a_result_knows_them(kept, video, quick_options, quiet, tmp_pa
     assert not (tmp_path / "motion.zarr").exists()
     there = motion.isel(T=[n for n in range(N) if n not in absent])
     assert there.apply(np.delete(video, absent, axis=0)).sizes["T"] == N - len(absent)
+
+
+def test_a_result_that_is_corrected_again_still_knows_them(video, run, tmp_path):
+    run(with_gaps(tmp_path, video, (30, 31)), reference_frames=[5, 22])
+    result = tmp_path / "out" / "compensated.zarr"
+    assert open_source(result).absent == (30, 31)
+    _, group = run(str(result), "again", reference_frames=[5, 22])
+    assert np.isnan(group["stats/mean_disp"][30:32]).all()
+    assert not group["valid"][30:32].any()
+    assert group["valid"][29].any()

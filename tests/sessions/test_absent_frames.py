@@ -22,8 +22,6 @@ from scopeflow.sessions.recordings import absent_frames, find_session_recordings
 from tests.conftest import same_bits
 from tests.sessions.session_data import true_session
 
-pytest.importorskip("scopeflow.io.read.gaps", reason="readers do not tell absent frames")
-
 QUIET = RegistrationConfig(progress=False, parallelization="sequential")
 ABSENT = {"rec_0": (0, 5), "rec_1": (), "rec_2": (6, 7)}
 

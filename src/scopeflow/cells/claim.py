@@ -28,7 +28,7 @@ from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.ledger import StoredRecord
 from scopeflow.engine.lock import one_writer
 from scopeflow.errors import OutputExistsError
-from scopeflow.io.files import atomic_path
+from scopeflow.io.files import atomic_path, sweep_below
 from scopeflow.io.state import (
     DamagedStateError,
     State,
@@ -193,6 +193,9 @@ def taken_output(plan: WorkflowPlan, *, wait: bool = False) -> Iterator[None]:
     Raises OutputExistsError: as :func:`check_output`, before anything is changed.
     """
     with one_writer(*(fov.folder for fov in plan.fovs), wait=wait):
+        for fov in plan.fovs:
+            for folder in (fov.folder, fov.records):
+                sweep_below(folder)
         # The settings of all FOVs are written in a moment, so this always waits.
         with one_writer(plan.output / CONFIG_FILE, wait=True):
             take_output(plan)

@@ -32,7 +32,7 @@ import psutil
 
 from scopeflow.engine.lock_files import LockFiles, lock_files
 from scopeflow.errors import OutputLockedError
-from scopeflow.io.files import writing
+from scopeflow.io.files import sweep_partials, writing
 from scopeflow.io.folders import refuse_existing
 from scopeflow.io.locations import Location
 
@@ -148,6 +148,8 @@ def only_writer_of_new(paths: list[Path], *, overwrite: bool, wait: bool = False
         refuse_existing(paths, overwrite)
     with one_writer(*paths, wait=wait):
         refuse_existing(paths, overwrite)
+        for path in paths:
+            sweep_partials(path)
         yield
 
 

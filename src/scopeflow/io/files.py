@@ -90,6 +90,14 @@ def sweep_partials(path: Location) -> None:
                 remove_tree(path.parent / name)
 
 
+def sweep_below(folder: Path) -> None:
+    """Remove partial files that killed runs have left anywhere in a folder, as the only writer."""
+    for above, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(PARTIAL_SUFFIX):
+                Path(above, name).unlink(missing_ok=True)
+
+
 def create_partial(partial: Path) -> None:
     """Create a partial file that nothing stands in the place of, not even a link."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)

@@ -72,6 +72,8 @@ def create_stack(
     with writing(path):
         make_folders(store)
         root = _group(store)
+        _group(path.parent)
+        described = [one / "zarr.json" for one in (path, path.parent, store)]
         found = _existing(path)
         if (
             found is not None
@@ -79,6 +81,7 @@ def create_stack(
             and found.dtype == dtype
             and found.attrs.asdict().get("fingerprint") == fingerprint
         ):
+            sync_files(store.parent, described)
             return
         if path.exists():
             shutil.rmtree(path)
@@ -93,8 +96,7 @@ def create_stack(
             dimension_names=("t", "y", "x"),
             attributes={"fingerprint": fingerprint},
         )
-        described = [one / "zarr.json" for one in (path, path.parent, store)]
-        sync_files(store.parent, [file for file in described if file.is_file()])
+        sync_files(store.parent, described)
 
 
 def _group(store: Path) -> zarr.Group:

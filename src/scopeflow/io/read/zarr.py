@@ -264,6 +264,19 @@ def _absent(
     return absent_or_refused(str(folder), gap, spans, grid.n_frames, missing, fills)
 
 
+def _marked_absent(node: Any, n_frames: int) -> tuple[int, ...]:
+    """Return the frames of a result of ours that had no pixels when it was made: zeros stand there.
+
+    Attributes may hold anything.
+    """
+    found: Any = node.attrs.asdict()
+    for key in ("scopeflow", "settings", "absent"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, list):
+        return ()
+    return tuple(n for n in found if type(n) is int and 0 <= n < n_frames)
+
+
 def open_zarr(
     path: str | Path | RemotePath,
     *,
@@ -304,6 +317,7 @@ def open_zarr(
     dtype = check_video(layout.video_shape, array.dtype, where)
     stamp, sizes = list_folder(folder / key)
     absent = () if sizes is None else _absent(array, folder / key, layout, sizes, missing)
+    absent = tuple(sorted({*absent, *_marked_absent(node, layout.video_shape[0])}))
     per_chunk = 1
     if "T" in layout.axes:
         per_chunk = min(int(array.chunks[layout.axes.index("T")]), layout.size("T"))

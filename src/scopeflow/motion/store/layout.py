@@ -32,6 +32,7 @@ from scopeflow.io.durable import sync_files, sync_tree
 from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.locations import Location, RemotePath, location, reaching
 from scopeflow.io.state import is_regular
+from scopeflow.io.zarr.checked import ChunkError, checked_store
 from scopeflow.io.zarr.shards import Shards
 from scopeflow.io.zarr.stores import zarr_store
 
@@ -42,6 +43,7 @@ MOTION = "motion"
 VALID = "valid"
 STATISTICS = "stats"
 REFERENCE = "reference"
+_WHOLE = "all_chunks_written"
 FORMAT_VERSION = 1
 
 _FRAMES_PER_CHUNK = 4
@@ -263,7 +265,7 @@ class ResultStore:
         with writing(self.path):
             group = self._group(STATISTICS)
             for name, values in statistics.items():
-                group.create_array(name, data=np.asarray(values), overwrite=True)
+                _write_small(group, name, np.asarray(values))
             _sync(location(self.path) / STATISTICS)
 
     def write_reference(self, raw: NDArray[Any], processed: NDArray[Any] | None = None) -> None:
@@ -273,9 +275,7 @@ class ResultStore:
             for name, image in (("raw", raw), ("processed", processed)):
                 if image is None:
                     continue
-                group.create_array(
-                    name, data=np.ascontiguousarray(np.moveaxis(image, -1, 0)), overwrite=True
-                )
+                _write_small(group, name, np.ascontiguousarray(np.moveaxis(image, -1, 0)))
             _sync(location(self.path) / REFERENCE)
 
     def read_statistics(self) -> dict[str, NDArray[Any]]:
@@ -284,15 +284,33 @@ class ResultStore:
             group = zarr.open_group(self._zarr, path=STATISTICS, mode="r", zarr_format=3)
         except (OSError, ValueError):
             return {}
-        return {name: np.asarray(array[:]) for name, array in group.arrays()}
+        return {name: self._read_small(f"{STATISTICS}/{name}") for name, _ in group.arrays()}
 
     def read_reference(self) -> NDArray[np.float64] | None:
         """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
         try:
-            array = zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r", zarr_format=3)
+            zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r", zarr_format=3)
         except (OSError, ValueError):
             return None
-        return np.moveaxis(np.asarray(array[:], dtype=np.float64), 0, -1)
+        return np.moveaxis(self._read_small(f"{REFERENCE}/raw").astype(np.float64), 0, -1)
+
+    def _read_small(self, name: str) -> NDArray[Any]:
+        """Return all of a small array.
+
+        Raises UnreadableFileError: its chunk is missing or damaged.
+        """
+        place = location(self.path) / name
+        try:
+            whole = zarr.open_array(zarr_store(place), mode="r", zarr_format=3).attrs.get(_WHOLE)
+            # Earlier versions let zarr leave out a chunk of zeros.
+            store = checked_store(place, fills=whole is not True)
+            return np.asarray(zarr.open_array(store, mode="r", zarr_format=3)[...])
+        except Exception as error:  # codecs raise whatever they like
+            reason = "a chunk is missing" if isinstance(error, ChunkError) else str(error)
+            raise UnreadableFileError(
+                f"{place} cannot be read ({reason}). Run the same command again, which makes it "
+                "anew"
+            ) from error
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
@@ -303,6 +321,16 @@ class ResultStore:
         with writing(self.path):
             zarr.open_group(self._zarr, mode="r+", zarr_format=3).attrs.update(attributes)
             _sync(location(self.path) / "zarr.json")
+
+
+def _write_small(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write a whole small array with all its chunks, and say so: none may be missing later."""
+    whole = {"write_empty_chunks": True}
+    array = group.create_array(
+        name, shape=values.shape, dtype=values.dtype, overwrite=True, config=whole,
+        attributes={_WHOLE: True},
+    )  # fmt: skip
+    array[...] = values
 
 
 def open_result(path: Location) -> ResultStore:

@@ -18,10 +18,10 @@ from scopeflow.engine.ledger import Ledger
 from scopeflow.errors import OptionsError, OutputError
 from scopeflow.io.durable import sync_folder
 from scopeflow.io.files import (
-    PARTIAL_SUFFIX,
     file_digest,
     file_proof,
     remove_tree,
+    sweep_below,
     sweep_partials,
     writing,
 )
@@ -307,9 +307,8 @@ def discard(files: OutputFiles) -> None:
 def sweep(files: OutputFiles) -> None:
     """Remove partly written files that a killed run left behind; remote stores have none."""
     for folder in (files.state, files.store):
-        if isinstance(folder, Path) and folder.is_dir():
-            for path in folder.glob(f"**/*{PARTIAL_SUFFIX}"):
-                path.unlink(missing_ok=True)
+        if isinstance(folder, Path):
+            sweep_below(folder)
     for named in files.named_files():
         sweep_partials(named)
 
