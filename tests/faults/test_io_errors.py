@@ -7,7 +7,7 @@ import pytest
 from tests.faults.workloads import WORKLOADS, contents
 
 CODES = ("EIO", "ENOSPC", "EACCES")
-SAMPLE = 9  # calls of each workload in the default run
+SAMPLE = 4  # calls of each workload in the default run
 
 
 @pytest.fixture(scope="module")

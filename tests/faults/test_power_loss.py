@@ -9,7 +9,7 @@ import pytest
 from tests.faults.disk import CONTENT_LOST, CONTENT_TORN, NAMES_LOST, restore
 from tests.faults.workloads import WORKLOADS, contents
 
-SAMPLE = 6  # states of each workload in the default run
+SAMPLE = 3  # states of each workload in the default run
 
 
 @pytest.fixture(scope="module")

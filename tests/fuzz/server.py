@@ -211,6 +211,12 @@ def _serve() -> None:
     answer({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
+        if "function" in request:
+            # Once here, and not in every child; it starts no thread either.
+            module = request["function"].partition(":")[0]
+            importlib.import_module(module)
+            if module.startswith("tests.faults."):
+                importlib.import_module("tests.faults.workloads")
         started = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             child = os.fork()
