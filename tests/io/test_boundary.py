@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import struct
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import h5py
@@ -201,3 +203,28 @@ def test_arrays_of_others_are_numbers_of_the_size_of_the_file(tmp_path):
         np.testing.assert_array_equal(read_array(path), array)
     with pytest.raises(InputNotFoundError):
         read_array(tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize("value", [0, 20, 255, 0x7FFFFFFF])
+def test_a_matlab_file_with_any_number_in_its_header_does_no_harm(tmp_path, value):
+    """SciPy looks types up without a check, and crashed; sizes of 2**31 frames hung the run."""
+    from scipy.io import savemat
+
+    path = tmp_path / "movie.mat"
+    savemat(path, {"mov": np.arange(6 * 20 * 24, dtype="u2").reshape(20, 24, 6)})
+    content = path.read_bytes()
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom scopeflow.io.open import open_source\n"
+        "path, value = Path(sys.argv[1]), int(sys.argv[2])\ncontent = path.read_bytes()\n"
+        "for at in range(128, 200, 4):\n"
+        "    changed = content[:at] + value.to_bytes(4, 'little') + content[at + 4:]\n"
+        "    path.write_bytes(changed)\n"
+        "    try:\n"
+        "        source = open_source(path)\n"
+        "        assert source.shape[0] * source.shape[1] < 10**6\n"
+        "        source.read(0, 1)\n"
+        "    except (ValueError, OSError, LookupError):\n        pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path), str(value)], check=False)
+    assert done.returncode == 0
+    assert len(content) == len(path.read_bytes())

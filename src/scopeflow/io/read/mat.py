@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,8 @@ _CLASSES |= {
 }
 _MATRIX, _COMPRESSED = 14, 15
 _COMPLEX = 0x0800
+_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 15, 16, 17, 18}
+_NUMERIC = range(4, 16)  # classes of arrays of characters and numbers, sparse ones among them
 
 
 class _Variables:
@@ -74,8 +77,10 @@ class MatSource(DatasetSource):
             raise self._damaged(f"variable {name}", error, "save it again") from error
 
 
-def _complex_flags(file: BinaryIO, path: str, size: int) -> Iterator[bool]:
-    """Yield for each variable whether it is complex; no pixel is read.
+def _elements(file: BinaryIO, path: str, size: int) -> Iterator[tuple[bool, int]]:
+    """Yield for each variable whether it is complex, and how many values it has room for.
+
+    No pixel is read.
 
     SciPy lists the variables of a file that breaks off as if all was well, and does not tell which
     are complex. Layout after "MAT-File Format" (The MathWorks): a header of 128 bytes, then
@@ -100,11 +105,34 @@ def _complex_flags(file: BinaryIO, path: str, size: int) -> Iterator[bool]:
         if kind in (_MATRIX, _COMPRESSED):
             head = file.read(min(nbytes, 4096))
             if kind == _COMPRESSED:
-                head = zlib.decompressobj().decompress(head, 64)[8:]
-            yield bool(struct.unpack_from(order + "I", head, 8)[0] & _COMPLEX)
+                head = zlib.decompressobj().decompress(head, 4096)[8:]
+            _check_parts(head, order)
+            # Values are stored in one byte or more; zlib makes at most 1032 bytes of one.
+            room = nbytes * (1032 if kind == _COMPRESSED else 1)
+            yield bool(struct.unpack_from(order + "I", head, 8)[0] & _COMPLEX), room
         at += 8 + nbytes
         if kind != _COMPRESSED:
             at += -nbytes % 8
+
+
+def _check_parts(head: bytes, order: str) -> None:
+    """Refuse types of data that do not exist: SciPy looks them up without a check, and crashes.
+
+    `head`: begin of a matrix: its flags, sizes, name, and for numbers their data, each a part.
+
+    Raises ValueError: a part has no known type.
+    """
+    is_numeric = head[8:9] != b"" and struct.unpack_from(order + "I", head, 8)[0] & 0xFF in _NUMERIC
+    at = 0
+    for _ in range(4 if is_numeric else 3):
+        if at + 8 > len(head):
+            return
+        kind, nbytes = struct.unpack_from(order + "II", head, at)
+        if kind >> 16:  # a small part: type and size share four bytes, and four of data follow
+            kind, nbytes = kind & 0xFFFF, 0
+        if kind not in _TYPES:
+            raise ValueError(f"a part has the type {kind}, which does not exist")
+        at += 8 + nbytes + -nbytes % 8
 
 
 def _list_variables(path: str, size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -113,8 +141,11 @@ def _list_variables(path: str, size: int) -> dict[str, tuple[tuple[int, ...], np
 
     try:
         with open(path, "rb") as file:
-            flags = list(_complex_flags(file, path, size))
+            elements = list(_elements(file, path, size))
         listed = whosmat(path)
+        for (name, shape, kind), (_, room) in zip(listed, elements, strict=True):
+            if kind in _CLASSES and prod(map(int, shape)) > room:
+                raise ValueError(f"{name} of shape {shape} has room for {room} values at most")
     except UnreadableFileError:
         raise
     except Exception as error:
@@ -123,7 +154,7 @@ def _list_variables(path: str, size: int) -> dict[str, tuple[tuple[int, ...], np
         ) from error
     return {
         name: (tuple(shape), np.dtype("c16" if flag else _CLASSES[kind]))
-        for (name, shape, kind), flag in zip(listed, flags, strict=True)
+        for (name, shape, kind), (flag, _) in zip(listed, elements, strict=True)
         if kind in _CLASSES
     }
 
