@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.workloads import WORKLOADS, contents
+from tests.faults.workloads import RARE, WORKLOADS, contents
 
 CODES = ("EIO", "ENOSPC", "EACCES")
 SAMPLE = 4  # calls of each workload in the default run
+
+SOME = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in RARE)) for n in WORKLOADS]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def check(place, name, calls, numbers):
     assert not wrong, f"{len(wrong)} of {len(numbers)} errors did harm:\n{shown}"
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_sample_of_calls_fails(place, calls, name):
     made = calls(name)
     assert len(made) > SAMPLE

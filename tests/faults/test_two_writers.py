@@ -13,10 +13,12 @@ import time
 import pytest
 
 from scopeflow.errors import OutputError
-from tests.faults.workloads import WORKLOADS, contents
+from tests.faults.workloads import RARE, WORKLOADS, contents
 from tests.fuzz.server import ForkServer
 
 REFUSED = re.compile(r"^error: .*\bis being written by another run, process (\d+) on (\S+),")
+
+SOME = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in RARE)) for n in WORKLOADS]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_a_locked_output_is_an_error_of_outputs():
     assert issubclass(OutputLockedError, OutputError)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", SOME)
 def test_the_second_is_refused_and_told_who(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     try:
@@ -108,7 +110,7 @@ def test_the_second_is_refused_and_told_who(place, calls, other_server, tmp_path
     assert contents(place.root) == place.expected(name)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", SOME)
 def test_the_second_may_wait(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     timer = threading.Timer(0.5, (tmp_path / "signals" / "go").touch)
@@ -120,7 +122,7 @@ def test_the_second_may_wait(place, calls, other_server, tmp_path, name):
     assert contents(place.root) == place.expected(name)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_killed_run_keeps_nobody_out(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     first.kill()

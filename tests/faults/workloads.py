@@ -123,6 +123,10 @@ WORKLOADS: dict[str, Work] = {
 }
 
 
+RARE = ("correct to TIFF", "motion", "export")
+"""Workloads that tests try with the others when all is asked for (``-m fuzz``)."""
+
+
 def run(name: str, inputs: str, root: str, wait: bool = False) -> None:
     """Do the work of a name; an expected failure ends as in the command, by one line and exit 1."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
