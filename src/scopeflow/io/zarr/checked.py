@@ -61,9 +61,9 @@ class _CheckedStore(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Return the bytes of an object, None for metadata that are not there."""
+        if self.folder is not None:
+            _check_regular(os.path.join(self.folder, key))
         if key.rpartition("/")[2] in _METADATA:
-            if self.folder is not None:
-                _check_regular(os.path.join(self.folder, key))
             return await self._store.get(key, prototype, byte_range)
         value = await self._store.get(key, prototype, byte_range)
         if value is None:
@@ -91,8 +91,8 @@ def _check_regular(path: str) -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UnreadableFileError(
-            f"{path}: metadata of zarr are read from regular files only, and this is a pipe, a "
-            "device or a socket. Put the file itself there"
+            f"{path}: zarr is read from regular files only, and this is a pipe, a device or a "
+            "socket. Put the file itself there"
         )
 
 

@@ -14,6 +14,7 @@ import zarr
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.io.locations import Location
+from scopeflow.io.zarr.checked import checked_store
 from scopeflow.io.zarr.shards import shard_damage
 from scopeflow.strict.text import TextError, file_text, read_json
 
@@ -89,7 +90,7 @@ def _layout(attributes: Any) -> tuple[int, int, list[str]] | None:
 def _gaps(folder: Path, frames: int, length: int) -> list[tuple[int, str]]:
     """Return the blocks of an array whose shard is not whole, and the file and why."""
     try:
-        array = zarr.open_array(str(folder), mode="r")
+        array = zarr.open_array(checked_store(folder), mode="r")
         per_chunk, dimensions = int(array.chunks[0]), array.ndim
     except Exception:
         reason = f"{folder / 'zarr.json'} is missing or damaged"

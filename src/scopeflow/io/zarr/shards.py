@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,6 +202,8 @@ def file_ranges(file: Location) -> Iterator[tuple[int, Callable[[int, int], byte
         with reaching(file):
             yield file.stamp()[0], file.read_range
         return
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError("it is no regular file")  # a pipe would be waited for
     with file.open("rb", buffering=0) as stream:
 
         def read(start: int, stop: int) -> bytes:

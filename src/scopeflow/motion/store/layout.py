@@ -254,10 +254,13 @@ class ResultStore:
     def _group(self, name: str) -> zarr.Group:
         """Return a group of small arrays, made anew where a power cut left nothing readable."""
         root = zarr.open_group(self._zarr, mode="r+", zarr_format=3)
+        place = location(self.path) / name
+        if isinstance(place, Path) and not _has_metadata(place):
+            remove_tree(place)  # a pipe in its place would be waited for
         try:
             return root.require_group(name)
         except (ValueError, KeyError, TypeError):
-            remove_tree(location(self.path) / name)
+            remove_tree(place)
             return root.require_group(name)
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
@@ -281,7 +284,8 @@ class ResultStore:
     def read_statistics(self) -> dict[str, NDArray[Any]]:
         """Return the statistics of all frames by name; empty while the store is incomplete."""
         try:
-            group = zarr.open_group(self._zarr, path=STATISTICS, mode="r", zarr_format=3)
+            store = checked_store(location(self.path) / STATISTICS)
+            group = zarr.open_group(store, mode="r", zarr_format=3)
         except (OSError, ValueError):
             return {}
         return {name: self._read_small(f"{STATISTICS}/{name}") for name, _ in group.arrays()}
@@ -289,7 +293,8 @@ class ResultStore:
     def read_reference(self) -> NDArray[np.float64] | None:
         """Return the raw reference, ``(H, W, C)``; None while the store is incomplete."""
         try:
-            zarr.open_array(self._zarr, path=f"{REFERENCE}/raw", mode="r", zarr_format=3)
+            store = checked_store(location(self.path) / REFERENCE / "raw")
+            zarr.open_array(store, mode="r", zarr_format=3)
         except (OSError, ValueError):
             return None
         return np.moveaxis(self._read_small(f"{REFERENCE}/raw").astype(np.float64), 0, -1)
@@ -301,7 +306,8 @@ class ResultStore:
         """
         place = location(self.path) / name
         try:
-            whole = zarr.open_array(zarr_store(place), mode="r", zarr_format=3).attrs.get(_WHOLE)
+            described = zarr.open_array(checked_store(place), mode="r", zarr_format=3)
+            whole = described.attrs.get(_WHOLE)
             # Earlier versions let zarr leave out a chunk of zeros.
             store = checked_store(place, fills=whole is not True)
             return np.asarray(zarr.open_array(store, mode="r", zarr_format=3)[...])
