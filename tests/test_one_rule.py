@@ -180,6 +180,7 @@ SESSION: dict[str, Row] = {
     "final_results": Row(["out"], ["compensated_outputs", ".", 3, None, True, [], {}]),
     "resume": FLAG,
     "scheduler": names(["local", "array", "dask"]),
+    "missing": names(["error", "mask", "fill", "black"]),
     "n_workers": Row([-1, 2, np.int64(2)], [0, -2, 2.0, "2", True, None, NAN, [], {}]),
     "flow_backend": OPTIONS["flow_backend"],
     "backend_params": OPTIONS["backend_params"],

@@ -123,7 +123,7 @@ WORKLOADS: dict[str, Work] = {
 }
 
 
-RARE = ("correct to TIFF", "motion", "export")
+RARE = ("correct to HDF5", "correct to TIFF", "motion", "merge", "export")
 """Workloads that tests try with the others when all is asked for (``-m fuzz``)."""
 
 

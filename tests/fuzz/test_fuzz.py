@@ -8,7 +8,7 @@ from tests.fuzz.campaign import GROUPS, run_cases
 from tests.fuzz.server import Ended
 from tests.fuzz.verdict import Verdict, verdict_of
 
-SAMPLE = 20  # cases of each group in the default run
+SAMPLE = 12  # cases of each group in the default run
 PARTS = 4  # of each group in the full run, for as many processes
 
 

@@ -205,7 +205,7 @@ def test_arrays_of_others_are_numbers_of_the_size_of_the_file(tmp_path):
         read_array(tmp_path / "none.npy")
 
 
-@pytest.mark.parametrize("value", [0, 20, 255, 0x7FFFFFFF])
+@pytest.mark.parametrize("value", [255, 0x7FFFFFFF])
 def test_a_matlab_file_with_any_number_in_its_header_does_no_harm(tmp_path, value):
     """SciPy looks types up without a check, and crashed; sizes of 2**31 frames hung the run."""
     from scipy.io import savemat
