@@ -28,6 +28,7 @@ def whole(movie, tmp_path_factory):
     return folder
 
 
+@pytest.mark.fuzz
 def test_a_damaged_state_never_changes_results(movie, whole, tmp_path):
     def run(out):
         assert run_workflow(movie, out, cell_config(n_workers=1))

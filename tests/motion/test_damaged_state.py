@@ -56,7 +56,7 @@ def finished(movie, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["ZARR", "HDF5"])
+@pytest.mark.parametrize("kind", [pytest.param("ZARR", marks=pytest.mark.fuzz), "HDF5"])
 def test_a_damaged_state_never_changes_results(movie, finished, tmp_path, kind):
     def run(out):
         correct(movie, out, kind, save_w=kind == "HDF5")
