@@ -21,3 +21,20 @@ def fork_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def place(tmp_path_factory, fork_server):
     return Place(tmp_path_factory.mktemp("workloads").resolve(), fork_server)
+
+
+@pytest.fixture(scope="module")
+def calls(place, tmp_path_factory):
+    """Return the calls of the system that an undisturbed run makes in its folder."""
+    known = {}
+
+    def counted(name):
+        if name not in known:
+            target = tmp_path_factory.mktemp("calls") / "calls"
+            place.prepare(name)
+            ended = place.run(name, "tests.faults.hooks:counted", str(target))
+            assert ended.code == 0, ended.err
+            known[name] = target.read_text().splitlines()
+        return known[name]
+
+    return counted

@@ -4,28 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.workloads import RARE, WORKLOADS, contents
+from tests.faults.workloads import USUAL, WORKLOADS, contents
 
 CODES = ("EIO", "ENOSPC", "EACCES")
 SAMPLE = 4  # calls of each workload in the default run
-
-SOME = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in RARE)) for n in WORKLOADS]
-
-
-@pytest.fixture(scope="module")
-def calls(place, tmp_path_factory):
-    known = {}
-
-    def counted(name):
-        if name not in known:
-            target = tmp_path_factory.mktemp("calls") / "calls"
-            place.prepare(name)
-            ended = place.run(name, "tests.faults.hooks:counted", str(target))
-            assert ended.code == 0, ended.err
-            known[name] = target.read_text().splitlines()
-        return known[name]
-
-    return counted
 
 
 def changed(place, expected):
@@ -67,7 +49,7 @@ def check(place, name, calls, numbers):
     assert not wrong, f"{len(wrong)} of {len(numbers)} errors did harm:\n{shown}"
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_a_sample_of_calls_fails(place, calls, name):
     made = calls(name)
     assert len(made) > SAMPLE

@@ -7,11 +7,9 @@ import pickle
 import pytest
 
 from tests.faults.disk import CONTENT_LOST, CONTENT_TORN, NAMES_LOST, restore
-from tests.faults.workloads import RARE, WORKLOADS, contents
+from tests.faults.workloads import USUAL, WORKLOADS, contents
 
 SAMPLE = 3  # states of each workload in the default run
-
-SOME = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in RARE)) for n in WORKLOADS]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def check(place, name, moments):
     assert not wrong, f"{len(wrong)} of {len(moments)} power cuts cost more than work:\n{shown}"
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_nothing_is_lost_after_the_end(recorded, place, name):
     """Nobody runs again what ended with success: it has to be there."""
     _, last = recorded(name)
@@ -66,7 +64,7 @@ def test_nothing_is_lost_after_the_end(recorded, place, name):
         assert not lost, f"{moment.loss}: {len(lost)} files: {lost[:10]}"
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_a_sample_of_power_cuts(recorded, place, name):
     moments, _ = recorded(name)
     assert len(moments) >= 5

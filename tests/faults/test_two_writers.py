@@ -13,12 +13,10 @@ import time
 import pytest
 
 from scopeflow.errors import OutputError
-from tests.faults.workloads import RARE, WORKLOADS, contents
+from tests.faults.workloads import USUAL, WORKLOADS, contents
 from tests.fuzz.server import ForkServer
 
 REFUSED = re.compile(r"^error: .*\bis being written by another run, process (\d+) on (\S+),")
-
-SOME = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in RARE)) for n in WORKLOADS]
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +57,6 @@ class First:
         self._thread.join()
 
 
-@pytest.fixture(scope="module")
-def calls(place, tmp_path_factory):
-    """Return the calls of the system that an undisturbed run makes in its folder."""
-    known = {}
-
-    def counted(name):
-        if name not in known:
-            target = tmp_path_factory.mktemp("calls") / "calls"
-            place.prepare(name)
-            ended = place.run(name, "tests.faults.hooks:counted", str(target))
-            assert ended.code == 0, ended.err
-            known[name] = target.read_text().splitlines()
-        return known[name]
-
-    return counted
-
-
 def begin(place, other_server, name, number, tmp_path):
     place.expected(name)
     place.prepare(name)
@@ -94,7 +75,7 @@ def test_a_locked_output_is_an_error_of_outputs():
     assert issubclass(OutputLockedError, OutputError)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_the_second_is_refused_and_told_who(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     try:
@@ -110,7 +91,7 @@ def test_the_second_is_refused_and_told_who(place, calls, other_server, tmp_path
     assert contents(place.root) == place.expected(name)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_the_second_may_wait(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     timer = threading.Timer(0.5, (tmp_path / "signals" / "go").touch)
@@ -122,7 +103,7 @@ def test_the_second_may_wait(place, calls, other_server, tmp_path, name):
     assert contents(place.root) == place.expected(name)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", USUAL)
 def test_a_killed_run_keeps_nobody_out(place, calls, other_server, tmp_path, name):
     first = begin(place, other_server, name, middle(calls(name)), tmp_path)
     first.kill()

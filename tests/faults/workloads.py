@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 
 from scopeflow import OFOptions, RegistrationConfig, SessionConfig, compute_motion, run_session
@@ -123,8 +124,9 @@ WORKLOADS: dict[str, Work] = {
 }
 
 
-RARE = ("correct to HDF5", "correct to TIFF", "motion", "merge", "export")
-"""Workloads that tests try with the others when all is asked for (``-m fuzz``)."""
+_RARE = ("correct to HDF5", "correct to TIFF", "motion", "merge", "export")
+USUAL = [pytest.param(n, marks=[pytest.mark.fuzz] * (n in _RARE)) for n in WORKLOADS]
+"""Workloads as parameters of tests: some are tried only when all is asked for (``-m fuzz``)."""
 
 
 def run(name: str, inputs: str, root: str, wait: bool = False) -> None:
