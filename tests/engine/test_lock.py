@@ -94,8 +94,7 @@ def test_a_killed_holder_is_recognised_at_once(tmp_path, holder, reaped):
         while "Z" not in Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2][:3]:
             time.sleep(0.01)
     with one_writer(tmp_path / "out.zarr"):
-        files = list(lock_folder(tmp_path / "out.zarr").iterdir())
-        assert [json.loads(file.read_text())["pid"] for file in files] == [os.getpid()]
+        assert holders(tmp_path / "out.zarr") == [os.getpid()]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +117,11 @@ def rewritten(target, **changed):
     return file
 
 
+def holders(target):
+    """Return the processes that lock files name."""
+    return [json.loads(file.read_text())["pid"] for file in lock_folder(target).iterdir()]
+
+
 @pytest.fixture
 def left(tmp_path, holder):
     """The lock file of a process that was killed."""
@@ -129,13 +133,14 @@ def left(tmp_path, holder):
 def test_a_number_that_another_process_has_now_is_a_dead_holder(left):
     rewritten(left, pid=os.getppid())
     with one_writer(left):
-        pass
+        assert holders(left) == [os.getpid()]
 
 
 def test_our_own_number_of_an_earlier_life_is_a_dead_holder(left):
-    rewritten(left, pid=os.getpid())
+    file = rewritten(left, pid=os.getpid())
     with one_writer(left):
-        pass
+        assert holders(left) == [os.getpid()]
+        assert not file.exists()
 
 
 @pytest.mark.parametrize(
