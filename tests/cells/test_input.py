@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import nd2
 import numpy as np
@@ -193,6 +194,37 @@ def test_a_failing_picture_is_a_warning(both, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert run_workflow(video, output, cell_config())
     assert "small pictures for viewers failed" in caplog.text
+
+
+def test_pictures_that_lack_frames_are_not_left_to_be_shown_as_black(both, plain, tmp_path, caplog):
+    output = tmp_path / "out"
+    video = np.moveaxis(both, 1, -1)
+    shutil.copytree(plain, output)
+    level = output / "fov_000/images.zarr/fl_ch_1/1"
+    chunk = level / "c/1/0/0"
+    chunk.unlink()
+    (chunk / "something").mkdir(parents=True)
+    with caplog.at_level(logging.WARNING):
+        assert run_workflow(video, output, cell_config())
+    assert str(chunk) in caplog.text
+    assert not level.exists()
+    assert run_workflow(video, output, cell_config())
+    same = zarr.open_array(plain / "fov_000/images.zarr/fl_ch_1/1", mode="r")
+    np.testing.assert_array_equal(zarr.open_array(level, mode="r")[:], same[:])
+
+
+def test_an_empty_folder_in_the_place_of_a_chunk_is_replaced(both, plain, tmp_path, caplog):
+    output = tmp_path / "out"
+    shutil.copytree(plain, output)
+    for name in ("fl_ch_1/0", "fl_ch_1/1"):
+        chunk = output / "fov_000/images.zarr" / name / "c/1/0/0"
+        chunk.unlink()
+        chunk.mkdir()
+    assert run_workflow(np.moveaxis(both, 1, -1), output, cell_config())
+    assert not caplog.records
+    for name in ("fl_ch_1/0", "fl_ch_1/1"):
+        part = f"fov_000/images.zarr/{name}/c/1/0/0"
+        assert (output / part).read_bytes() == (plain / part).read_bytes()
 
 
 def test_crops_with_context_and_without_background(both, plain, tmp_path):

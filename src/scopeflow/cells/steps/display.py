@@ -19,7 +19,7 @@ from scopeflow.cells.methods.display import (
     small_display,
     to_display_labels,
 )
-from scopeflow.cells.run import Fov
+from scopeflow.cells.run import Fov, FovFailed
 from scopeflow.cells.steps.crop import crop_groups, crop_names
 from scopeflow.cells.store.arrays import (
     CELLS,
@@ -27,6 +27,7 @@ from scopeflow.cells.store.arrays import (
     halved,
     read_array,
     read_frames,
+    remove_incomplete,
     write_array,
     write_frames,
 )
@@ -44,10 +45,23 @@ Range = tuple[float, float]
 
 
 def display(fov: Fov) -> None:
-    """Make the display levels of all stacks and crops."""
+    """Make the display levels of all stacks and crops.
+
+    Raises FovFailed: some could not be made; of these stacks no level is left, since viewers show
+        the frames that it lacks as black.
+    """
+    stacks = [name for name in fov.plan.made if name not in ("crops", "measure", "traces")]
+    try:
+        _make_levels(fov, stacks)
+    except FovFailed:
+        for name in stacks:
+            remove_incomplete(fov.plan.folder / IMAGES, f"{name}/1")
+        raise
+
+
+def _make_levels(fov: Fov, stacks: Sequence[str]) -> None:
     plan = fov.plan
     frames, height, width = plan.shape
-    stacks = [name for name in plan.made if name not in ("crops", "measure", "traces")]
     for name in stacks:
         fov.create(name, "1", np.uint8, (frames, *halved(height, width)))
     _count_the_rest(fov)

@@ -6,6 +6,7 @@ import itertools
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
     "open_stack",
     "read_array",
     "read_frames",
+    "remove_incomplete",
     "write_array",
     "write_frames",
 ]
@@ -174,6 +176,18 @@ def write_frames(store: Path, name: str, start: int, frames: NDArray[Any]) -> li
             files.append(f"{name}/{array.metadata.encode_chunk_key((t, i, j))}")
             write_chunk(store / files[-1], chunk, codec)
     return [f"{store.name}/{file}" for file in files]
+
+
+def remove_incomplete(store: Path, name: str) -> None:
+    """Remove a stack that lacks frames; what is no stack stays."""
+    array = _existing(store / name)
+    if array is None:
+        return
+    frames, height, width = array.shape
+    files = frame_files(store, name, (height, width), 0, frames)
+    if not all(is_regular(store.parent / file) for file in files):
+        with suppress(OSError):
+            shutil.rmtree(store / name)
 
 
 def write_array(store: Path, name: str, values: NDArray[Any]) -> list[str]:

@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,8 +94,7 @@ class Shards:
                 part = np.concatenate([part, beyond])
             chunks.append(compressor.encode(part))
         name = self.name(start)
-        with atomic_path(self.folder / name, durable=False) as partial:
-            partial.write_bytes(_shard(chunks))
+        _replace(self.folder / name, _shard(chunks))
         return name
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -181,9 +180,7 @@ def write_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None
 
 def write_chunk(file: Path, values: NDArray[Any], codec: BloscCodec) -> None:
     """Write one whole chunk of an array, of any integer, float or bool type."""
-    data = _blosc(json.dumps(codec.to_dict())).encode(_little(values))
-    with atomic_path(file, durable=False) as partial:
-        partial.write_bytes(data)
+    _replace(file, _blosc(json.dumps(codec.to_dict())).encode(_little(values)))
 
 
 def _decompress(data: bytes, out: NDArray[Any]) -> None:
@@ -246,9 +243,7 @@ def write_whole(
     chunk = path.joinpath("c", *("0" for _ in values.shape))
     if frames_apart:
         description["codecs"][0]["configuration"]["chunk_shape"] = [1, *values.shape[1:]]
-        data = _shard([_blosc(settings).encode(one) for one in values])
-        with atomic_path(chunk, durable=False) as partial:
-            partial.write_bytes(data)
+        _replace(chunk, _shard([_blosc(settings).encode(one) for one in values]))
     else:
         write_chunk(chunk, values, codec)
     _save(path / "zarr.json", _filled(description, attributes))
@@ -280,13 +275,22 @@ def read_whole(path: Path) -> NDArray[Any]:
     return np.frombuffer(data, np.dtype(description["data_type"])).reshape(shape)
 
 
+def _replace(file: Location, data: bytes) -> None:
+    """Write a file of an array, which appears complete; whoever records it has to sync it."""
+    # An empty folder in its place holds nothing, and would stop every run.
+    if isinstance(file, Path) and file.is_dir():
+        with suppress(OSError):
+            file.rmdir()
+    with atomic_path(file, durable=False) as partial:
+        partial.write_bytes(data)
+
+
 def _little(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
 def _save(file: Path, description: dict[str, Any]) -> None:
-    with atomic_path(file, durable=False) as partial:
-        partial.write_bytes(json.dumps(description, indent=2).encode())
+    _replace(file, json.dumps(description, indent=2).encode())
 
 
 def _filled(description: dict[str, Any], attributes: Mapping[str, Any] | None) -> dict[str, Any]:
