@@ -119,7 +119,7 @@ def test_a_chunk_that_was_already_read_is_named_and_nothing_is_reused(
     )
     config = quiet(parallelization="sequential", block_length=4)
     hook = at_the_end_of(len(video), lambda: change("zarr", path))
-    with pytest.raises(InputError, match="frames 8 to 11 were read before") as caught:
+    with pytest.raises(InputError, match="taken back, of frames 8 to 11") as caught:
         compensate_recording(options, config=config, progress_callback=hook)
     assert "movie.zarr" in str(caught.value)
     assert not list((tmp_path / "out" / ".scopeflow").glob("*/ledger/block-*"))
@@ -154,7 +154,7 @@ def test_a_chunk_of_the_same_size_and_an_older_time_is_seen(video, quick_options
         new.replace(chunk)
 
     config = quiet(parallelization="sequential", block_length=4)
-    with pytest.raises(InputError, match="frames 20 to 23 were read before"):
+    with pytest.raises(InputError, match="taken back, of frames 20 to 23"):
         compensate_recording(
             options, config=config, progress_callback=at_the_end_of(len(video), replace)
         )

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from scopeflow.io.lazy import INPUT, frames_in_recording
+from scopeflow.io.read.gaps import frames_text
 from scopeflow.io.read.states import (
     changed_since_opened,
-    frame_ranges,
     input_changed,
     looked_at_once,
     state_digest,
@@ -51,8 +51,8 @@ def check_inputs(
         return
     if take_back is not None:
         take_back()
-    done = "were read before that and are taken back" if frames else ""
-    raise input_changed(files, frame_ranges(frames) if frames else "all frames", done)
+    done = "what was made before that is taken back, of" if frames else ""
+    raise input_changed(files, frames_text(*frames) if frames else "all frames", done)
 
 
 def _read(values: dict[str, Any]) -> tuple[int, int, str] | None:

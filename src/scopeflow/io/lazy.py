@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scopeflow._shapes import VideoTYXC
+from scopeflow.io.read.gaps import frames_text
 from scopeflow.io.read.protocol import Source
 from scopeflow.io.read.states import (
     changed_since_opened,
     file_states,
-    frame_ranges,
     input_changed,
     state_digest,
     state_of,
@@ -65,7 +65,7 @@ def _read_unchanged(source: Any, start: int, stop: int) -> tuple[NDArray[Any], s
         after = file_states(looks)
         changed = [path for path in looks if after[path] != state[path]]
     if changed:
-        raise input_changed(changed, frame_ranges(frames_in_recording(source, start, stop)))
+        raise input_changed(changed, frames_text(*frames_in_recording(source, start, stop)))
     return frames, state_digest(state)
 
 

@@ -18,7 +18,7 @@ from scopeflow.io.lazy import ArrayVideo, LazyVideo, SourceVideo, lazy_array
 from scopeflow.io.metadata import VideoMetadata
 from scopeflow.io.open import Source, open_source
 from scopeflow.io.read.axes import check_video
-from scopeflow.io.read.states import frame_ranges
+from scopeflow.io.read.gaps import frames_text
 from scopeflow.io.read.views import BinnedSource, ChannelSelection
 from scopeflow.strict.values import shortened
 
@@ -111,7 +111,7 @@ def refuse_absent(source: Any, what: str) -> None:
     """
     absent = tuple(getattr(source, "absent", ()))
     if absent:
-        named = frame_ranges([(frame, frame + 1) for frame in absent])
+        named = frames_text(*((frame, frame + 1) for frame in absent))
         raise InputError(
             f"{source.description}: {len(absent)} of its {source.shape[0]} frames are not there "
             f"({named}), and {what} would take them for black ones. Give the frames that exist, as "

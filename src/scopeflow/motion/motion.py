@@ -20,7 +20,7 @@ from scopeflow.images.warp import cast_frames
 from scopeflow.io.formats import OutputFormat
 from scopeflow.io.locations import location
 from scopeflow.io.metadata import VideoMetadata
-from scopeflow.io.read.states import frame_ranges
+from scopeflow.io.read.gaps import frames_text
 from scopeflow.io.recording import DIMS, labels, open_recording, refuse_absent, to_dataarray
 from scopeflow.motion.block.correct import make_reference
 from scopeflow.motion.block.values import STATISTICS
@@ -143,7 +143,7 @@ class Motion:
 
     def _refuse_absent(self, what: str) -> None:
         if self.absent:
-            named = frame_ranges([(frame, frame + 1) for frame in self.absent])
+            named = frames_text(*((frame, frame + 1) for frame in self.absent))
             raise InputError(
                 f"the motion has no displacements for {len(self.absent)} of its {self.n_frames} "
                 f"frames, which had no pixels ({named}), so it cannot be {what}; choose the others "

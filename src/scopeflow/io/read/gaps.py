@@ -22,15 +22,26 @@ _LEFT_OUT = {
 }
 
 
-def frames_text(start: int, stop: int) -> str:
-    """Name successive frames for people.
+def frames_text(*spans: tuple[int, int], most: int = 3) -> str:
+    """Name frames for people, the first few of many spans.
+
+    `spans`: pairs of first frame and the one after the last, in any order.
 
     Examples
     --------
-    >>> frames_text(3, 4), frames_text(3, 9)
+    >>> frames_text((3, 4)), frames_text((3, 9))
     ('frame 3', 'frames 3 to 8')
+    >>> frames_text((0, 10), (10, 20), (30, 31))
+    'frames 0 to 19 and 30'
+    >>> frames_text(*((n, n + 1) for n in range(0, 20, 2)))
+    'frames 0, 2, 4 and 7 more'
     """
-    return f"frame {start}" if stop - start <= 1 else f"frames {start} to {stop - 1}"
+    joined = merged(spans)
+    texts = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in joined]
+    if len(texts) > most:
+        texts = [*texts[:most], f"{len(texts) - most} more"]
+    named = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+    return f"frames {named}" if sum(b - a for a, b in joined) > 1 else f"frame {named}"
 
 
 def merged(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -82,7 +93,7 @@ def absent_or_refused(
     """
     spans = merged(spans)
     count = sum(stop - start for start, stop in spans)
-    lost = f"{gap}, so {count} of {n_frames} frames lack pixels, first {frames_text(*spans[0])}"
+    lost = f"{gap}, so {count} of {n_frames} frames lack pixels, first {frames_text(spans[0])}"
     if missing != "mask":
         fills = fills if missing == "error" else ""
         raise refusal(where, lost, fills, masks=count < n_frames)

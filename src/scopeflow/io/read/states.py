@@ -27,7 +27,6 @@ from scopeflow.io.read.files import FileStamp, stamp_folder
 __all__ = [
     "changed_since_opened",
     "file_states",
-    "frame_ranges",
     "input_changed",
     "looked_at_once",
     "state_digest",
@@ -165,35 +164,12 @@ def _time(text: str) -> int:
     return 0 if text == GONE else int(text.partition(" ")[2])
 
 
-def frame_ranges(ranges: list[tuple[int, int]], most: int = 3) -> str:
-    """Name ranges of frames, the first few of them.
-
-    Examples
-    --------
-    >>> frame_ranges([(0, 10), (10, 20), (30, 31)])
-    'frames 0 to 19 and 30'
-    >>> frame_ranges([(n, n + 1) for n in range(0, 20, 2)])
-    'frames 0, 2, 4 and 7 more'
-    """
-    joined: list[list[int]] = []
-    for start, stop in sorted(ranges):
-        if joined and start <= joined[-1][1]:
-            joined[-1][1] = max(joined[-1][1], stop)
-        else:
-            joined.append([start, stop])
-    texts = [f"{a} to {b - 1}" if b - a > 1 else str(a) for a, b in joined]
-    if len(texts) > most:
-        texts = [*texts[:most], f"{len(texts) - most} more"]
-    named = " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-    return f"frames {named}"
-
-
 def input_changed(paths: list[str], frames: str, done: str = "") -> InputError:
     """Return the error about a recording that changed while its frames were read."""
     first = list(dict.fromkeys(paths))
     named = ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
     return InputError(
-        f"{named}: the recording changed while it was read; {frames} {done or 'are concerned'}. "
+        f"{named}: the recording changed while it was read; {done or 'this concerns'} {frames}. "
         "Let whatever writes it finish, then run again: results of the changed recording are made "
         "anew (resume=False, --no-resume), or those of this one go on once it is restored"
     )

@@ -123,7 +123,7 @@ class ZarrSource(LayoutSource):
             first, last = grid.frames_of(place)
             start, stop = max(start, first), min(stop, last)
         what = f"the chunk file {gap.key}" if gap.key else "the folder"
-        lost = f"{what} {gap.what}, so {frames_text(start, stop)} cannot be read"
+        lost = f"{what} {gap.what}, so {frames_text((start, stop))} cannot be read"
         return refusal(
             self.stamp.path, lost, "" if gap.is_damage else "zarr", masks=not self.absent
         )
