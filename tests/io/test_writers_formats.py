@@ -203,6 +203,46 @@ def test_binary_file_of_suite2p(tmp_path):
     assert source.identity() != {}
 
 
+def cut_by(path, count):
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - count)
+
+
+@pytest.mark.parametrize("lost", [11 * 13 * 2, 2 * 11 * 13 * 2, 3, 11 * 13 * 2 + 4])
+@pytest.mark.parametrize("name", ["data.bin", "data_chan2.bin"])
+def test_a_file_of_suite2p_that_was_cut_lacks_its_last_frames(tmp_path, name, lost):
+    video = recording(dtype="int16")
+    write_binary(tmp_path, video, nframes=len(video))
+    np.testing.assert_array_equal(open_source(tmp_path).read(0, 5), video)
+    cut_by(tmp_path / name, lost)
+    left = 5 - -(-lost // (11 * 13 * 2))
+    with pytest.raises(UnreadableFileError, match=rf"nframes=5, but {left} are .*frame.? {left}"):
+        open_source(tmp_path)
+    source = open_source(tmp_path / "data.bin", missing="mask")
+    assert source.shape == video.shape
+    assert source.absent == tuple(range(left, 5))
+    np.testing.assert_array_equal(source.read(0, 5)[:left], video[:left])
+    assert not source.read(left, 5).any()
+    with pytest.raises(InputError, match="not for suite2p"):
+        open_source(tmp_path, missing="fill")
+
+
+def test_more_frames_than_suite2p_names_are_read_and_told(tmp_path, caplog):
+    video = recording(dtype="int16")
+    write_binary(tmp_path, video, nframes=3)
+    np.testing.assert_array_equal(open_source(tmp_path).read(0, 5), video)
+    assert "holds 5 frames, and ops.npy names nframes=3" in caplog.text
+    caplog.clear()
+    for unknown in (0, None):
+        write_binary(tmp_path, video, nframes=unknown)
+        assert open_source(tmp_path).shape == video.shape
+    write_binary(tmp_path, video)
+    cut_by(tmp_path / "data.bin", 11 * 13 * 2)
+    with pytest.raises(UnreadableFileError, match="another number than of the other channel"):
+        open_source(tmp_path, missing="mask")
+    assert not caplog.text
+
+
 class Harmful:
     def __reduce__(self):
         return os.mkdir, ("harm",)

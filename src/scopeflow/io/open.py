@@ -102,7 +102,7 @@ _OPENERS: dict[str, tuple[Callable[..., Source], tuple[str, ...]]] = {
     "nd2": (partial(_of_images, open_nd2), ("position", "z", "missing")),
     "czi": (partial(_of_images, open_czi), ("position", "z", "missing")),
     "video": (open_video_file, ("missing",)),
-    "suite2p": (lambda path: open_suite2p(path.parent), ()),
+    "suite2p": (lambda path, **choices: open_suite2p(path.parent, **choices), ("missing",)),
 }
 
 
@@ -142,7 +142,8 @@ def open_source(
     `combine`: ``{"frames", "channels"}``, what a list of files is.
     `deinterleave`: so many successive TIFF pages are the channels of one frame.
     `missing`: what pixels are that the file lacks: ``"error"``; ``"mask"``, frames that lack any
-        are named by ``absent`` of the recording and read as zeros (zarr, HDF5, ND2, CZI);
+        are named by ``absent`` of the recording and read as zeros (zarr, HDF5,
+        TIFF, ND2, CZI, video, suite2p);
         ``"fill"``, chunks that were never written are the fill value of the archive (zarr, HDF5);
         ``"black"``, images that were never recorded are zeros (ND2, CZI).
     Returns: the recording, ``(T, H, W, C)``.
@@ -289,8 +290,10 @@ def _open_folder(path: Location, choices: dict[str, Any], combine: str | None) -
     if results:
         return _open_list(list(results[0]), choices, combine)
     if (path / "data.bin").is_file():
-        _refuse(str(path), choices, ())
-        return open_suite2p(refuse_remote(path, _NAMES["suite2p"]))
+        opener, taken = _OPENERS["suite2p"]
+        _refuse(str(path), choices, taken)
+        place = refuse_remote(path / "data.bin", _NAMES["suite2p"])
+        return opener(place, **_without_none({key: choices[key] for key in taken}))
     files: Sequence[Location] = tiff_files(path) or video_files(path)
     if not files:
         raise UnreadableFileError(
