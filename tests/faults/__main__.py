@@ -7,6 +7,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,20 +122,28 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def rows_of(name: str, most: int) -> list[Row]:
+    """Try all faults in one workload."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        scratch = Path(folder).resolve()
+        with ForkServer(scratch) as server:
+            place = Place(scratch / "place", server)
+            return [*power_cuts(place, name, most, scratch), *at_calls(place, name, most, scratch)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="write it to docs/reliability.md")
     parser.add_argument("--most", type=int, default=60, help="trials of each kind in each workload")
     parser.add_argument("--only", action="append", choices=[*WORKLOADS], help="only these")
+    parser.add_argument("--jobs", type=int, default=2, help="workloads at a time")
     given = parser.parse_args()
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        scratch = Path(folder).resolve()
-        with ForkServer(scratch) as server:
-            place = Place(scratch / "place", server)
-            for name in given.only or WORKLOADS:
-                rows += power_cuts(place, name, given.most, scratch)
-                rows += at_calls(place, name, given.most, scratch)
+    with ProcessPoolExecutor(given.jobs) as pool:
+        tried = [pool.submit(rows_of, name, given.most) for name in given.only or WORKLOADS]
+        for one in tried:
+            rows += one.result()
+            sys.stderr.write(f"{rows[-1].work}: done\n")
     for row in rows:
         print(*row.notes, sep="\n", end="\n" if row.notes else "")
     print(table(rows))
