@@ -227,6 +227,21 @@ def test_an_empty_folder_in_the_place_of_a_chunk_is_replaced(both, plain, tmp_pa
         assert (output / part).read_bytes() == (plain / part).read_bytes()
 
 
+def test_a_letter_of_a_description_that_changed_is_written_again(both, plain, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(plain, output)
+    described = [p.relative_to(plain) for p in plain.rglob("zarr.json") if "images.zarr" in p.parts]
+    for name in described:
+        file = output / name
+        axis = '"dimension_names": [\n    "t"'
+        changed = file.read_text().replace(axis, axis.replace("t", "T"))
+        file.write_text(changed.replace('"attributes": {}', '"attributes": {"a": 1}'))
+        assert file.read_bytes() != (plain / name).read_bytes()
+    assert run_workflow(np.moveaxis(both, 1, -1), output, cell_config())
+    for name in described:
+        assert (output / name).read_bytes() == (plain / name).read_bytes()
+
+
 def test_crops_with_context_and_without_background(both, plain, tmp_path):
     config = cell_config(crop_padding=3, crop_context=True, corrected_crops=True)
     config.params.background_weight = 0.5

@@ -15,7 +15,6 @@ from scopeflow.motion.store.layout import (
     ResultStore,
     StoreLayout,
     create_store,
-    layout_attributes,
     read_layout,
 )
 
@@ -25,17 +24,11 @@ LAYOUT = StoreLayout((10, 12, 14, 2), "uint16", (6, 7), 4)
 @pytest.fixture
 def store(tmp_path):
     path = tmp_path / "compensated.zarr"
-    attributes = {
-        **ngff_attributes(
-            "compensated",
-            REGISTERED,
-            VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red")),
-            [(0, 9)] * 2,
-        ),
-        "scopeflow": {"layout": layout_attributes(LAYOUT)},
-    }
-    create_store(path, LAYOUT, attributes)
-    return ResultStore(str(path), LAYOUT)
+    create_store(path, LAYOUT, {"settings": {"levels": (1, 2)}, "versions": {"numpy": "2.2"}})
+    store = ResultStore(str(path), LAYOUT)
+    metadata = VideoMetadata((0.5, 0.5), None, 0.1, ("green", "red"))
+    store.set_attributes(**ngff_attributes("compensated", REGISTERED, metadata, [(0, 9)] * 2))
+    return store
 
 
 def test_blocks_come_back_and_each_is_one_file(store, tmp_path):

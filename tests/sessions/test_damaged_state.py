@@ -68,6 +68,17 @@ def test_products_that_are_read_again_are_made_again(whole, root, tmp_path, name
         assert results(root) == results(whole), way
 
 
+@pytest.mark.parametrize(
+    "place", ["compensated_outputs/a", "compensated_outputs/b", "final_results"]
+)
+def test_a_status_with_other_bytes_is_written_again(whole, root, place):
+    status = root / place / "status.json"
+    for text in (status.read_text()[:-1], json.dumps(json.loads(status.read_text()))):
+        status.write_text(text)
+        run_session(session(root))
+        assert status.read_bytes() == (whole / place / "status.json").read_bytes()
+
+
 def test_damaged_facts_of_stage_1_are_refused_by_name(root):
     facts = root / "compensated_outputs" / "a" / "run.json"
     for text in ("[]", '{"options": {"channel_idx": "x"}}', ""):

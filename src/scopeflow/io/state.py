@@ -38,6 +38,7 @@ __all__ = [
     "array_digest",
     "is_regular",
     "is_shallow",
+    "keep_state",
     "load_array",
     "load_arrays",
     "load_state",
@@ -126,14 +127,30 @@ def save_state(path: str | Location, content: BaseModel | dict[str, Any]) -> Non
 
     Raises OutputError: it cannot be written.
     """
+    text = _text(content)
+    with atomic_path(path) as partial:
+        partial.write_text(text)
+
+
+def keep_state(path: str | Location, content: BaseModel | dict[str, Any]) -> None:
+    """Write a state file as :func:`save_state` does, unless it stands there, byte by byte."""
+    wanted = _text(content).encode()
+    try:
+        is_there = _bytes_of(path, len(wanted)) == wanted
+    except (FileNotFoundError, DamagedStateError):
+        is_there = False
+    if not is_there:
+        save_state(path, content)
+
+
+def _text(content: BaseModel | dict[str, Any]) -> str:
     plain = content if isinstance(content, dict) else content.model_dump(exclude_defaults=True)
     text = json.dumps(plain, indent=2)
     if isinstance(content, dict) or getattr(content, "checked", False):
         # The checksum is of every byte before its own line.
         body = text[:-1].rstrip("\n") + (",\n  " if plain else "\n  ")
         text = f'{body}{_MARK.decode()}{_digest(body.encode())}"\n}}'
-    with atomic_path(path) as partial:
-        partial.write_text(text + "\n")
+    return text + "\n"
 
 
 def load_state(path: str | Location, model: type[Kind]) -> Kind | None:

@@ -18,6 +18,7 @@ from scopeflow.io.state import (
     DamagedStateError,
     State,
     Text,
+    keep_state,
     load_state,
     read_state,
     save_state,
@@ -120,8 +121,8 @@ class ProductFolder:
         else:
             again = {f"stage{n}" for n in range(stage, 4)}
             status = {k: v for k, v in before.items() if k not in again}
-        if status != before or (done and not self.status.exists()):
-            save_state(self.status, Status(status))
+        if done or status != before:
+            keep_state(self.status, Status(status))
 
     def failure(self, stage: int) -> str | None:
         """Return why a stage failed, or None."""

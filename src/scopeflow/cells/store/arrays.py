@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,9 +15,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from scopeflow.io.durable import make_folders, sync_files
 from scopeflow.io.files import writing
 from scopeflow.io.state import is_regular
+from scopeflow.io.zarr.descriptions import descriptions, restore_descriptions
 from scopeflow.io.zarr.shards import read_whole, write_chunk, write_whole
 
 __all__ = [
@@ -35,8 +34,6 @@ __all__ = [
     "write_array",
     "write_frames",
 ]
-
-logger = logging.getLogger(__name__)
 
 IMAGES = "images.zarr"
 CELLS = "cells.zarr"
@@ -71,44 +68,32 @@ def create_stack(
     """
     dtype = np.dtype(dtype)
     path = store / name
+    side = _side(name)
+
+    def describe(target: Any) -> None:
+        zarr.create_array(
+            target,
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(1, min(side, shape[1]), min(side, shape[2])),
+            compressors=_codec(dtype, fast=name.endswith("/1")),
+            dimension_names=("t", "y", "x"),
+            attributes={"fingerprint": fingerprint},
+            zarr_format=3,
+        )
+
     with writing(path):
-        make_folders(store)
-        root = _group(store)
-        _group(path.parent)
-        described = [one / "zarr.json" for one in (path, path.parent, store)]
         found = _existing(path)
-        if (
+        if path.exists() and not (
             found is not None
             and found.shape == shape
             and found.dtype == dtype
             and found.attrs.asdict().get("fingerprint") == fingerprint
         ):
-            sync_files(store.parent, described)
-            return
-        if path.exists():
             shutil.rmtree(path)
-        display = name.endswith("/1")
-        side = _side(name)
-        root.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=(1, min(side, shape[1]), min(side, shape[2])),
-            compressors=_codec(dtype, fast=display),
-            dimension_names=("t", "y", "x"),
-            attributes={"fingerprint": fingerprint},
-        )
-        sync_files(store.parent, described)
-
-
-def _group(store: Path) -> zarr.Group:
-    try:
-        if is_regular(store / "zarr.json"):
-            return zarr.open_group(str(store), mode="r+", zarr_format=3)
-    except Exception:  # damaged metadata: what they say is written again at the end
-        logger.debug("%s is made again", store / "zarr.json", exc_info=True)
-    (store / "zarr.json").unlink(missing_ok=True)
-    return zarr.open_group(str(store), mode="a", zarr_format=3)
+        # Those of the groups above are among them; damaged ones are written again.
+        restore_descriptions(store, descriptions(describe))
 
 
 def _existing(path: Path) -> Any | None:

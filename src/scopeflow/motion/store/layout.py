@@ -14,14 +14,17 @@ One block of frames is one shard, so one task writes one file of each array and 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import xxhash
 import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +36,7 @@ from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.locations import Location, RemotePath, location, reaching
 from scopeflow.io.state import is_regular
 from scopeflow.io.zarr.checked import ChunkError, checked_store
+from scopeflow.io.zarr.descriptions import descriptions, restore_descriptions
 from scopeflow.io.zarr.shards import Shards
 from scopeflow.io.zarr.stores import zarr_store
 
@@ -44,6 +48,8 @@ VALID = "valid"
 STATISTICS = "stats"
 REFERENCE = "reference"
 _WHOLE = "all_chunks_written"
+_OWN = "scopeflow"
+_CHECKSUM = "checksum"
 FORMAT_VERSION = 1
 
 _FRAMES_PER_CHUNK = 4
@@ -115,37 +121,66 @@ def _frames_per_chunk(layout: StoreLayout) -> int:
     return max(n for n in range(1, most + 1) if layout.block_length % n == 0)
 
 
-def create_store(path: Location, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+def create_store(path: Location, layout: StoreLayout, facts: Mapping[str, Any]) -> None:
     """Create the empty arrays of a result; replaces whatever stands at `path`.
 
-    `attributes`: attributes of the group (OME-NGFF metadata and provenance).
+    `facts`: what the group says of the result besides its layout: settings, versions.
     Raises OutputError: if the folder cannot be written.
     """
     with writing(path):
         remove_tree(path)
-        group = zarr.create_group(zarr_store(path), zarr_format=3, attributes=dict(attributes))
-        for name, (shape, dtype) in layout.array_shapes().items():
-            shard = (layout.block_length, *shape[1:])
-            chunk = (_frames_per_chunk(layout), *shape[1:])
-            group.create_array(
-                name,
-                shape=shape,
-                dtype=dtype,
-                shards=shard,
-                chunks=chunk,
-                compressors=_codec(np.dtype(dtype)),
-                dimension_names={
-                    REGISTERED: ("t", "c", "y", "x"),
-                    MOTION: ("t", "component", "y", "x"),
-                    VALID: ("t", "y", "x"),
-                }[name],
-                attributes=(
-                    {"full_resolution_shape": list(layout.shape[1:3]), "unit": "pixel"}
-                    if name == MOTION
-                    else {}
-                ),
-            )
+        _describe(zarr_store(path), layout, {_OWN: _own(layout, facts)})
         _sync(path)
+
+
+def _describe(store: Any, layout: StoreLayout, attributes: Mapping[str, Any]) -> None:
+    group = zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
+    for name, (shape, dtype) in layout.array_shapes().items():
+        shard = (layout.block_length, *shape[1:])
+        chunk = (_frames_per_chunk(layout), *shape[1:])
+        group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            shards=shard,
+            chunks=chunk,
+            compressors=_codec(np.dtype(dtype)),
+            dimension_names={
+                REGISTERED: ("t", "c", "y", "x"),
+                MOTION: ("t", "component", "y", "x"),
+                VALID: ("t", "y", "x"),
+            }[name],
+            attributes=(
+                {"full_resolution_shape": list(layout.shape[1:3]), "unit": "pixel"}
+                if name == MOTION
+                else {}
+            ),
+        )
+
+
+def restore_store(path: Location, layout: StoreLayout, facts: Mapping[str, Any]) -> None:
+    """Write descriptions of an existing store again that are not as :func:`create_store` does.
+
+    `facts`: of this run; those of the run that created the store stay where they are whole.
+    """
+    with writing(path):
+        attributes = zarr.open_group(zarr_store(path), mode="r", zarr_format=3).attrs.asdict()
+        said = attributes[_OWN]
+        if said.get(_CHECKSUM, "") not in ("", _checksum(said)):  # "": earlier versions wrote none
+            attributes[_OWN] = _own(layout, facts)
+        make = partial(_describe, layout=layout, attributes=attributes)
+        restore_descriptions(path, descriptions(make))
+
+
+def _own(layout: StoreLayout, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the group of a store says of its result, with a checksum."""
+    own = json.loads(json.dumps({"layout": layout_attributes(layout), **facts}))
+    return {**own, _CHECKSUM: _checksum(own)}
+
+
+def _checksum(own: Mapping[str, Any]) -> str:
+    counted = {name: one for name, one in own.items() if name != _CHECKSUM}
+    return xxhash.xxh3_128_hexdigest(json.dumps(counted, sort_keys=True).encode())
 
 
 def _sync(path: Location) -> None:
@@ -166,7 +201,7 @@ def read_layout(path: Location) -> StoreLayout | None:
     try:
         with reaching(path):
             group = zarr.open_group(store, mode="r", zarr_format=3)
-        recorded: Any = group.attrs["scopeflow"]
+        recorded: Any = group.attrs[_OWN]
         layout = _StoredLayout(**recorded["layout"]).layout()
         if not all(_has_metadata(path / name) for name in layout.arrays):
             return None
@@ -253,15 +288,15 @@ class ResultStore:
 
     def _group(self, name: str) -> zarr.Group:
         """Return a group of small arrays, made anew where a power cut left nothing readable."""
-        root = zarr.open_group(self._zarr, mode="r+", zarr_format=3)
-        place = location(self.path) / name
-        if isinstance(place, Path) and not _has_metadata(place):
-            remove_tree(place)  # a pipe in its place would be waited for
-        try:
-            return root.require_group(name)
-        except (ValueError, KeyError, TypeError):
-            remove_tree(place)
-            return root.require_group(name)
+        place = location(self.path)
+        if isinstance(place, Path) and not _has_metadata(place / name):
+            remove_tree(place / name)
+        made = descriptions(
+            lambda store: zarr.create_group(store, zarr_format=3).create_group(name)
+        )
+        own = f"{name}/zarr.json"
+        restore_descriptions(place, {own: made[own]})
+        return zarr.open_group(self._zarr, path=name, mode="r+", zarr_format=3)
 
     def write_statistics(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Write the statistics of all frames, one small array for each."""
@@ -323,9 +358,10 @@ class ResultStore:
         return dict(zarr.open_group(self._zarr, mode="r", zarr_format=3).attrs)
 
     def set_attributes(self, **attributes: Any) -> None:
-        """Add attributes to the group."""
+        """Set what the group says besides the facts of the result."""
         with writing(self.path):
-            zarr.open_group(self._zarr, mode="r+", zarr_format=3).attrs.update(attributes)
+            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3)
+            group.attrs.put({_OWN: group.attrs[_OWN], **attributes})
             _sync(location(self.path) / "zarr.json")
 
 

@@ -36,8 +36,8 @@ from scopeflow.motion.store.layout import (
     ResultStore,
     StoreLayout,
     create_store,
-    layout_attributes,
     read_layout,
+    restore_store,
 )
 
 logger = logging.getLogger(__name__)
@@ -285,10 +285,11 @@ def continue_store(files: OutputFiles, wanted: StoreLayout, facts: dict[str, Any
     if existing is not None and set(existing.arrays) >= set(wanted.arrays):
         comparable = replace(existing, block_length=wanted.block_length, arrays=wanted.arrays)
         if comparable == wanted:
+            restore_store(files.store, existing, facts)
             return ResultStore(str(files.store), existing)
     with writing(files.target):
         remove_tree(files.ledger("").folder)
-    create_store(files.store, wanted, {"scopeflow": {"layout": layout_attributes(wanted), **facts}})
+    create_store(files.store, wanted, facts)
     return ResultStore(str(files.store), wanted)
 
 
