@@ -73,7 +73,7 @@ def ends(group: int) -> bool:
 @pytest.mark.parametrize(
     ("place", "number", "group"),
     [
-        ("sequential", signal.SIGTERM, False),
+        pytest.param("sequential", signal.SIGTERM, False, marks=pytest.mark.slow),
         ("threads", signal.SIGHUP, False),
         ("processes", signal.SIGTERM, False),
         # As batch systems do: workers get the signal too.

@@ -110,7 +110,7 @@ def test_odd_and_small_frames_are_corrected(quick_options, quiet, shape):
 
 
 def test_a_recording_larger_than_the_disk_is_refused_at_once(tmp_path, quick_options, quiet):
-    endless = da.zeros((2_000_000, 4096, 4096), dtype="uint16", chunks=(20, 4096, 4096))
+    endless = da.zeros((200_000, 4096, 4096), dtype="uint16", chunks=(200, 4096, 4096))
     options = quick_options(
         input_file=endless[:, :, :], output_path=tmp_path / "o", reference_frames=[0]
     )
