@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zarr.codecs import BloscCodec
 
 from scopeflow.errors import UnreadableFileError
-from scopeflow.io.durable import sync_files, sync_tree
+from scopeflow.io.durable import sync_tree
 from scopeflow.io.files import remove_tree, writing
 from scopeflow.io.locations import Location, RemotePath, location, reaching
 from scopeflow.io.state import is_regular
@@ -185,12 +185,8 @@ def _checksum(own: Mapping[str, Any]) -> str:
 
 def _sync(path: Location) -> None:
     """Wait until what zarr wrote outlives a power cut."""
-    if not isinstance(path, Path):
-        return
-    if path.is_dir():
+    if isinstance(path, Path):
         sync_tree(path)
-    else:
-        sync_files(path.parent, [path])
 
 
 def read_layout(path: Location) -> StoreLayout | None:
@@ -360,9 +356,12 @@ class ResultStore:
     def set_attributes(self, **attributes: Any) -> None:
         """Set what the group says besides the facts of the result."""
         with writing(self.path):
-            group = zarr.open_group(self._zarr, mode="r+", zarr_format=3)
-            group.attrs.put({_OWN: group.attrs[_OWN], **attributes})
-            _sync(location(self.path) / "zarr.json")
+            said = {_OWN: self.attributes()[_OWN], **attributes}
+            made = descriptions(
+                lambda store: zarr.create_group(store, zarr_format=3, attributes=said)
+            )
+            # Whole at any moment, and so after a power cut: without it all frames would be lost.
+            restore_descriptions(location(self.path), made)
 
 
 def _write_small(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
