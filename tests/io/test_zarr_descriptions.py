@@ -59,6 +59,23 @@ def test_each_is_restored_and_nothing_else_is_touched(folder, name, damage):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+def test_what_a_killed_run_left_is_safe_then(folder, monkeypatch):
+    synced = set()
+    fsync = os.fsync
+
+    def note(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    wanted = descriptions(make)
+    restore_descriptions(folder, wanted)
+    files = [folder / name for name in wanted]
+    folders = [folder.parent, folder, folder / "inner", folder / "inner/frames"]
+    assert {str(path) for path in (*files, *folders)} <= synced
+
+
 def test_a_store_is_made_where_there_is_none(tmp_path, folder):
     restore_descriptions(tmp_path / "b.zarr", descriptions(make))
     assert zarr.open_group(tmp_path / "b.zarr", mode="r").attrs["unit"] == "px"

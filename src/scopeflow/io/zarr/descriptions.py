@@ -7,10 +7,12 @@ whose frames mean something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from zarr.storage import MemoryStore
 
+from scopeflow.io.durable import sync_files
 from scopeflow.io.files import atomic_path, remove_tree
 from scopeflow.io.locations import Location
 from scopeflow.io.state import is_regular
@@ -37,7 +39,10 @@ def descriptions(make: Callable[[Any], object]) -> dict[str, bytes]:
 
 
 def restore_descriptions(folder: Location, wanted: Mapping[str, bytes]) -> None:
-    """Write the descriptions in a folder again that have other bytes, or are no files."""
+    """Write the descriptions in a folder again that have other bytes, or are no files.
+
+    All of them, and their folders, outlive a power cut then.
+    """
     for name, content in wanted.items():
         file = folder / name
         if not is_regular(file):
@@ -46,3 +51,6 @@ def restore_descriptions(folder: Location, wanted: Mapping[str, bytes]) -> None:
             continue
         with atomic_path(file) as partial:
             partial.write_bytes(content)
+    if isinstance(folder, Path):
+        # Those that stood there may be of a run that was killed before they were safe.
+        sync_files(folder.parent, [folder / name for name in wanted])
