@@ -82,7 +82,9 @@ def ends(group: int) -> bool:
 )
 def test_a_terminated_run_says_so_and_is_resumed(long_movie, tmp_path, place, number, group):
     words = correct_words(long_movie, tmp_path / "out", place)
-    process = start_command(*words, start_new_session=True)
+    # Whoever runs the tests may ignore it, as nohup does, and children inherit that.
+    heard = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    process = start_command(*words, start_new_session=True, **heard)
     code, err = stopped_when(process, lambda: blocks_of(tmp_path), number, group=group)
     assert code == 128 + number, err
     assert err.count(TERMINATED) == 1
