@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import shutil
 
 import h5py
@@ -15,6 +17,7 @@ from scopeflow.errors import OutputExistsError
 from scopeflow.motion.correct import BatchMotionCorrector
 from scopeflow.testing.synthetic import synthetic_recording
 from tests.damage import ADDRESSES, at_most, results, state_files, survives
+from tests.fuzz.mutate_json import places, replaced
 
 FRAMES = 6
 
@@ -179,35 +182,21 @@ def test_records_of_other_settings_are_never_taken_for_these(movie, finished, tm
         correct(movie, out, "HDF5", save_w=False)  # other arrays are kept
 
 
-def words(value, at=()):
-    """Yield where the texts and names of a JSON value stand."""
-    if isinstance(value, dict):
-        for name, one in value.items():
-            yield from words(one, (*at, name))
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            yield from words(one, (*at, number))
-    elif isinstance(value, str) and value:
-        yield at
-
-
 def test_a_letter_of_a_description_that_changed_is_written_again(movie, finished, tmp_path):
     whole, out = finished / "ZARR", tmp_path / "out"
     shutil.copytree(whole, out)
     expected = results(whole)
     described = sorted((out / "compensated.zarr").rglob("zarr.json"))
     assert len(described) > 8
-    places = [(file, at) for file in described for at in words(json.loads(file.read_text()))]
-    changed = []
-    for number, (file, at) in enumerate(places):
-        if number % 7:  # each takes a run
-            continue
+    words = []
+    for file in described:
         stored = json.loads(file.read_text())
-        inner = stored
-        for step in at[:-1]:
-            inner = inner[step]
-        text = inner[at[-1]]
-        inner[at[-1]] = chr(ord(text[0]) ^ 1) + text[1:]
+        found = [(at, functools.reduce(operator.getitem, at, stored)) for at in places(stored)]
+        words += [(file, at, text) for at, text in found if isinstance(text, str) and text]
+    changed = []
+    for file, at, text in words[::7]:  # each takes a run
+        other = chr(ord(text[0]) ^ 1) + text[1:]
+        stored = replaced(json.loads(file.read_text()), at, other)
         file.write_text(json.dumps(stored, indent=2))
         correct(movie, out)
         if results(out) != expected:
