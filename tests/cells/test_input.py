@@ -227,6 +227,15 @@ def test_an_empty_folder_in_the_place_of_a_chunk_is_replaced(both, plain, tmp_pa
         assert (output / part).read_bytes() == (plain / part).read_bytes()
 
 
+def test_partial_settings_of_a_killed_run_are_swept(both, plain, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(plain, output)
+    for name in ("processing_config.yaml", ".scopeflow/settings.json"):
+        (output / f"{name}.0123456789abcdef.partial").touch()
+    assert run_workflow(np.moveaxis(both, 1, -1), output, cell_config())
+    assert not list(output.rglob("*.partial"))
+
+
 def test_a_letter_of_a_description_that_changed_is_written_again(both, plain, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(plain, output)

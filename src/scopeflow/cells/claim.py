@@ -28,7 +28,7 @@ from scopeflow.engine.fingerprint import settings_dict
 from scopeflow.engine.ledger import StoredRecord
 from scopeflow.engine.lock import one_writer
 from scopeflow.errors import OutputExistsError
-from scopeflow.io.files import atomic_path, sweep_below
+from scopeflow.io.files import atomic_path, sweep_below, sweep_partials
 from scopeflow.io.state import (
     DamagedStateError,
     State,
@@ -198,6 +198,8 @@ def taken_output(plan: WorkflowPlan, *, wait: bool = False) -> Iterator[None]:
                 sweep_below(folder)
         # The settings of all FOVs are written in a moment, so this always waits.
         with one_writer(plan.output / CONFIG_FILE, wait=True):
+            for file in (plan.output / CONFIG_FILE, plan.settings_path):
+                sweep_partials(file)
             take_output(plan)
         yield
 
