@@ -72,8 +72,7 @@ Did you mean 'least'? It has: least
         """
         # Looking for entry points takes as long as a small FOV.
         is_here = name in self.built_in or name in self.registered
-        known = [] if is_here else self.names()
-        if not is_here and name not in known:
+        if not is_here and name not in (known := self.names()):
             raise OptionsError(
                 f"params.{self.kind}_method={shortened(name)} is not "
                 f"known.{nearest_name(name, known)} "

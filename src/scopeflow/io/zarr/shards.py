@@ -27,11 +27,11 @@ import zarr
 from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore
 
 from scopeflow.errors import UnreadableFileError
 from scopeflow.io.files import atomic_path
 from scopeflow.io.locations import Location, RemotePath, reaching
+from scopeflow.io.zarr.descriptions import descriptions
 
 __all__ = [
     "Shards",
@@ -299,26 +299,26 @@ def _filled(description: dict[str, Any], attributes: Mapping[str, Any] | None) -
 
 @lru_cache(maxsize=1)
 def _group_description() -> dict[str, Any]:
-    written: dict[str, Any] = {}
-    zarr.create_group(MemoryStore(written), zarr_format=3)
-    read: dict[str, Any] = json.loads(written["zarr.json"].to_bytes())
+    made = descriptions(lambda store: zarr.create_group(store, zarr_format=3))
+    read: dict[str, Any] = json.loads(made["zarr.json"])
     return read
 
 
 @lru_cache(maxsize=64)
 def _description(dtype: str, ndim: int, settings: str, frames_apart: bool) -> dict[str, Any]:
-    written: dict[str, Any] = {}
     shape = (2,) * ndim
-    zarr.create_array(
-        MemoryStore(written),
-        shape=shape,
-        dtype=np.dtype(dtype),
-        chunks=(1, *shape[1:]) if frames_apart else shape,
-        shards=shape if frames_apart else None,
-        compressors=BloscCodec.from_dict(json.loads(settings)),
-        zarr_format=3,
+    made = descriptions(
+        lambda store: zarr.create_array(
+            store,
+            shape=shape,
+            dtype=np.dtype(dtype),
+            chunks=(1, *shape[1:]) if frames_apart else shape,
+            shards=shape if frames_apart else None,
+            compressors=BloscCodec.from_dict(json.loads(settings)),
+            zarr_format=3,
+        )
     )
-    read: dict[str, Any] = json.loads(written["zarr.json"].to_bytes())
+    read: dict[str, Any] = json.loads(made["zarr.json"])
     return read
 
 
